@@ -45,6 +45,9 @@ reasons! {
     /// The source is not registered and the mode is permissive: passed in the clear.
     PermissiveUnknownSource = 3, "permissive-unknown-source";
 
+    /// The destination is in the workload's own namespace: it passed in the clear and never left the host.
+    SameNamespace = 4, "same-namespace";
+
     /// Kernel: no enrolled workload belongs to the calling cgroup.
     WorkloadUnknown = 16, "workload-unknown";
     /// Kernel: the agent is not listening in the workload's namespace.
@@ -64,6 +67,8 @@ reasons! {
     NoCertificate = 36, "no-certificate";
     /// No workload is registered for the port on which the connection arrived.
     PortUnknown = 37, "port-unknown";
+    /// The destination was registered when the program looked, and is not any more.
+    DestinationUnknown = 38, "destination-unknown";
 
     /// The handshake, or the wait for its turn, took longer than its deadline.
     HandshakeTimeout = 48, "handshake-timeout";
