@@ -15,13 +15,12 @@ static NETNS_COOKIE: Global<u64> = Global::new(0);
 
 /// `AF_INET`.
 const INET: u32 = 2;
-/// Every namespace's `lo` has this index.
-const LOOPBACK_INDEX: u32 = 1;
-
-/// Picks the listener for a connection request. What comes over the loopback is the workload talking to itself, or
-/// the agent to the workload, and goes its usual way.
+/// 127.0.0.0/8.
+const LOOPBACK_NET: u8 = 127;
+/// Picks the listener for a connection request. What the namespace sends to itself goes its usual way: it is the
+/// workload talking to itself, or the agent to the workload.
 pub(crate) fn select(ctx: &SkLookupContext) -> Verdict {
-    if read!((*ctx.lookup).protocol) != TCP || read!((*ctx.lookup).ingress_ifindex) == LOOPBACK_INDEX {
+    if read!((*ctx.lookup).protocol) != TCP || comes_from_here(ctx) {
         return Verdict::Pass;
     }
     let (netns, port) = (NETNS_COOKIE.load(), read!((*ctx.lookup).local_port));
@@ -33,6 +32,29 @@ pub(crate) fn select(ctx: &SkLookupContext) -> Verdict {
         Ok(()) => Verdict::Pass,
         Err(_) => Verdict::Deny(Reason::AgentAway),
     }
+}
+
+/// True when both ends have the same address, or the other one is a loopback address. The interface does not tell:
+/// for a packet to one of the namespace's own addresses the kernel names the interface that has the address, not
+/// `lo` (6.18). A packet from outside with such a source gains nothing: the answer to it never leaves the namespace.
+fn comes_from_here(ctx: &SkLookupContext) -> bool {
+    if read!((*ctx.lookup).family) == INET {
+        let (local, remote) = (read!((*ctx.lookup).local_ip4), read!((*ctx.lookup).remote_ip4));
+        return remote == local || remote.to_ne_bytes()[0] == LOOPBACK_NET;
+    }
+    let remote = [
+        read!((*ctx.lookup).remote_ip6[0]),
+        read!((*ctx.lookup).remote_ip6[1]),
+        read!((*ctx.lookup).remote_ip6[2]),
+        read!((*ctx.lookup).remote_ip6[3]),
+    ];
+    let local = [
+        read!((*ctx.lookup).local_ip6[0]),
+        read!((*ctx.lookup).local_ip6[1]),
+        read!((*ctx.lookup).local_ip6[2]),
+        read!((*ctx.lookup).local_ip6[3]),
+    ];
+    remote == local || remote == [0, 0, 0, 1_u32.to_be()]
 }
 
 fn is_taken(netns: u64, port: u32) -> bool {

@@ -11,5 +11,5 @@ pub mod cgroup;
 pub mod ktls;
 pub mod limits;
 pub mod netns;
-//pub mod probe;
+pub mod probe;
 pub mod socket;

@@ -21,7 +21,7 @@ use aya::{Ebpf, EbpfLoader};
 
 use super::cgroup::Cgroup;
 use super::netns::Namespace;
-pub use maps::{Flows, Maps, Sources};
+pub use maps::{Flows, Maps, Shown, Sources};
 
 /// The object that `cargo xtask build-ebpf` made from `enforcer-ebpf`.
 static OBJECT: &[u8] =
