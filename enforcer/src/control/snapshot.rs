@@ -4,7 +4,7 @@
 //! [`Snapshot`] need not check again: names are unique, identities parse, prefixes are disjoint in meaning. A change
 //! of the configuration makes a new snapshot; none is ever altered. It says what is wanted, not what is in force.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -90,8 +90,8 @@ pub struct Workload {
     pub name: String,
     /// Namespace, in the sense of Kubernetes.
     pub namespace: String,
-    /// Labels by key, sorted.
-    pub labels: Vec<(String, String)>,
+    /// Labels by key.
+    pub labels: BTreeMap<String, String>,
     /// What the workload proves to be; in the trust domain of the node.
     pub identity: Identity,
     /// Its cgroup2 directory; absolute, and not inside that of another workload.
