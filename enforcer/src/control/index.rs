@@ -60,7 +60,7 @@ fn check_trust_domain(objects: &Objects, problems: &mut Problems) {
             problems.add(
                 identity.at,
                 format!(
-                    "identity {} is outside the node's trust domain; its CA cannot vouch for it; write spiffe://{}/...",
+                    "identity {} is outside the node's trust domain; its CA cannot issue it; write spiffe://{}/...",
                     identity.value, domain.value
                 ),
             );
@@ -80,7 +80,7 @@ fn check_cgroups(workloads: &[RawWorkload], problems: &mut Problems) {
             Some((path, owner)) if cgroup.value.starts_with(path) => {
                 let relation = if cgroup.value == path { "is also that of" } else { "is inside that of" };
                 let message = format!(
-                    "cgroup {:?} {relation} workload {owner:?}; a process can have one identity only; give each its own",
+                    "cgroup {:?} {relation} workload {owner:?}; a process has one identity; give each its own",
                     cgroup.value
                 );
                 problems.add(cgroup.at, message);
@@ -111,7 +111,7 @@ fn check_namespaces(workloads: &[RawWorkload], problems: &mut Problems) {
             let name = &workload.name.value;
             let Some(ports) = &workload.ports else {
                 let message = format!(
-                    "{name:?} shares its network and has no ports; inbound connections have no owner; add `ports:`"
+                    "{name:?} shares its network and has no ports; connections would have no owner; add `ports:`"
                 );
                 problems.add(*network_at, message);
                 continue;
@@ -119,7 +119,7 @@ fn check_namespaces(workloads: &[RawWorkload], problems: &mut Problems) {
             for port in ports {
                 if let Some(owner) = owners.insert(port.value, name) {
                     let message = format!(
-                        "port {} of {name:?} is also one of {owner:?} in the same network; it has one owner; remove one",
+                        "port {} is also one of {owner:?} in the same network; it can have one owner; remove one",
                         port.value
                     );
                     problems.add(port.at, message);

@@ -104,7 +104,7 @@ impl<'a> Reader<'a> {
         let at = position(span.start);
         if depth > MAX_DEPTH {
             let message = format!(
-                "nested deeper than {MAX_DEPTH} levels; no object needs that, and it could exhaust the stack; flatten it"
+                "nested deeper than {MAX_DEPTH} levels; no object needs that, and the stack is finite; flatten it"
             );
             return Err(self.end(at, message));
         }
