@@ -58,7 +58,7 @@ impl<'p> Fields<'p> {
     }
 
     /// The value of `name`, or `default` if it is absent; `None`, with a problem, if it cannot be read.
-    pub(super) fn or<T>(&mut self, name: &'static str, read: Reader<T>, default: T) -> Option<Located<T>> {
+    pub(super) fn optional<T>(&mut self, name: &'static str, read: Reader<T>, default: T) -> Option<Located<T>> {
         match self.take(name) {
             Some(tree) => read_located(&tree, read, self.problems),
             None => Some(Located { at: self.at, value: default }),

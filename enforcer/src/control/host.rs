@@ -46,7 +46,7 @@ fn cgroup2_directory(path: &Path) -> io::Result<Option<PathBuf>> {
 }
 
 /// Device and inode of a network namespace.
-type Inode = (u64, u64);
+pub(super) type Inode = (u64, u64);
 
 /// `own` is the namespace of the agent.
 fn check_network(workload: &mut RawWorkload, own: Option<Inode>, problems: &mut Problems) {

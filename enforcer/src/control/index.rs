@@ -7,6 +7,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
+use super::host::Inode;
 use super::object::{Objects, RawNode, RawPeer, RawPolicy, RawWorkload};
 use super::problem::{Located, Position, Problems};
 use super::snapshot::{Mode, NetworkRef, Node, Peer, Snapshot, Speaks, Workload};
@@ -93,7 +94,7 @@ fn check_cgroups(workloads: &[RawWorkload], problems: &mut Problems) {
 /// A network namespace as far as it is known: its inode, or else how the file names it.
 #[derive(PartialEq, Eq, Hash)]
 enum Space<'a> {
-    Inode((u64, u64)),
+    Inode(Inode),
     Named(&'a NetworkRef),
 }
 

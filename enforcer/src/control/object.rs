@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::field::{Fields, choice, read_each, read_located};
+use super::host::Inode;
 use super::problem::{Located, Position, Problems};
 use super::scalar::{
     api_version, checked_label, identity, label, loopback, mode, name, offload, path, pid, port, prefix, trust_domain,
@@ -47,8 +48,8 @@ pub(super) struct RawWorkload {
     pub(super) identity: Option<Located<Identity>>,
     pub(super) cgroup: Option<Located<PathBuf>>,
     pub(super) network: Option<Located<NetworkRef>>,
-    /// Device and inode of the namespace, once `host.rs` has looked.
-    pub(super) inode: Option<(u64, u64)>,
+    /// The namespace itself, once `host.rs` has looked.
+    pub(super) inode: Option<Inode>,
     /// The ports that could be read; `None` only if the field is absent.
     pub(super) ports: Option<Vec<Located<u16>>>,
     pub(super) offload: Option<Located<Offload>>,
@@ -101,7 +102,7 @@ fn kind(tree: &Tree) -> Result<Kind, String> {
 /// Adds the object in `tree`; `None`, with a problem, if so much is wrong that there is none.
 fn object(tree: Tree, objects: &mut Objects, problems: &mut Problems) -> Option<()> {
     let mut object = Fields::open(tree, "an object", problems)?;
-    object.or("apiVersion", api_version, "");
+    object.optional("apiVersion", api_version, "");
     let kind = object.required("kind", kind)?.value;
     // A node is named in its spec: it has no namespace and no labels.
     let metadata = match kind {
@@ -112,9 +113,9 @@ fn object(tree: Tree, objects: &mut Objects, problems: &mut Problems) -> Option<
     object.close();
     match kind {
         Kind::Node => objects.nodes.push(node(spec?, problems)?),
-        Kind::Workload => objects.workloads.push(workload(metadata?, spec?, problems)?),
-        Kind::Peer => objects.peers.push(peer(metadata?, spec?, problems)?),
-        Kind::MtlsPolicy => objects.policies.push(policy(metadata?, spec?, problems)?),
+        Kind::Workload => objects.workloads.push(workload(metadata, spec?, problems)?),
+        Kind::Peer => objects.peers.push(peer(metadata, spec?, problems)?),
+        Kind::MtlsPolicy => objects.policies.push(policy(metadata, spec?, problems)?),
     }
     Some(())
 }
@@ -127,32 +128,43 @@ fn node(spec: Tree, problems: &mut Problems) -> Option<RawNode> {
         name: spec.required("name", name),
         trust_domain: spec.required("trustDomain", trust_domain),
         state_directory: spec.required("stateDirectory", path),
-        bpf_directory: spec.or("bpfDirectory", path, PathBuf::from("/sys/fs/bpf/enforcer")),
-        admin: spec.or("admin", loopback, SocketAddr::from((Ipv4Addr::LOCALHOST, 15000))),
+        bpf_directory: spec.optional("bpfDirectory", path, PathBuf::from("/sys/fs/bpf/enforcer")),
+        admin: spec.optional("admin", loopback, SocketAddr::from((Ipv4Addr::LOCALHOST, 15000))),
     };
     spec.close();
     Some(node)
 }
 
-fn workload(metadata: Tree, spec: Tree, problems: &mut Problems) -> Option<RawWorkload> {
-    let mut metadata = Fields::open(metadata, "Workload metadata", problems)?;
-    let name = metadata.required("name", name);
-    let namespace = metadata.or("namespace", self::name, "default".to_owned());
-    let labels_tree = metadata.take("labels");
-    metadata.close();
-    let labels = labels_tree.map(|tree| labels(tree, problems)).unwrap_or_default();
-
+fn workload(metadata: Option<Tree>, spec: Tree, problems: &mut Problems) -> Option<RawWorkload> {
+    let metadata = metadata.and_then(|tree| workload_metadata(tree, problems));
     let mut spec = Fields::open(spec, "Workload spec", problems)?;
     let identity = spec.required("identity", identity);
     let cgroup = spec.required("cgroup", path);
-    let offload = spec.or("offload", offload, Offload::Auto);
+    let offload = spec.optional("offload", offload, Offload::Auto);
     let network_tree = spec.take_required("network");
     let ports_tree = spec.take("ports");
     spec.close();
 
     let network = network_tree.and_then(|tree| network(tree, problems));
     let ports = ports_tree.map(|tree| read_each(tree, port, problems));
-    Some(RawWorkload { name: name?, namespace, labels, identity, cgroup, network, inode: None, ports, offload })
+    let Metadata { name, namespace, labels } = metadata?;
+    Some(RawWorkload { name, namespace, labels, identity, cgroup, network, inode: None, ports, offload })
+}
+
+struct Metadata {
+    name: Located<String>,
+    namespace: Option<Located<String>>,
+    labels: BTreeMap<String, String>,
+}
+
+fn workload_metadata(metadata: Tree, problems: &mut Problems) -> Option<Metadata> {
+    let mut metadata = Fields::open(metadata, "Workload metadata", problems)?;
+    let name = metadata.required("name", name);
+    let namespace = metadata.optional("namespace", self::name, "default".to_owned());
+    let labels_tree = metadata.take("labels");
+    metadata.close();
+    let labels = labels_tree.map(|tree| labels(tree, problems)).unwrap_or_default();
+    Some(Metadata { name: name?, namespace, labels })
 }
 
 /// The labels that could be read.
@@ -196,10 +208,10 @@ fn network(tree: Tree, problems: &mut Problems) -> Option<Located<NetworkRef>> {
     Some(Located { at, value })
 }
 
-fn peer(metadata: Tree, spec: Tree, problems: &mut Problems) -> Option<RawPeer> {
+fn peer(metadata: Option<Tree>, spec: Tree, problems: &mut Problems) -> Option<RawPeer> {
     let name = only_name(metadata, "Peer metadata", problems);
     let mut spec = Fields::open(spec, "Peer spec", problems)?;
-    let protocol = spec.or("speaks", protocol, Some(Speaks::Enforcer));
+    let protocol = spec.optional("speaks", protocol, Some(Speaks::Enforcer));
     let identity_tree = spec.take("identity");
     if identity_tree.is_none() && protocol.as_ref().is_some_and(|protocol| protocol.value.is_some()) {
         spec.missing("identity");
@@ -229,7 +241,7 @@ fn protocol(tree: &Tree) -> Result<Protocol, String> {
     choice(tree, &choices)
 }
 
-fn policy(metadata: Tree, spec: Tree, problems: &mut Problems) -> Option<RawPolicy> {
+fn policy(metadata: Option<Tree>, spec: Tree, problems: &mut Problems) -> Option<RawPolicy> {
     let name = only_name(metadata, "MtlsPolicy metadata", problems);
     let mut spec = Fields::open(spec, "MtlsPolicy spec", problems)?;
     let mode = spec.required("mode", mode);
@@ -246,8 +258,8 @@ fn selected(selector: Tree, problems: &mut Problems) -> Option<Vec<Located<Strin
     Some(read_each(workloads?, name, problems))
 }
 
-fn only_name(metadata: Tree, owner: &'static str, problems: &mut Problems) -> Option<Located<String>> {
-    let mut metadata = Fields::open(metadata, owner, problems)?;
+fn only_name(metadata: Option<Tree>, owner: &'static str, problems: &mut Problems) -> Option<Located<String>> {
+    let mut metadata = Fields::open(metadata?, owner, problems)?;
     let name = metadata.required("name", name);
     metadata.close();
     name

@@ -149,6 +149,11 @@ fn loading_looks_at_the_host() {
     assert!(lines[2].contains("agent.yaml:21:11: cgroup \"/sys/fs/cgroup/job\" cannot be opened; "), "{error}");
     assert!(lines[3].contains("agent.yaml:22:12: ") && lines[3].contains("is the agent's own; "), "{error}");
 
+    let one_by_two_names =
+        edited("/run/netns/a", "/proc/self/ns/net").replace("{ pid: 1234 }", &format!("{{ {own} }}"));
+    let error = load(&file("two-names.yaml", &one_by_two_names)).expect_err("one namespace, no ports").to_string();
+    assert!(error.contains("two-names.yaml:22:12: \"job\" shares its network and has no ports; "), "{error}");
+
     let node_only = file("node.yaml", "{kind: Node, spec: {name: a, trustDomain: b, stateDirectory: /c}}");
     assert!(load(&node_only).is_ok());
     let absent = load(&directory.path().join("absent.yaml"));

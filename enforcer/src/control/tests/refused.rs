@@ -60,6 +60,11 @@ fn shapes_of_objects() {
         ("kind: Node", "kind: Node\nmetadata: {}", &[("2:1", "unknown field \"metadata\" in an object")]),
         ("metadata: { name: db }\n", "", &[("24:1", "no field \"metadata\"")]),
         (
+            "metadata: { name: job }\nspec:",
+            "spec:\n  offload: no",
+            &[("17:1", "\"metadata\""), ("19:12", "\"no\" is not a choice")],
+        ),
+        (
             "metadata: { name: db }",
             "metadata: { name: db, namespace: shop }",
             &[("25:23", "unknown field \"namespace\" in Peer metadata")],
