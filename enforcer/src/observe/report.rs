@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::probe::{Abilities, Need};
+use crate::kernel::probe::Abilities;
 
 /// One open connection.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -66,20 +66,16 @@ pub struct KernelReport {
     pub release: String,
     /// Why kernel TLS cannot be used; nothing if it can.
     pub kernel_tls_unable: Option<String>,
-    /// What else was found missing; `enforcer doctor` says what follows.
+    /// What the relay needs and is not there; `enforcer doctor` says what follows.
     pub missing: Vec<String>,
 }
 
 impl From<&Abilities> for KernelReport {
     fn from(abilities: &Abilities) -> Self {
-        let others = abilities.abilities.iter().filter(|ability| ability.need != Need::Offload);
         Self {
             release: abilities.release.clone(),
             kernel_tls_unable: abilities.ktls().err().map(str::to_owned),
-            missing: others
-                .filter(|ability| ability.result().is_err())
-                .map(|ability| ability.name.to_owned())
-                .collect(),
+            missing: abilities.missing_for_relay().map(|ability| ability.name.to_owned()).collect(),
         }
     }
 }

@@ -75,7 +75,8 @@ features! {
     CgroupSockAddr: Relay, "eBPF cgroup_sock_addr",
         able: "outbound connections are taken", unable: "outbound connections cannot be taken";
     SockOps: Relay, "eBPF sock_ops",
-        able: "the agent learns where they were meant to go", unable: "the agent cannot learn where they were meant to go";
+        able: "the agent learns where they were meant to go",
+        unable: "the agent cannot learn where they were meant to go";
     SkLookup: Relay, "eBPF sk_lookup",
         able: "inbound connections are taken", unable: "inbound connections cannot be taken";
     Maps: Relay, "eBPF maps",
