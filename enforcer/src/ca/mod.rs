@@ -8,6 +8,8 @@
 mod directory;
 mod embedded;
 mod template;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -18,3 +18,6 @@ pub use reason::{reason_of, reason_of_io};
 pub use request::Error;
 pub use rotate::start;
 pub use verify::verify_at;
+
+#[cfg(test)]
+mod tests;
