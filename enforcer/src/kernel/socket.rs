@@ -2,7 +2,6 @@
 //! with RST unless they are told otherwise.
 
 use std::io;
-use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -105,8 +104,9 @@ pub fn close_in_order(stream: &TcpStream) {
 ///
 /// The operating system's: `ENOPROTOOPT` on older kernels.
 pub fn netns_cookie(socket: &impl AsRawFd) -> io::Result<u64> {
-    let mut cookie = 0_u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
+    /// Of a u64.
+    const LENGTH: libc::socklen_t = 8;
+    let (mut cookie, mut length) = (0_u64, LENGTH);
     // SAFETY: the pointers are to a live u64 and its length; the kernel writes at most that many bytes.
     let result = unsafe {
         libc::getsockopt(
