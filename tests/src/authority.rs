@@ -26,7 +26,7 @@ pub struct Credentials {
 pub fn init(state: &Path) -> Result<()> {
     process::run(
         Command::new(settings::enforcer_binary()?)
-            .args(["ca", "init", "--trust-domain", TRUST_DOMAIN, "--state"])
+            .args(["ca", "init", "--trust-domain", TRUST_DOMAIN, "--state-dir"])
             .arg(state),
     )
     .map(drop)
@@ -36,7 +36,7 @@ pub fn init(state: &Path) -> Result<()> {
 pub fn enrol_node(state: &Path, node: &str, out: &Path) -> Result<()> {
     process::run(
         Command::new(settings::enforcer_binary()?)
-            .args(["ca", "issue", "--node", node, "--state"])
+            .args(["ca", "issue", "--node", node, "--state-dir"])
             .arg(state)
             .arg("--out")
             .arg(out),
@@ -48,12 +48,12 @@ pub fn enrol_node(state: &Path, node: &str, out: &Path) -> Result<()> {
 pub fn issue(state: &Path, account: &str, out: &Path) -> Result<Credentials> {
     process::run(
         Command::new(settings::enforcer_binary()?)
-            .args(["ca", "issue", "--identity", &identity(account), "--state"])
+            .args(["ca", "issue", "--identity", &identity(account), "--state-dir"])
             .arg(state)
             .arg("--out")
             .arg(out),
     )?;
-    Ok(Credentials { certificate: out.join("cert.pem"), key: out.join("key.pem"), bundle: out.join("bundle.pem") })
+    Ok(Credentials { certificate: out.join("chain.pem"), key: out.join("key.pem"), bundle: out.join("bundle.pem") })
 }
 
 /// Forges a certificate that ran out in 2021, rightly signed by the intermediate in `state`.
@@ -74,7 +74,7 @@ pub fn forge_expired(state: &Path, account: &str, out: &Path) -> Result<Credenti
 
     fs::create_dir_all(out).with_context(|| format!("create {}", out.display()))?;
     let credentials =
-        Credentials { certificate: out.join("cert.pem"), key: out.join("key.pem"), bundle: state.join("root.pem") };
+        Credentials { certificate: out.join("chain.pem"), key: out.join("key.pem"), bundle: state.join("bundle.pem") };
     fs::write(&credentials.certificate, certificate.pem() + &intermediate).context("write the certificate")?;
     fs::write(&credentials.key, key.serialize_pem()).context("write the key")?;
     Ok(credentials)

@@ -40,7 +40,11 @@ impl Server {
 
 /// nginx, whose document root has one file, `/`, with `content`.
 pub fn nginx(place: &Place, content: &str) -> Result<Server> {
-    let port = unused_port();
+    nginx_on(place, unused_port(), content)
+}
+
+/// The same on a port that is known beforehand.
+pub fn nginx_on(place: &Place, port: u16, content: &str) -> Result<Server> {
     let directory = fresh_directory(place, "nginx", port)?;
     write(&directory.join("index.html"), content)?;
     let root = directory.display();

@@ -20,6 +20,8 @@ pub struct Options {
     pub offload: Offload,
     /// Whom they trust.
     pub authorities: Authorities,
+    /// The ports of the workloads on which connections are taken; none means every port.
+    pub ports: &'static [u16],
 }
 
 /// Whom the two nodes trust.
@@ -54,7 +56,7 @@ pub struct Node {
 impl Options {
     /// Strict nodes that trust the same CA; the agents decide who writes the records.
     pub const STRICT: Options =
-        Options { mode: Mode::Strict, offload: Offload::Auto, authorities: Authorities::Shared };
+        Options { mode: Mode::Strict, offload: Offload::Auto, authorities: Authorities::Shared, ports: &[] };
 
     /// The same, permissive.
     pub const PERMISSIVE: Options = Options { mode: Mode::Permissive, ..Options::STRICT };
@@ -123,7 +125,7 @@ fn config(ground: &Ground, account: &'static str, state: PathBuf, options: Optio
         admin: agent::free_admin_address()?,
         cgroup: place.cgroup.path().to_owned(),
         network: namespace.path(),
-        ports: Vec::new(),
+        ports: options.ports.to_vec(),
         offload: options.offload,
         mode: options.mode,
         peers: Vec::new(),

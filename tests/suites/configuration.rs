@@ -5,13 +5,16 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use enforcer_tests::agent;
 use enforcer_tests::config::Offload;
+use enforcer_tests::ground::{A_EDGE, STRANGER};
 use enforcer_tests::peer::{self, Server};
+use enforcer_tests::process::Finished;
+use enforcer_tests::program;
 use enforcer_tests::settings::kernel_has_tls;
 use enforcer_tests::wait;
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
 
-use crate::stage::{beside_others, in_world, promises};
+use crate::stage::{beside_others, in_world, marker, promises};
 
 /// The exit codes that `enforcer --help` documents.
 const BAD_CONFIGURATION: i32 = 3;
@@ -19,6 +22,7 @@ const KERNEL_UNABLE: i32 = 4;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = promises![in Options::STRICT; three_mistakes_are_all_named_with_their_lines];
+    trials.extend(promises![beside others; only_the_listed_ports_are_guarded]);
     trials.push(if kernel_has_tls() {
         let options = Options { offload: Offload::On, ..Options::STRICT };
         in_world("suites::configuration::records_are_written_by_the_kernel_when_asked", options, kernel_writes_records)
@@ -49,6 +53,22 @@ fn three_mistakes_are_all_named_with_their_lines(world: &World) -> Result<()> {
         let line = 1 + wrong.lines().position(|line| line.contains(mistake)).context("the mistake is not there")?;
         let place = format!("{}:{line}:", file.display());
         ensure!(finished.stderr.contains(&place), "`{mistake}` is not named at {place}\n{}", finished.stderr);
+    }
+    Ok(())
+}
+
+fn only_the_listed_ports_are_guarded() -> Result<()> {
+    // Below the ports that tests are given otherwise.
+    const GUARDED: u16 = 19_000;
+    let world = World::create(Options { ports: &[GUARDED], ..Options::STRICT })?;
+    let secret = marker();
+    let guarded = program::nginx_on(&world.ground.a, GUARDED, &secret)?;
+    let open = program::nginx(&world.ground.a, &secret)?;
+    for family in [0, 1] {
+        let from_stranger = |to| program::curl_from(&world.ground.outside, STRANGER[family], to)?.finish();
+        from_stranger(guarded.at(A_EDGE[family]))?.failure()?;
+        let page = world.explain(from_stranger(open.at(A_EDGE[family])).and_then(Finished::success))?;
+        ensure!(page == secret, "curl got `{page}`");
     }
     Ok(())
 }

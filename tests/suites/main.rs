@@ -19,6 +19,7 @@ mod refuses;
 mod configuration;
 mod lifecycle;
 mod memory;
+mod observed;
 
 use std::process::ExitCode;
 
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         refuses::trials(),
         admits::trials(),
         memory::trials(),
+        observed::trials(),
         configuration::trials(),
         lifecycle::trials(),
     ];

@@ -24,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         plaintext_from_a_peer_is_not_served,
         garbage_instead_of_tls_is_reset,
         garbage_from_a_server_ends_the_connection,
+        silence_instead_of_a_handshake_ends_at_its_deadline,
         a_server_with_another_identity_than_registered_gets_nothing,
         a_client_without_a_certificate_is_not_served,
         a_client_with_another_identity_than_registered_is_not_served,
@@ -95,6 +96,22 @@ fn garbage_from_a_server_ends_the_connection(world: &World) -> Result<()> {
         let client = peer::connect(&world.ground.a, server.at(address), &["read", "--text", &secret])?;
         refused_soon(&client).with_context(|| address.to_string())?;
         capture.stop()?.prove_absent(&secret)?;
+    }
+    Ok(())
+}
+
+/// Five seconds after the connection began, in both directions; the server never accepts a byte, the client never
+/// sends one.
+fn silence_instead_of_a_handshake_ends_at_its_deadline(world: &World) -> Result<()> {
+    let silent_server = Server::start(&world.ground.outside, &["stall"])?;
+    let unreached = Server::start(&world.ground.a, &["banner", "--text", "never"])?;
+    let asking = peer::start(&world.ground.a, silent_server.at(PARTNER[0]), &["read", "--text", "hello"])?;
+    let silent = peer::start(&unenrolled_on_b(&world.ground), unreached.at(A[0]), &["read"])?;
+    for client in [asking, silent] {
+        let outcome = peer::outcome_of(client)?;
+        let took = outcome.field("milliseconds").as_f64().context("no time")?;
+        ensure!(outcome.error().is_some(), "the silence was accepted: {outcome:?}");
+        ensure!((4e3..wait::bound(Duration::from_secs(8)).as_secs_f64() * 1e3).contains(&took), "it took {took} ms");
     }
     Ok(())
 }
