@@ -7,6 +7,7 @@
 
 mod enrol;
 mod shutdown;
+mod status;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +24,8 @@ use crate::kernel::bpf::{self, Guard};
 use crate::kernel::probe::{Abilities, probe};
 use crate::observe::admin;
 use crate::observe::events::Connections;
+use crate::observe::metrics::Metrics;
+use crate::observe::ready::Readiness;
 use crate::{ca, identity, kernel};
 
 /// The agent could not start. Nothing that was in force before is changed by a failed start.
@@ -89,11 +92,12 @@ pub async fn run(config: &Path) -> Result<(), Error> {
     report(&abilities);
     let stop = CancellationToken::new();
     let store = start_identities(&snapshot, &stop).await?;
-    let admin = admin::bind(snapshot.node().admin)?;
+    let admin = admin::bind(snapshot.node().admin).await?;
     let mut guard = Guard::open(&snapshot.node().bpf_directory)?;
     let enrolled = enrol::enrol(&snapshot, &abilities, &store, &mut guard)?;
 
-    let connections = Connections::new();
+    let metrics = Arc::new(Metrics::new(status::sources(&store, &guard)));
+    let connections = Connections::new(Arc::clone(&metrics));
     let path = Arc::new(connection::Path {
         snapshot: Arc::clone(&snapshot),
         by_cgroup: enrolled.by_cgroup,
@@ -107,9 +111,11 @@ pub async fn run(config: &Path) -> Result<(), Error> {
     for (listener, socket) in enrolled.listeners {
         tokio::spawn(connection::serve(Arc::clone(&path), listener, socket, closing.clone()));
     }
-    let state = admin::State { snapshot, store, connections, abilities, refusals: Box::new(guard.maps.refusals()) };
-    let served = tokio::spawn(admin.serve(state, stop.clone()));
-    tracing::info!(workloads = path.snapshot.workloads().len(), peers = path.snapshot.peers().len(), "ready");
+    // Nothing is waited for any more: whoever can ask is told that the agent is ready.
+    let status = status::status(Arc::clone(&snapshot), enrolled.workloads, store, abilities);
+    let state = admin::State { connections, metrics, readiness: Readiness::default(), status };
+    let served = tokio::spawn(admin.serve(state, stop));
+    tracing::info!(workloads = snapshot.workloads().len(), peers = snapshot.peers().len(), "ready");
 
     shutdown::requested().await;
     shutdown::drain(&path, &closing).await;
@@ -120,7 +126,7 @@ pub async fn run(config: &Path) -> Result<(), Error> {
 /// Holds the state directory as long as the result lives.
 fn lock(directory: &Path) -> Result<fs::File, Error> {
     let path = directory.join("agent.lock");
-    ca::prepare_directory(directory).map_err(Error::Authority)?;
+    ca::prepare_directory(directory)?;
     let file = fs::File::create(&path).map_err(|cause| Error::Path { operation: "open", path: path.clone(), cause })?;
     match file.try_lock() {
         Ok(()) => Ok(file),

@@ -20,6 +20,8 @@ use crate::observe::events::Direction;
 
 /// What is there once everything is in place.
 pub(super) struct Enrolled {
+    /// In the order of the snapshot, as far as they are in one namespace.
+    pub(super) workloads: Vec<Arc<Workload>>,
     pub(super) by_cgroup: HashMap<u64, Arc<Workload>>,
     pub(super) listeners: Vec<(Arc<Listener>, TcpListener)>,
 }
@@ -44,7 +46,7 @@ pub(super) fn enrol(
     store: &Arc<Store>,
     guard: &mut Guard,
 ) -> Result<Enrolled, Error> {
-    let mut enrolled = Enrolled { by_cgroup: HashMap::new(), listeners: Vec::new() };
+    let mut enrolled = Enrolled { workloads: Vec::new(), by_cgroup: HashMap::new(), listeners: Vec::new() };
     let mut values = HashMap::new();
     let mut ports = HashSet::new();
     let groups = group(snapshot, abilities, store)?;
@@ -56,6 +58,7 @@ pub(super) fn enrol(
         for member in members {
             ports.extend(port_keys(&place.namespace, &member.wanted));
             values.insert(member.cgroup.id(), value);
+            enrolled.workloads.push(Arc::clone(&member.workload));
             enrolled.by_cgroup.insert(member.cgroup.id(), member.workload);
             cgroups.push(member.cgroup);
         }
@@ -84,8 +87,8 @@ fn group(snapshot: &Snapshot, abilities: &Abilities, store: &Arc<Store>) -> Resu
             cgroup: open_cgroup(wanted)?,
         };
         let path = wanted.network.path();
-        let namespace = Namespace::open(&path)
-            .map_err(|cause| Error::Path { operation: "open network namespace", path, cause })?;
+        let namespace =
+            Namespace::open(&path).map_err(|cause| Error::Path { operation: "open network namespace", path, cause })?;
         match groups.iter_mut().find(|group| group.namespace.cookie() == namespace.cookie()) {
             Some(group) => group.members.push(member),
             None => groups.push(Group { namespace, members: vec![member] }),

@@ -1,6 +1,6 @@
 //! `enforcer uninstall`: the end of what any agent has put into the kernel.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args as ClapArgs;
@@ -27,10 +27,16 @@ pub struct Args {
 /// When the configuration cannot be read or a pin cannot be removed.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let directory = match (&args.config, &args.bpf_directory) {
-        (Some(config), _) => file::bpf_directory(config)?,
+        (Some(config), _) => configured(config)?,
         (None, Some(directory)) => directory.clone(),
         (None, None) => anyhow::bail!("neither --config nor --bpf-directory is given"),
     };
     bpf::remove(&directory).with_context(|| format!("uninstall from {}", directory.display()))?;
     Ok(ExitCode::Ok)
+}
+
+/// The workloads that the file names may be long gone, so they are not looked for.
+fn configured(config: &Path) -> anyhow::Result<PathBuf> {
+    let text = std::fs::read(config).with_context(|| format!("read {}", config.display()))?;
+    Ok(file::parse(text, &config.to_string_lossy())?.node().bpf_directory.clone())
 }

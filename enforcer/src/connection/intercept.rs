@@ -33,7 +33,7 @@ pub(super) fn intercept(path: &Path, listener: &Listener, accepted: &TcpStream) 
         Direction::Inbound => inbound(path, listener, accepted),
     };
     if request.is_none() {
-        path.connections.refused(Reason::NotRedirected);
+        path.connections.refused(listener.direction, Reason::NotRedirected);
     }
     request
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 
-use crate::observe::events::{self, Direction, Opening};
+use crate::observe::events::{Direction, Opening};
 
 /// Takes one accepted connection from its start to its end.
 async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {

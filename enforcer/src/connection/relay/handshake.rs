@@ -33,7 +33,7 @@ pub(super) async fn as_client(
 ) -> Result<Session, Reason> {
     let turn = turn(workload).await?;
     let credentials = workload.credentials()?;
-    let config = tls::client_config(&credentials, &expected.identity, expected.alpn).map_err(|_config| Reason::Internal)?;
+    let config = credentials.client_config(&expected.identity, expected.alpn).map_err(|_config| Reason::Internal)?;
     let connect = TlsConnector::from(config).connect(tls::server_name(), Records::new(stream));
     let stream = within_deadline(connect, record).await?;
     drop(turn);
@@ -49,7 +49,7 @@ pub(super) async fn as_server(
 ) -> Result<Session, Reason> {
     let turn = turn(workload).await?;
     let credentials = workload.credentials()?;
-    let config = tls::server_config(&credentials, &expected.identity, expected.alpn).map_err(|_config| Reason::Internal)?;
+    let config = credentials.server_config(&expected.identity, expected.alpn).map_err(|_config| Reason::Internal)?;
     let accept = TlsAcceptor::from(config).accept(Records::new(stream));
     let stream = within_deadline(accept, record).await?;
     drop(turn);
@@ -81,7 +81,12 @@ async fn within_deadline<T>(handshake: impl Future<Output = io::Result<T>>, reco
 }
 
 /// Writes down who is there and by what means, and decides where the records are made.
-fn settle(stream: TlsStream<Records>, workload: &Workload, expected: &Expected, record: &Entry) -> Result<Session, Reason> {
+fn settle(
+    stream: TlsStream<Records>,
+    workload: &Workload,
+    expected: &Expected,
+    record: &Entry,
+) -> Result<Session, Reason> {
     record.authenticated(&expected.identity, facts(&stream));
     match workload.offloading {
         Offloading::UserSpace(why) => {

@@ -17,7 +17,12 @@ use crate::observe::events::{Entry, Path};
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Carries one connection from its start to its end, and says how it ended.
-pub(in crate::connection) async fn carry(application: TcpStream, request: &Request, choice: &Choice, record: &Entry) -> Reason {
+pub(in crate::connection) async fn carry(
+    application: TcpStream,
+    request: &Request,
+    choice: &Choice,
+    record: &Entry,
+) -> Reason {
     let peer = match timeout(DEADLINE, connect(request)).await {
         Ok(Ok(peer)) => peer,
         Ok(Err(error)) => {
