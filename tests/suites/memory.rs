@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::stage::promises;
 
 const MIB: u64 = 1 << 20;
-const CONNECTIONS: u64 = 4;
+const CONNECTIONS: u64 = 2;
 
 /// What a sender may get rid of before it is stopped: mostly the buffers of its own socket and of the reader's,
 /// which the kernel grows to 4 and 6 MiB.

@@ -15,7 +15,7 @@ use super::{ClientBehaviour, Connect, ends, outcome, print};
 const HANG: Duration = Duration::from_secs(60);
 
 /// After this long without a byte accepted, a flood counts as stalled.
-const STALLED: Duration = Duration::from_secs(2);
+const STALLED: Duration = Duration::from_secs(1);
 
 const PING: usize = 64;
 
