@@ -14,19 +14,35 @@ pub(crate) struct Artifacts {
     pub(crate) endpoint: PathBuf,
     /// The demo.
     pub(crate) demo: PathBuf,
+    /// The measurement of what a round trip costs.
+    pub(crate) bench: PathBuf,
     /// All suites.
     pub(crate) suites: PathBuf,
 }
 
+/// For what the binaries are optimized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Being built soon.
+    Dev,
+    /// Running fast.
+    Release,
+}
+
 /// Builds them; what is up to date costs nothing.
-pub(crate) fn build() -> Result<Artifacts> {
-    let enforcer = executables(&["build", "--package", "enforcer", "--bins"])?;
-    let bins = executables(&["build", "--package", "enforcer-tests", "--bins"])?;
-    let tests = executables(&["test", "--no-run", "--package", "enforcer-tests", "--test", "suites"])?;
+pub(crate) fn build(profile: Profile) -> Result<Artifacts> {
+    let profile = match profile {
+        Profile::Dev => "--profile=dev",
+        Profile::Release => "--profile=release",
+    };
+    let enforcer = executables(&["build", profile, "--package", "enforcer", "--bins"])?;
+    let bins = executables(&["build", profile, "--package", "enforcer-tests", "--bins"])?;
+    let tests = executables(&["test", profile, "--no-run", "--package", "enforcer-tests", "--test", "suites"])?;
     Ok(Artifacts {
         enforcer: find(&enforcer, "enforcer")?,
         endpoint: find(&bins, "endpoint")?,
         demo: find(&bins, "demo")?,
+        bench: find(&bins, "bench")?,
         suites: find(&tests, "suites")?,
     })
 }

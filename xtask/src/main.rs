@@ -2,6 +2,7 @@
 
 mod apt;
 mod artifacts;
+mod bench;
 mod build_ebpf;
 mod cache;
 mod ci;
@@ -25,6 +26,7 @@ enum Verb {
     Demo(demo::Args),
     Test(test::Args),
     Vm(vm::Args),
+    Bench(bench::Args),
     BuildEbpf(build_ebpf::Args),
     Tidy(tidy::Args),
     Ci(ci::Args),
@@ -46,6 +48,7 @@ fn dispatch(verb: &Verb) -> Result<ExitCode> {
         Verb::Demo(args) => demo::run(args),
         Verb::Test(args) => test::run(args),
         Verb::Vm(args) => vm::run(args),
+        Verb::Bench(args) => bench::run(args),
         Verb::BuildEbpf(args) => build_ebpf::run(args),
         Verb::Tidy(args) => tidy::run(args),
         Verb::Ci(args) => ci::run(args),
