@@ -10,9 +10,10 @@ use crate::identity::Identity;
 use crate::identity::store::{Credentials, Store};
 use crate::observe::events::{Offloaded, UserSpace};
 
-/// Handshakes in flight per workload and direction, 128 in all. They are counted apart: two nodes whose turns were all
-/// taken by connections to each other would wait for each other.
-const HANDSHAKES: usize = 64;
+/// Handshakes in flight per workload and direction. Counted apart for each direction, because two nodes whose turns
+/// were all taken by connections to each other would wait for each other. A handshake is computation, so more at once
+/// do not finish sooner, they only come nearer to their deadlines.
+const HANDSHAKES: usize = 32;
 /// Connections per workload.
 const CONNECTIONS: usize = 16_384;
 
