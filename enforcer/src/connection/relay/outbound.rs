@@ -37,6 +37,7 @@ pub(in crate::connection) async fn carry(
 
 async fn plain(application: TcpStream, request: &Request, record: &Entry) -> Result<Reason, Reason> {
     let peer = timeout(DEADLINE, connect(request)).await.map_err(|_elapsed| Reason::DestinationUnreachable)??;
+    name_source(&peer, record);
     Ok(carry_plain(application, peer, record).await)
 }
 
@@ -46,6 +47,7 @@ async fn relay(
     (expected, record): (&Expected, &Entry),
 ) -> Result<Reason, Reason> {
     let (peer, turn) = connect_in_turn(request).await?;
+    name_source(&peer, record);
     if stays_in_namespace(&peer, request.destination) {
         drop(turn);
         record.decided(Path::Plain, Reason::SameNamespace);
@@ -84,6 +86,13 @@ async fn connect(request: &Request) -> Result<TcpStream, Reason> {
 /// The address that the application has bound its socket to, if it has: then the peer must see that one.
 fn chosen_source(source: SocketAddr) -> Option<IpAddr> {
     (!source.ip().is_loopback()).then_some(source.ip())
+}
+
+/// What the record shows: on the wire the connection comes from here, and not from the loopback.
+fn name_source(peer: &TcpStream, record: &Entry) {
+    if let Ok(source) = peer.local_addr() {
+        record.leaves_from(source);
+    }
 }
 
 /// True when the destination is an address of the workload's own namespace. Nothing leaves the host then, and what
