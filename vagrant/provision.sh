@@ -43,4 +43,4 @@ if [ -e /srv/enforcer/enforcer ]; then
     install -m 0755 /srv/enforcer/enforcer /usr/local/bin/enforcer
 fi
 
-echo "node $name: $(uname -r), $ipv4, $ipv6, upper layer protocols: $(cat /proc/sys/net/ipv4/tcp_available_ulp)"
+echo "$name: $(uname -r), $ipv4, $ipv6, upper layer protocols: $(cat /proc/sys/net/ipv4/tcp_available_ulp)"

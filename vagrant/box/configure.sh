@@ -11,6 +11,10 @@ echo '/dev/vda / ext4 errors=remount-ro 0 1' >/etc/fstab
 # Empty: each node gets an identity of its own at its first boot (and with it its own DHCP lease).
 : >/etc/machine-id
 
+# mmdebstrap leaves the build machine's own in both.
+echo enforcer-node >/etc/hostname
+: >/etc/resolv.conf
+
 systemctl enable systemd-networkd ssh
 # The suites start the servers themselves, with their own configuration and in the enrolled slice; timers would only
 # steal an emulated processor.
