@@ -1,1 +1,15 @@
-//! placeholder
+//! The types that the eBPF programs and the agent share, and the numbered reasons.
+//!
+//! Everything here is `no_std` plain data: `repr(C)`, no implicit padding (checked below), no Rust enums in map
+//! values. The agent reads integers out of the maps and turns them into types with `TryFrom`.
+
+#![no_std]
+
+mod reason;
+mod wire;
+
+pub use reason::{Reason, UnknownReason};
+pub use wire::{
+    DIRECTION_INBOUND, DIRECTION_OUTBOUND, Endpoint, FlowKey, ListenerKey, PEER_KEY_BITS, PortKey, REASONS, Redirect,
+    SourceKey, WorkloadValue,
+};

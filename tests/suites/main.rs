@@ -1,1 +1,50 @@
-//! placeholder
+//! The suites: what enforcer promises, tried with real programs, judged by what is seen on the wire.
+//!
+//! Every test is named for its promise. Tests that want the same world share one; when all are done, or when
+//! somebody interrupts them, every world of this process is taken down, and so are those that an earlier,
+//! killed run has left. That is why the runner is not libtest, which ends the process without a word; the
+//! command line and the output are the same.
+
+mod stage;
+
+mod oracle;
+
+mod addresses;
+mod connections;
+mod programs;
+
+mod admits;
+mod refuses;
+
+mod configuration;
+mod lifecycle;
+mod memory;
+mod observed;
+
+use std::process::ExitCode;
+
+use enforcer_tests::teardown;
+use libtest_mimic::{Arguments, run};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    if let Err(error) = teardown::begin() {
+        eprintln!("{error:#}");
+        return ExitCode::FAILURE;
+    }
+    let trials = [
+        oracle::trials(),
+        programs::trials(),
+        connections::trials(),
+        addresses::trials(),
+        refuses::trials(),
+        admits::trials(),
+        memory::trials(),
+        observed::trials(),
+        configuration::trials(),
+        lifecycle::trials(),
+    ];
+    let conclusion = run(&arguments, trials.into_iter().flatten().collect());
+    teardown::sweep();
+    conclusion.exit_code()
+}

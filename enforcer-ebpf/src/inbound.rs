@@ -1,0 +1,63 @@
+//! Connections that somebody opens to a workload: handed to the agent's listener, whatever the port, without
+//! rewriting an address. One instance of this program is attached to each namespace.
+
+use aya_ebpf::Global;
+use aya_ebpf::programs::SkLookupContext;
+use enforcer_ebpf::{DIRECTION_INBOUND, ListenerKey, PortKey, Reason};
+
+use crate::context::{TCP, read};
+use crate::maps::{LISTENERS, PORTS};
+use crate::verdict::Verdict;
+
+/// SO_NETNS_COOKIE of the namespace that this instance serves: the hook has no helper that tells it.
+#[unsafe(no_mangle)]
+static NETNS_COOKIE: Global<u64> = Global::new(0);
+
+/// `AF_INET`.
+const INET: u32 = 2;
+/// 127.0.0.0/8.
+const LOOPBACK_NET: u8 = 127;
+/// Picks the listener for a connection request. What the namespace sends to itself goes its usual way: it is the
+/// workload talking to itself, or the agent to the workload.
+pub(crate) fn select(ctx: &SkLookupContext) -> Verdict {
+    if read!((*ctx.lookup).protocol) != TCP || comes_from_here(ctx) {
+        return Verdict::Pass;
+    }
+    let (netns, port) = (NETNS_COOKIE.load(), read!((*ctx.lookup).local_port));
+    if !is_taken(netns, 0) && !is_taken(netns, port) {
+        return Verdict::Pass;
+    }
+    let version = if read!((*ctx.lookup).family) == INET { 4 } else { 6 };
+    match LISTENERS.redirect_sk_lookup(ctx, ListenerKey { netns, version, direction: DIRECTION_INBOUND }, 0) {
+        Ok(()) => Verdict::Pass,
+        Err(_) => Verdict::Deny(Reason::AgentAway),
+    }
+}
+
+/// True when both ends have the same address, or the other one is a loopback address. The interface does not tell:
+/// for a packet to one of the namespace's own addresses the kernel names the interface that has the address, not
+/// `lo` (6.18). A packet from outside with such a source gains nothing: the answer to it never leaves the namespace.
+fn comes_from_here(ctx: &SkLookupContext) -> bool {
+    if read!((*ctx.lookup).family) == INET {
+        let (local, remote) = (read!((*ctx.lookup).local_ip4), read!((*ctx.lookup).remote_ip4));
+        return remote == local || remote.to_ne_bytes()[0] == LOOPBACK_NET;
+    }
+    let remote = [
+        read!((*ctx.lookup).remote_ip6[0]),
+        read!((*ctx.lookup).remote_ip6[1]),
+        read!((*ctx.lookup).remote_ip6[2]),
+        read!((*ctx.lookup).remote_ip6[3]),
+    ];
+    let local = [
+        read!((*ctx.lookup).local_ip6[0]),
+        read!((*ctx.lookup).local_ip6[1]),
+        read!((*ctx.lookup).local_ip6[2]),
+        read!((*ctx.lookup).local_ip6[3]),
+    ];
+    remote == local || remote == [0, 0, 0, 1_u32.to_be()]
+}
+
+fn is_taken(netns: u64, port: u32) -> bool {
+    // SAFETY: only the presence of the entry counts.
+    unsafe { PORTS.get(PortKey { netns, port, reserved: 0 }) }.is_some()
+}

@@ -1,0 +1,170 @@
+//! Connections that a workload opens: sent to the agent when they go to a registered peer, and not touched when
+//! they do not.
+//!
+//! The agent listens on the loopback of the workload's own namespace. What the application asked for is kept in the
+//! socket's storage; `follow` puts it where the agent finds it when it accepts the connection.
+
+use aya_ebpf::bindings::{
+    BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
+    BPF_TCP_CLOSE, bpf_sock,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_get_socket_cookie,
+    bpf_map_lookup_elem, bpf_sk_release, bpf_sk_storage_delete, bpf_sk_storage_get,
+};
+use aya_ebpf::maps::lpm_trie::Key;
+use aya_ebpf::programs::{SockAddrContext, SockOpsContext};
+use enforcer_ebpf::{
+    DIRECTION_OUTBOUND, Endpoint, FlowKey, ListenerKey, PEER_KEY_BITS, Reason, Redirect, WorkloadValue,
+};
+
+use crate::context::{SocketAddress, is_local, is_v4, loopback, read};
+use crate::maps::{FLOWS, LISTENERS, PEERS, REDIRECTS, WORKLOADS};
+use crate::verdict::Verdict;
+
+/// How deep below the root a workload's cgroup may lie.
+const CGROUP_DEPTH: i32 = 16;
+
+/// `connect` of an IPv4 socket.
+pub(crate) fn connect4(ctx: &SockAddrContext) -> Verdict {
+    let address = SocketAddress::of(ctx);
+    match redirect(ctx, &address, address.endpoint4()) {
+        Ok(None) => Verdict::Pass,
+        Ok(Some(agent)) => {
+            address.set_endpoint4(&agent);
+            Verdict::Pass
+        }
+        Err(reason) => Verdict::Deny(reason),
+    }
+}
+
+/// `connect` of an IPv6 socket, to a v4-mapped address too.
+pub(crate) fn connect6(ctx: &SockAddrContext) -> Verdict {
+    let address = SocketAddress::of(ctx);
+    match redirect(ctx, &address, address.endpoint6()) {
+        Ok(None) => Verdict::Pass,
+        Ok(Some(agent)) => {
+            address.set_endpoint6(&agent);
+            Verdict::Pass
+        }
+        Err(reason) => Verdict::Deny(reason),
+    }
+}
+
+/// The agent's address when the connection has to go there, `None` when it is none of ours.
+fn redirect(ctx: &SockAddrContext, address: &SocketAddress, destination: Endpoint) -> Result<Option<Endpoint>, Reason> {
+    if !address.is_tcp() {
+        return Ok(None);
+    }
+    if is_local(&destination.address) || PEERS.get(Key::new(PEER_KEY_BITS, destination.address)).is_none() {
+        // The socket may have been redirected before, by a `connect` that failed.
+        clear_storage(address.socket());
+        return Ok(None);
+    }
+    let (cgroup, workload) = workload().ok_or(Reason::WorkloadUnknown)?;
+    let version = if is_v4(&destination.address) { 4 } else { 6 };
+    // SAFETY: the context is the kernel's own.
+    let (netns, cookie) =
+        unsafe { (bpf_get_netns_cookie(ctx.sock_addr.cast()), bpf_get_socket_cookie(ctx.sock_addr.cast())) };
+    let port = if version == 4 { workload.port_v4 } else { workload.port_v6 };
+    if port == 0 || !agent_listens(ListenerKey { netns, version, direction: DIRECTION_OUTBOUND }) {
+        return Err(Reason::AgentAway);
+    }
+    let mut value = Redirect { cgroup, cookie, destination, version };
+    let stored = storage(address.socket(), Some(&mut value)).ok_or(Reason::MapFull)?;
+    // The value of an earlier `connect` that failed may still be there.
+    // SAFETY: the kernel keeps the storage as long as the socket, and only this thread is in `connect` on it.
+    unsafe { *stored = value };
+    Ok(Some(loopback(version, port)))
+}
+
+/// The enrolled workload of the calling process: its cgroup, or the nearest enrolled one above.
+fn workload() -> Option<(u64, &'static WorkloadValue)> {
+    // SAFETY: no arguments; and entries are written once, when the agent enrols the workload.
+    let (own, found) = unsafe {
+        let own = bpf_get_current_cgroup_id();
+        (own, WORKLOADS.get(own))
+    };
+    if let Some(value) = found {
+        return Some((own, value));
+    }
+    for level in 1..CGROUP_DEPTH {
+        // SAFETY: as above. From the top: enrolled cgroups do not lie inside each other, so the order is free.
+        let (ancestor, found) = unsafe {
+            let ancestor = bpf_get_current_ancestor_cgroup_id(level);
+            (ancestor, WORKLOADS.get(ancestor))
+        };
+        if let Some(value) = found {
+            return Some((ancestor, value));
+        }
+    }
+    None
+}
+
+/// True while the agent holds its listener. Without this check another process could take the port of a dead agent
+/// and be given what the application sends.
+fn agent_listens(key: ListenerKey) -> bool {
+    // SAFETY: the map and the key are valid; a found socket comes with a reference that is given back at once.
+    unsafe {
+        let socket = bpf_map_lookup_elem((&raw const LISTENERS).cast_mut().cast(), (&raw const key).cast());
+        if socket.is_null() {
+            return false;
+        }
+        bpf_sk_release(socket.cast());
+        true
+    }
+}
+
+/// Tells the agent which connection is which. At the start of a connection its source port is known and no packet
+/// has left; at its end an entry that the agent never took is removed.
+pub(crate) fn follow(ctx: &SockOpsContext) {
+    let (op, socket) = (read!((*ctx.ops).op), read!((*ctx.ops).__bindgen_anon_2.sk));
+    if op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_STATE_CB {
+        return;
+    }
+    if socket.is_null() {
+        return;
+    }
+    let Some(redirect) = storage(socket, None) else { return };
+    // SAFETY: the storage lives as long as the socket; the context is the kernel's own.
+    let (redirect, netns) = unsafe { (*redirect, bpf_get_netns_cookie(ctx.ops.cast())) };
+    let key = FlowKey { netns, port: read!((*ctx.ops).local_port), version: redirect.version };
+    if op == BPF_SOCK_OPS_TCP_CONNECT_CB {
+        // When the map is full the agent does not find the connection, and resets it.
+        if FLOWS.insert(&key, &redirect, 0).is_ok() {
+            let _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
+        }
+        return;
+    }
+    // The second argument of the state callback is the new state.
+    let state = read!((*ctx.ops).__bindgen_anon_1.args[1]);
+    if state == BPF_TCP_CLOSE {
+        forget(&key, redirect.cookie);
+    }
+}
+
+/// Removes an entry, unless the port already serves another socket.
+fn forget(key: &FlowKey, cookie: u64) {
+    // SAFETY: the value is only compared; if it is replaced meanwhile, its cookie does not match.
+    let ours = unsafe { FLOWS.get(key) }.is_some_and(|flow| flow.cookie == cookie);
+    if ours {
+        let _ = FLOWS.remove(key);
+    }
+}
+
+fn clear_storage(socket: *mut bpf_sock) {
+    // SAFETY: the map is a socket storage; the kernel checks the socket pointer. Nothing to remove is no error.
+    let _ = unsafe { bpf_sk_storage_delete((&raw const REDIRECTS).cast_mut().cast(), socket.cast()) };
+}
+
+/// The storage of a socket; made when a first value is given.
+fn storage(socket: *mut bpf_sock, value: Option<&mut Redirect>) -> Option<*mut Redirect> {
+    let (value, flags) = match value {
+        Some(value) => (core::ptr::from_mut(value), u64::from(BPF_SK_STORAGE_GET_F_CREATE)),
+        None => (core::ptr::null_mut(), 0),
+    };
+    // SAFETY: the map is a socket storage of `Redirect`; the kernel checks the socket pointer.
+    let stored =
+        unsafe { bpf_sk_storage_get((&raw const REDIRECTS).cast_mut().cast(), socket.cast(), value.cast(), flags) };
+    if stored.is_null() { None } else { Some(stored.cast()) }
+}

@@ -1,0 +1,139 @@
+//! Why a connection took its path, was refused, or ended. Numbered once, here; the kernel's counters, the log, the
+//! metrics and `enforcer status` all use these numbers and labels.
+
+use core::fmt;
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $number:literal, $label:literal;)+) => {
+        /// A numbered reason. Numbers are never used again for something else.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u32)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $name = $number,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of the numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The label: kebab case, as in logs and metrics.
+            pub const fn label(self) -> &'static str {
+                match self {
+                    $(Self::$name => $label,)+
+                }
+            }
+        }
+
+        impl TryFrom<u32> for Reason {
+            type Error = UnknownReason;
+
+            fn try_from(number: u32) -> Result<Self, UnknownReason> {
+                match number {
+                    $($number => Ok(Self::$name),)+
+                    _ => Err(UnknownReason(number)),
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Both ends are enrolled: mutual TLS.
+    PeerEnrolled = 1, "peer-enrolled";
+    /// The peer is registered as speaking plaintext and the mode is permissive: passed in the clear.
+    PermissivePlaintextPeer = 2, "permissive-plaintext-peer";
+    /// The source is not registered and the mode is permissive: passed in the clear.
+    PermissiveUnknownSource = 3, "permissive-unknown-source";
+
+    /// The destination is in the workload's own namespace: it passed in the clear and never left the host.
+    SameNamespace = 4, "same-namespace";
+
+    /// Kernel: no enrolled workload belongs to the calling cgroup.
+    WorkloadUnknown = 16, "workload-unknown";
+    /// Kernel: the agent is not listening in the workload's namespace.
+    AgentAway = 17, "agent-away";
+    /// Kernel: a map that must hold the connection is full.
+    MapFull = 18, "map-full";
+
+    /// The peer is registered as speaking plaintext and the mode is strict.
+    StrictPlaintextPeer = 32, "strict-plaintext-peer";
+    /// The source is not registered and the mode is strict.
+    StrictUnknownSource = 33, "strict-unknown-source";
+    /// Somebody connected to the agent's listener directly; no program sent the connection there.
+    NotRedirected = 34, "not-redirected";
+    /// The workload has as many connections as it may have.
+    TooManyConnections = 35, "too-many-connections";
+    /// The agent holds no valid certificate for the workload.
+    NoCertificate = 36, "no-certificate";
+    /// No workload is registered for the port on which the connection arrived.
+    PortUnknown = 37, "port-unknown";
+    /// The destination was registered when the program looked, and is not any more.
+    DestinationUnknown = 38, "destination-unknown";
+
+    /// The handshake, or the wait for its turn, took longer than its deadline.
+    HandshakeTimeout = 48, "handshake-timeout";
+    /// The peer answered with something that is not TLS 1.3.
+    PeerNotTls = 49, "peer-not-tls";
+    /// The peer's certificate does not verify against the trust bundle.
+    PeerCertificateInvalid = 50, "peer-certificate-invalid";
+    /// The peer's certificate is valid but names another identity than the registry expects.
+    PeerIdentityMismatch = 51, "peer-identity-mismatch";
+    /// The peer refused us with a TLS alert.
+    PeerRefused = 52, "peer-refused";
+    /// The peer shares no protocol version, cipher suite, key exchange or application protocol with us.
+    PeerIncompatible = 53, "peer-incompatible";
+    /// The peer closed or reset the connection during the handshake.
+    PeerClosedInHandshake = 54, "peer-closed-in-handshake";
+
+    /// The destination could not be reached: refused, unreachable or timed out.
+    DestinationUnreachable = 64, "destination-unreachable";
+
+    /// The peer ended the stream without close_notify (RFC 8446 6.1): the data may be cut short.
+    Truncated = 80, "truncated";
+    /// The peer reset the connection.
+    PeerReset = 81, "peer-reset";
+    /// The application reset the connection.
+    ApplicationReset = 82, "application-reset";
+    /// The peer sent a record or an alert that ends the session.
+    PeerProtocolError = 83, "peer-protocol-error";
+    /// The record layer is in the kernel and the session needs a rekey that this kernel cannot do.
+    RekeyUnsupported = 84, "rekey-unsupported";
+    /// The agent stopped before the connection ended.
+    AgentStopped = 85, "agent-stopped";
+    /// Both sides closed in order.
+    Closed = 86, "closed";
+    /// A system call failed on our side.
+    Internal = 95, "internal-error";
+}
+
+/// A number that is no reason: an older or newer object wrote the map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownReason(pub u32);
+
+impl fmt::Display for UnknownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unknown reason number {}", self.0)
+    }
+}
+
+impl core::error::Error for UnknownReason {}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_labels_are_unique_and_round_trip() {
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(Reason::try_from(*reason as u32), Ok(*reason));
+            assert!(Reason::ALL[..index].iter().all(|other| other.label() != reason.label()));
+        }
+        assert_eq!(Reason::try_from(0), Err(UnknownReason(0)));
+    }
+}

@@ -1,0 +1,154 @@
+//! The agent's one composition root: builds the parts in order, binds everything before anything is served, then
+//! serves until it is told to stop.
+//!
+//! The order is what makes a start safe. Certificates come first, so that no workload is enrolled that could not be
+//! served; then the listeners; then the programs. Where an earlier agent's programs are in place, they refuse until
+//! the listeners are known to them.
+
+mod enrol;
+mod shutdown;
+mod status;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fs, io};
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::connection;
+use crate::control::file::{LoadError, load};
+use crate::control::snapshot::Snapshot;
+use crate::identity::store::Store;
+use crate::kernel::bpf::{self, Guard};
+use crate::kernel::probe::{Abilities, probe};
+use crate::observe::admin;
+use crate::observe::events::Connections;
+use crate::observe::metrics::Metrics;
+use crate::observe::ready::Readiness;
+use crate::{ca, identity, kernel};
+
+/// The agent could not start. Nothing that was in force before is changed by a failed start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration has mistakes.
+    #[error(transparent)]
+    Config(#[from] LoadError),
+    /// Another agent runs with the same state directory.
+    #[error("lock {path}: another agent runs with this state directory; stop it first")]
+    AlreadyRunning {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// A file, directory or namespace cannot be used.
+    #[error("{operation} {path}")]
+    Path {
+        /// What was tried.
+        operation: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// The agent would intercept itself.
+    #[error("workload {workload}: the agent itself runs in its cgroup; start the agent in a cgroup of its own")]
+    OwnCgroup {
+        /// The workload.
+        workload: String,
+    },
+    /// The CA in the state directory cannot be opened or made.
+    #[error("open certificate authority")]
+    Authority(#[from] ca::Error),
+    /// There is no first certificate.
+    #[error("issue first certificates")]
+    Identity(#[from] identity::Error),
+    /// The kernel does not take the programs.
+    #[error("put eBPF programs in place")]
+    Guard(#[from] bpf::Error),
+    /// A listener in a workload's namespace cannot be made.
+    #[error("listen inside the network namespace of workload {workload}")]
+    Listen {
+        /// The workload.
+        workload: String,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// The admin address cannot be used.
+    #[error("open admin socket")]
+    Admin(#[from] admin::Error),
+}
+
+/// Runs an agent until SIGTERM or SIGINT.
+///
+/// # Errors
+///
+/// [`Error`], when it cannot start. Once it serves it does not fail.
+pub async fn run(config: &Path) -> Result<(), Error> {
+    let snapshot = Arc::new(load(config)?);
+    let _lock = lock(&snapshot.node().state_directory)?;
+    let abilities = probe();
+    report(&abilities);
+    let stop = CancellationToken::new();
+    let store = start_identities(&snapshot, &stop).await?;
+    let admin = admin::bind(snapshot.node().admin).await?;
+    let mut guard = Guard::open(&snapshot.node().bpf_directory)?;
+    let enrolled = enrol::enrol(&snapshot, &abilities, &store, &mut guard)?;
+
+    let metrics = Arc::new(Metrics::new(status::sources(&store, &guard)));
+    let connections = Connections::new(Arc::clone(&metrics));
+    let path = Arc::new(connection::Path {
+        snapshot: Arc::clone(&snapshot),
+        by_cgroup: enrolled.by_cgroup,
+        flows: guard.maps.flows(),
+        sources: guard.maps.sources(),
+        connections: connections.clone(),
+        stop: stop.clone(),
+        tasks: TaskTracker::new(),
+    });
+    let closing = CancellationToken::new();
+    for (listener, socket) in enrolled.listeners {
+        tokio::spawn(connection::serve(Arc::clone(&path), listener, socket, closing.clone()));
+    }
+    // Nothing is waited for any more: whoever can ask is told that the agent is ready.
+    let status = status::status(Arc::clone(&snapshot), enrolled.workloads, store, abilities);
+    let state = admin::State { connections, metrics, readiness: Readiness::default(), status };
+    let served = tokio::spawn(admin.serve(state, stop));
+    tracing::info!(workloads = snapshot.workloads().len(), peers = snapshot.peers().len(), "ready");
+
+    shutdown::requested().await;
+    shutdown::drain(&path, &closing).await;
+    let _ended = served.await;
+    Ok(())
+}
+
+/// Holds the state directory as long as the result lives.
+fn lock(directory: &Path) -> Result<fs::File, Error> {
+    let path = directory.join("agent.lock");
+    ca::prepare_directory(directory)?;
+    let file = fs::File::create(&path).map_err(|cause| Error::Path { operation: "open", path: path.clone(), cause })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(Error::AlreadyRunning { path }),
+        Err(fs::TryLockError::Error(cause)) => Err(Error::Path { operation: "lock", path, cause }),
+    }
+}
+
+async fn start_identities(snapshot: &Snapshot, stop: &CancellationToken) -> Result<Arc<Store>, Error> {
+    let node = snapshot.node();
+    let authority = ca::open_or_create(&node.state_directory, &node.trust_domain)?;
+    let identities = snapshot.workloads().iter().map(|workload| workload.identity.clone()).collect();
+    Ok(identity::start(authority, identities, stop.clone()).await?)
+}
+
+fn report(abilities: &Abilities) {
+    match kernel::limits::raise_descriptors() {
+        Ok(limit) => tracing::info!(limit, "descriptors"),
+        Err(error) => tracing::warn!(%error, "cannot raise the number of descriptors"),
+    }
+    match abilities.ktls() {
+        Ok(()) => tracing::info!("kernel TLS: usable"),
+        Err(why) => tracing::info!(why, "kernel TLS: not usable, records stay in user space"),
+    }
+}

@@ -1,0 +1,45 @@
+//! `enforcer agent`: the daemon.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use super::ExitCode;
+use crate::agent;
+
+/// Run the node agent in the foreground until SIGTERM or SIGINT.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Stopping the agent leaves its eBPF programs in place: enrolled workloads keep what is enforced and new connections \
+are refused until an agent runs again. `enforcer uninstall` takes the programs out.
+
+Example:
+  enforcer agent --config /etc/enforcer/agent.yaml")]
+pub struct Args {
+    /// YAML file with the node, its workloads, the peers and the policies.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// Runs the agent.
+///
+/// # Errors
+///
+/// When it cannot start.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match runtime.block_on(agent::run(&args.config)) {
+        Ok(()) => Ok(ExitCode::Ok),
+        Err(agent::Error::Config(mistakes)) => {
+            tracing::error!(config = %args.config.display(), "configuration refused");
+            super::complain(&mistakes);
+            Ok(ExitCode::BadConfig)
+        }
+        Err(error @ agent::Error::Guard(_)) => {
+            super::complain(&format_args!("{:#}", anyhow::Error::from(error)));
+            super::complain(&"`enforcer doctor` says what this kernel can do");
+            Ok(ExitCode::KernelUnable)
+        }
+        Err(error) => Err(error.into()),
+    }
+}

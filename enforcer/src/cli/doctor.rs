@@ -1,0 +1,82 @@
+//! `enforcer doctor`: what this kernel can do, and what follows.
+
+use std::fmt::Write as _;
+
+use clap::Args as ClapArgs;
+
+use super::ExitCode;
+use super::table::Table;
+use crate::kernel::probe::{Abilities, probe};
+
+/// Try out what this kernel can do, and say what follows. Needs no agent.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Needs the rights that the agent has, so run it as root. The exit code is 4 if the agent cannot work on this machine.
+
+Examples:
+  enforcer doctor
+  enforcer doctor --json | jq '.abilities[] | select(.outcome == \"unable\")'")]
+pub struct Args {
+    /// JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Probes and prints.
+///
+/// # Errors
+///
+/// When standard output cannot be written.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let abilities = probe();
+    let result = if args.json { serde_json::to_string_pretty(&abilities)? + "\n" } else { show(&abilities)? };
+    super::print(&result)?;
+    Ok(if abilities.missing_for_relay().next().is_none() { ExitCode::Ok } else { ExitCode::KernelUnable })
+}
+
+fn show(abilities: &Abilities) -> anyhow::Result<String> {
+    let mut table = Table::new(["ABILITY", "NEEDED BY", "ABLE", "WHAT FOLLOWS"]);
+    for ability in &abilities.abilities {
+        let (able, consequence) = match ability.result() {
+            Ok(()) => ("yes", ability.consequence.to_owned()),
+            Err(error) => ("no", format!("{} ({error})", ability.consequence)),
+        };
+        table.row([ability.name.to_owned(), ability.need.label().to_owned(), able.to_owned(), consequence]);
+    }
+    let mut text = format!("Linux {}\n\n{table}\n", abilities.release);
+    let missing: Vec<_> = abilities.missing_for_relay().map(|ability| ability.name).collect();
+    match missing.as_slice() {
+        [] => writeln!(text, "The agent can work here.")?,
+        missing => writeln!(text, "The agent cannot work here. Missing: {}.", missing.join(", "))?,
+    }
+    match abilities.ktls() {
+        Ok(()) => writeln!(text, "TLS records can be made in the kernel (offload: on).")?,
+        Err(why) => writeln!(text, "TLS records are made in user space, also with offload: on ({why}).")?,
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::probe::Outcome;
+
+    #[test]
+    fn says_what_is_missing_and_why() {
+        let mut abilities = probe();
+        for ability in &mut abilities.abilities {
+            ability.outcome = Outcome::Able;
+        }
+        let text = show(&abilities).unwrap();
+        assert!(text.contains("The agent can work here.\nTLS records can be made in the kernel"), "{text}");
+
+        for ability in &mut abilities.abilities {
+            if ability.name == "eBPF sk_lookup" {
+                ability.outcome = Outcome::Unable { error: "no such thing".to_owned() };
+            }
+        }
+        let text = show(&abilities).unwrap();
+        assert!(text.contains("no    ") && text.contains("(no such thing)"), "{text}");
+        assert!(text.contains("cannot work here. Missing: eBPF sk_lookup."), "{text}");
+    }
+}

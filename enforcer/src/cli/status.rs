@@ -1,0 +1,282 @@
+//! `enforcer status`: what the agent of this node does right now.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use clap::Args as ClapArgs;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::ExitCode;
+use super::table::Table;
+use crate::observe::report::{ConnectionReport, KernelReport, StatusReport, WorkloadReport};
+
+/// An agent answers at once; what takes longer is none.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// More than 100,000 connections.
+const ANSWER_LIMIT: u64 = 64 << 20;
+
+/// Show the node, its workloads with their certificates, and every open connection.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+A connection's path is relay (mutual TLS), plain (in the clear, with the reason) or refused. Its records are made in \
+the kernel, or in user space for the reason shown. A dash is something that is not there, or not yet.
+
+Examples:
+  enforcer status
+  enforcer status --json | jq '.connections[] | select(.path == \"plain\")'")]
+pub struct Args {
+    /// Where the agent's admin socket listens.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15000")]
+    admin: SocketAddr,
+
+    /// JSON instead of tables.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks and prints.
+///
+/// # Errors
+///
+/// When standard output cannot be written.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let answer = match ask(args.admin) {
+        Ok(answer) => answer,
+        Err(error) => {
+            super::complain(&format_args!("{error:#}"));
+            super::complain(&"is the agent running? --admin must be the admin address of its configuration");
+            return Ok(ExitCode::AgentUnreachable);
+        }
+    };
+    let result = if args.json { serde_json::to_string_pretty(&answer)? + "\n" } else { show(&answer)? };
+    super::print(&result)?;
+    Ok(ExitCode::Ok)
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer {
+    status: StatusReport,
+    connections: Vec<ConnectionReport>,
+}
+
+fn ask(admin: SocketAddr) -> anyhow::Result<Answer> {
+    // No proxy: ureq would take one from the environment, and it could not reach our loopback.
+    let client =
+        ureq::Agent::new_with_config(ureq::Agent::config_builder().timeout_global(Some(DEADLINE)).proxy(None).build());
+    Ok(Answer {
+        status: fetch(&client, &format!("http://{admin}/status"))?,
+        connections: fetch(&client, &format!("http://{admin}/connections"))?,
+    })
+}
+
+fn fetch<T: DeserializeOwned>(client: &ureq::Agent, url: &str) -> anyhow::Result<T> {
+    let mut response = client.get(url).call().with_context(|| format!("ask agent at {url}"))?;
+    let body = response.body_mut().with_config().limit(ANSWER_LIMIT).read_to_string();
+    let body = body.with_context(|| format!("read answer of {url}"))?;
+    serde_json::from_str(&body).with_context(|| format!("{url} does not answer as an agent of this version"))
+}
+
+fn show(answer: &Answer) -> anyhow::Result<String> {
+    let Answer { status, connections } = answer;
+    let mut text = format!("Node {}, enforcer {}, Linux {}\n", status.node, status.version, status.kernel.release);
+    show_kernel(&mut text, &status.kernel)?;
+    writeln!(text, "\n{}", workloads(&status.workloads))?;
+    match connections.len() {
+        0 => writeln!(text, "No open connections.")?,
+        open => writeln!(text, "Open connections: {open}\n\n{}", table(connections))?,
+    }
+    Ok(text)
+}
+
+fn show_kernel(text: &mut String, kernel: &KernelReport) -> anyhow::Result<()> {
+    match &kernel.kernel_tls_unable {
+        None => writeln!(text, "Kernel TLS: usable")?,
+        Some(why) => writeln!(text, "Kernel TLS: not usable ({why})")?,
+    }
+    if !kernel.missing.is_empty() {
+        writeln!(text, "Kernel cannot: {}; see enforcer doctor", kernel.missing.join(", "))?;
+    }
+    Ok(())
+}
+
+fn workloads(workloads: &[WorkloadReport]) -> Table<6> {
+    let mut table = Table::new(["WORKLOAD", "IDENTITY", "MODE", "CERTIFICATE", "EXPIRES", "RECORDS"]);
+    for workload in workloads {
+        let certificate = workload.certificate.as_ref();
+        table.row([
+            workload.name.clone(),
+            workload.identity.clone(),
+            workload.mode.clone(),
+            certificate.map_or("none".to_owned(), |certificate| certificate.serial.clone()),
+            certificate.map_or("-".to_owned(), |certificate| remaining(certificate.expires)),
+            format!("{}: {}", workload.offload, workload.offload_explanation),
+        ]);
+    }
+    table
+}
+
+fn table(connections: &[ConnectionReport]) -> Table<13> {
+    let mut table = Table::new([
+        "ID",
+        "DIRECTION",
+        "LOCAL",
+        "PEER",
+        "SOURCE",
+        "DESTINATION",
+        "PATH",
+        "REASON",
+        "CIPHER",
+        "GROUP",
+        "RECORDS",
+        "TO/FROM PEER",
+        "AGE",
+    ]);
+    let dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+    for connection in connections {
+        table.row([
+            connection.id.to_string(),
+            connection.direction.clone(),
+            connection.local.clone(),
+            dash(&connection.peer),
+            connection.source.to_string(),
+            connection.destination.to_string(),
+            dash(&connection.path),
+            dash(&connection.reason),
+            dash(&connection.cipher),
+            dash(&connection.group),
+            dash(&connection.offload),
+            format!("{}/{}", connection.to_peer, connection.from_peer),
+            short(Duration::try_from_secs_f64(connection.age_seconds).unwrap_or_default()),
+        ]);
+    }
+    table
+}
+
+/// From now until a time in seconds since 1970.
+fn remaining(expires: i64) -> String {
+    let expires = UNIX_EPOCH + Duration::from_secs(expires.try_into().unwrap_or(0));
+    match expires.duration_since(SystemTime::now()) {
+        Ok(left) => format!("in {}", short(left)),
+        Err(_past) => "expired".to_owned(),
+    }
+}
+
+/// A duration in its largest whole unit.
+fn short(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ 0..60 => format!("{seconds}s"),
+        seconds @ 60..3_600 => format!("{}m", seconds / 60),
+        seconds @ 3_600..86_400 => format!("{}h", seconds / 3_600),
+        seconds => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+    use crate::observe::report::CertificateReport;
+
+    fn answer() -> Answer {
+        let status = StatusReport {
+            node: "node-a".into(),
+            version: "1.2.3".into(),
+            kernel: KernelReport {
+                release: "6.12".into(),
+                kernel_tls_unable: Some("no module".into()),
+                missing: vec!["eBPF fentry".into()],
+            },
+            workloads: vec![WorkloadReport {
+                name: "web".into(),
+                identity: "spiffe://example.org/ns/default/sa/web".into(),
+                mode: "strict".into(),
+                offload: "relay-cheaper".into(),
+                offload_explanation: "it costs less".into(),
+                certificate: Some(CertificateReport { serial: "0a1b".into(), expires: 0 }),
+            }],
+        };
+        let connection = ConnectionReport {
+            id: 7,
+            direction: "inbound".into(),
+            workload: "web".into(),
+            local: "spiffe://example.org/ns/default/sa/web".into(),
+            peer: Some("spiffe://example.org/ns/default/sa/db".into()),
+            source: "10.0.0.2:40000".parse().unwrap(),
+            destination: "10.0.0.1:80".parse().unwrap(),
+            path: Some("relay".into()),
+            reason: Some("peer-enrolled".into()),
+            cipher: Some("TLS13_AES_128_GCM_SHA256".into()),
+            group: None,
+            peer_serial: None,
+            offload: Some("kernel".into()),
+            to_peer: 5,
+            from_peer: 6,
+            age_seconds: 61.5,
+        };
+        Answer { status, connections: vec![connection] }
+    }
+
+    /// Answers `bodies` to as many requests, each on a connection of its own.
+    fn serve(bodies: Vec<String>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for body in bodies {
+                let (mut client, _) = listener.accept().unwrap();
+                let mut request = [0; 4096];
+                assert_ne!(client.read(&mut request).unwrap(), 0);
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                client.write_all((head + &body).as_bytes()).unwrap();
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn asks_the_agent() {
+        let Answer { status, connections } = answer();
+        let bodies = vec![serde_json::to_string(&status).unwrap(), serde_json::to_string(&connections).unwrap()];
+        let answer = ask(serve(bodies)).unwrap();
+        assert_eq!((answer.status.node.as_str(), answer.connections.len()), ("node-a", 1));
+    }
+
+    #[test]
+    fn what_is_no_agent_is_named() {
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = format!("{:#}", ask(closed).unwrap_err());
+        assert!(error.contains(&format!("ask agent at http://{closed}/status")), "{error}");
+        let args = Args { admin: closed, json: false };
+        assert_eq!(run(&args).unwrap(), ExitCode::AgentUnreachable);
+
+        let error = format!("{:#}", ask(serve(vec!["<html>".into()])).unwrap_err());
+        assert!(error.contains("does not answer as an agent"), "{error}");
+    }
+
+    #[test]
+    fn shows_both_ends_of_each_connection() {
+        let text = show(&answer()).unwrap();
+        for part in [
+            "Node node-a, enforcer 1.2.3, Linux 6.12\nKernel TLS: not usable (no module)\nKernel cannot: eBPF fentry;",
+            "0a1b         expired  relay-cheaper: it costs less\n",
+            "Open connections: 1\n",
+            "spiffe://example.org/ns/default/sa/web  spiffe://example.org/ns/default/sa/db  10.0.0.2:40000",
+            "relay  peer-enrolled  TLS13_AES_128_GCM_SHA256  -      kernel   5/6           1m\n",
+        ] {
+            assert!(text.contains(part), "{part} not in:\n{text}");
+        }
+        let nothing = Answer { connections: Vec::new(), ..answer() };
+        assert!(show(&nothing).unwrap().ends_with("No open connections.\n"));
+    }
+
+    #[test]
+    fn durations_are_short() {
+        let shown = |seconds| short(Duration::from_secs(seconds));
+        assert_eq!([shown(59), shown(60), shown(7_199), shown(86_400)], ["59s", "1m", "1h", "1d"]);
+    }
+}

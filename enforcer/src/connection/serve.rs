@@ -1,0 +1,93 @@
+//! Accepting: one task for each listener, one for each connection.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::run;
+use super::workload::Workload;
+use crate::control::snapshot::Snapshot;
+use crate::kernel::bpf::{Flows, Sources};
+use crate::kernel::netns::Namespace;
+use crate::observe::events::{Connections, Direction};
+
+/// What all connections share.
+pub struct Path {
+    /// What is wanted.
+    pub snapshot: Arc<Snapshot>,
+    /// Enrolled workloads by the id of their cgroup.
+    pub by_cgroup: HashMap<u64, Arc<Workload>>,
+    /// What `connect` was asked for.
+    pub flows: Flows,
+    /// The true clients of inbound connections.
+    pub sources: Sources,
+    /// The records.
+    pub connections: Connections,
+    /// Ends every connection.
+    pub stop: CancellationToken,
+    /// Every connection's task.
+    pub tasks: TaskTracker,
+}
+
+/// A namespace with the workloads in it.
+pub struct Place {
+    /// The namespace.
+    pub namespace: Arc<Namespace>,
+    /// The workload that has every port, if there is one.
+    pub everything: Option<Arc<Workload>>,
+    /// The workloads by their ports.
+    pub by_port: HashMap<u16, Arc<Workload>>,
+}
+
+impl Place {
+    /// The workload to which connections to this port belong.
+    #[must_use]
+    pub fn workload_at(&self, port: u16) -> Option<&Arc<Workload>> {
+        self.by_port.get(&port).or(self.everything.as_ref())
+    }
+}
+
+/// One of the agent's listeners.
+pub struct Listener {
+    /// Who opens the connections that arrive here.
+    pub direction: Direction,
+    /// The listener's own address.
+    pub address: SocketAddr,
+    /// The namespace that it is in.
+    pub place: Arc<Place>,
+}
+
+/// Accepts until the agent stops accepting.
+pub async fn serve(path: Arc<Path>, listener: Arc<Listener>, socket: TcpListener, closing: CancellationToken) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = closing.cancelled() => return,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _source)) => {
+                path.tasks.spawn(run(Arc::clone(&path), Arc::clone(&listener), stream));
+            }
+            Err(error) => recover(&error).await,
+        }
+    }
+}
+
+/// accept(2) hands on errors of connections that ended before they were taken; those cost nothing. Without
+/// descriptors or memory there is no event to wait for, only that somebody gives some back.
+async fn recover(error: &io::Error) {
+    if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)) {
+        tracing::error!(%error, "cannot accept connections");
+        sleep(Duration::from_millis(100)).await;
+    } else {
+        tracing::debug!(%error, "connection lost before it was accepted");
+    }
+}

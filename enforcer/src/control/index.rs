@@ -1,0 +1,217 @@
+//! From objects to a snapshot: the checks that need more than one object.
+//!
+//! Pure: the same objects always give the same problems or the same snapshot, whatever source they come from.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use ipnet::IpNet;
+
+use super::host::Inode;
+use super::object::{Objects, RawNode, RawPeer, RawPolicy, RawWorkload};
+use super::problem::{Located, Position, Problems};
+use super::snapshot::{Mode, NetworkRef, Node, Peer, Snapshot, Speaks, Workload};
+
+/// The snapshot that `objects` ask for; `None` if one of them lacks something, for which there is a problem already.
+/// Even a snapshot may be returned beside problems: it counts only if there are none.
+pub(super) fn build(objects: Objects, problems: &mut Problems) -> Option<Snapshot> {
+    check_nodes(&objects, problems);
+    check_names(&objects, problems);
+    check_trust_domain(&objects, problems);
+    check_cgroups(&objects.workloads, problems);
+    check_namespaces(&objects.workloads, problems);
+    check_prefixes(&objects.peers, problems);
+    let modes = modes(&objects, problems);
+
+    let node = objects.nodes.into_iter().next().and_then(node)?;
+    let workloads = (0..).zip(objects.workloads).map(|(id, raw)| workload(id, raw)).collect::<Option<_>>()?;
+    let peers = objects.peers.into_iter().map(peer).collect::<Option<_>>()?;
+    Some(Snapshot::new(node, workloads, peers, modes))
+}
+
+fn check_nodes(objects: &Objects, problems: &mut Problems) {
+    if objects.nodes.is_empty() && !objects.incomplete {
+        problems.add(Position::START, "there is no Node; the agent must know what it is; add an object of kind Node");
+    }
+    for node in objects.nodes.iter().skip(1) {
+        problems.add(node.at, "a second Node; an agent is one node; remove one");
+    }
+}
+
+fn check_names(objects: &Objects, problems: &mut Problems) {
+    unique("Workload", objects.workloads.iter().map(|workload| &workload.name), problems);
+    unique("Peer", objects.peers.iter().map(|peer| &peer.name), problems);
+    unique("MtlsPolicy", objects.policies.iter().map(|policy| &policy.name), problems);
+}
+
+fn unique<'a>(kind: &str, names: impl Iterator<Item = &'a Located<String>>, problems: &mut Problems) {
+    let mut first = HashMap::new();
+    for name in names {
+        if let Some(first) = first.insert(&name.value, name.at) {
+            let message = format!("a second {kind} {:?}, after {first}; names tell them apart; rename one", name.value);
+            problems.add(name.at, message);
+        }
+    }
+}
+
+fn check_trust_domain(objects: &Objects, problems: &mut Problems) {
+    let [RawNode { trust_domain: Some(domain), .. }] = objects.nodes.as_slice() else { return };
+    for identity in objects.workloads.iter().filter_map(|workload| workload.identity.as_ref()) {
+        if identity.value.trust_domain() != domain.value {
+            problems.add(
+                identity.at,
+                format!(
+                    "identity {} is outside the node's trust domain; its CA cannot issue it; write spiffe://{}/...",
+                    identity.value, domain.value
+                ),
+            );
+        }
+    }
+}
+
+/// A process has one identity, so no cgroup of a workload may hold another's.
+fn check_cgroups(workloads: &[RawWorkload], problems: &mut Problems) {
+    let mut cgroups: Vec<_> =
+        workloads.iter().filter_map(|workload| Some((workload.cgroup.as_ref()?, workload))).collect();
+    // Sorted by components, a directory stands right before everything inside it.
+    cgroups.sort_by(|(left, _), (right, _)| left.value.cmp(&right.value));
+    let mut outer: Option<(&Path, &str)> = None;
+    for (cgroup, workload) in cgroups {
+        match outer {
+            Some((path, owner)) if cgroup.value.starts_with(path) => {
+                let relation = if cgroup.value == path { "is also that of" } else { "is inside that of" };
+                let message = format!(
+                    "cgroup {:?} {relation} workload {owner:?}; a process has one identity; give each its own",
+                    cgroup.value
+                );
+                problems.add(cgroup.at, message);
+            }
+            _ => outer = Some((&cgroup.value, &workload.name.value)),
+        }
+    }
+}
+
+/// A network namespace as far as it is known: its inode, or else how the file names it.
+#[derive(PartialEq, Eq, Hash)]
+enum Space<'a> {
+    Inode(Inode),
+    Named(&'a NetworkRef),
+}
+
+/// Workloads that share a namespace are told apart by port alone.
+fn check_namespaces(workloads: &[RawWorkload], problems: &mut Problems) {
+    let mut spaces: HashMap<Space<'_>, Vec<(&RawWorkload, Position)>> = HashMap::new();
+    for workload in workloads {
+        let Some(network) = &workload.network else { continue };
+        let space = workload.inode.map_or(Space::Named(&network.value), Space::Inode);
+        spaces.entry(space).or_default().push((workload, network.at));
+    }
+    for sharers in spaces.values().filter(|sharers| sharers.len() > 1) {
+        let mut owners = HashMap::new();
+        for (workload, network_at) in sharers {
+            let name = &workload.name.value;
+            let Some(ports) = &workload.ports else {
+                let message = format!(
+                    "{name:?} shares its network and has no ports; connections would have no owner; add `ports:`"
+                );
+                problems.add(*network_at, message);
+                continue;
+            };
+            for port in ports {
+                if let Some(owner) = owners.insert(port.value, name) {
+                    let message = format!(
+                        "port {} is also one of {owner:?} in the same network; it can have one owner; remove one",
+                        port.value
+                    );
+                    problems.add(port.at, message);
+                }
+            }
+        }
+    }
+}
+
+fn check_prefixes(peers: &[RawPeer], problems: &mut Problems) {
+    let mut first: HashMap<IpNet, (&Speaks, &str)> = HashMap::new();
+    for peer in peers {
+        let Some(speaks) = &peer.speaks else { continue };
+        for prefix in &peer.addresses {
+            let (meaning, owner) = first.entry(prefix.value).or_insert((speaks, &peer.name.value));
+            if *meaning != speaks {
+                let message = format!(
+                    "{} means something else in peer {owner:?}; one identity per prefix is expected; remove one",
+                    prefix.value
+                );
+                problems.add(prefix.at, message);
+            }
+        }
+    }
+}
+
+/// The mode of each workload by name: of the policy that names it, else of the one for all, else strict.
+fn modes(objects: &Objects, problems: &mut Problems) -> HashMap<String, Mode> {
+    let names: HashSet<_> = objects.workloads.iter().map(|workload| &workload.name.value).collect();
+    let mut general: Option<&RawPolicy> = None;
+    let mut specific: HashMap<&String, &RawPolicy> = HashMap::new();
+    for policy in &objects.policies {
+        let Some(selected) = &policy.workloads else {
+            if let Some(first) = general.replace(policy) {
+                problems.add(policy.name.at, second_policy("every workload", first));
+            }
+            continue;
+        };
+        for name in selected {
+            if !names.contains(&name.value) && !objects.incomplete {
+                let message =
+                    format!("there is no workload {:?}; the policy would protect nothing; mend the name", name.value);
+                problems.add(name.at, message);
+            }
+            if let Some(first) = specific.insert(&name.value, policy) {
+                problems.add(name.at, second_policy(&format!("workload {:?}", name.value), first));
+            }
+        }
+    }
+    let mode = |name| {
+        let policy = specific.get(name).copied().or(general)?;
+        policy.mode.as_ref().map(|mode| mode.value)
+    };
+    names.into_iter().map(|name| (name.clone(), mode(name).unwrap_or_default())).collect()
+}
+
+fn second_policy(subject: &str, first: &RawPolicy) -> String {
+    format!("{subject} has a policy already, {:?}; which one holds would be chance; remove one", first.name.value)
+}
+
+fn node(raw: RawNode) -> Option<Node> {
+    Some(Node {
+        name: raw.name?.value,
+        trust_domain: raw.trust_domain?.value,
+        state_directory: raw.state_directory?.value,
+        bpf_directory: raw.bpf_directory?.value,
+        admin: raw.admin?.value,
+    })
+}
+
+fn workload(id: u32, raw: RawWorkload) -> Option<Workload> {
+    Some(Workload {
+        id,
+        name: raw.name.value,
+        namespace: raw.namespace?.value,
+        labels: raw.labels,
+        identity: raw.identity?.value,
+        cgroup: raw.cgroup?.value,
+        network: raw.network?.value,
+        ports: raw.ports.map(sorted),
+        offload: raw.offload?.value,
+    })
+}
+
+fn sorted(ports: Vec<Located<u16>>) -> Vec<u16> {
+    let mut ports: Vec<_> = ports.into_iter().map(|port| port.value).collect();
+    ports.sort_unstable();
+    ports
+}
+
+fn peer(raw: RawPeer) -> Option<Peer> {
+    let addresses = raw.addresses.into_iter().map(|prefix| prefix.value).collect();
+    Some(Peer { name: raw.name.value, addresses, speaks: raw.speaks? })
+}

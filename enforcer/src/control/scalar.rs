@@ -1,0 +1,142 @@
+//! What single values may be: names, paths, identities, prefixes, addresses, numbers.
+//!
+//! Pure functions from one value to one type; each error says what is wrong, why, and what to do.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Component, Path, PathBuf};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::field::{choice, integer, text};
+use super::problem::shown;
+use super::snapshot::{Mode, Offload};
+use super::yaml::Tree;
+use crate::identity::Identity;
+
+/// The only version of the format.
+pub(super) fn api_version(tree: &Tree) -> Result<&'static str, String> {
+    choice(tree, &[("enforcer/v1", "enforcer/v1")])
+}
+
+/// A name of a node, workload, namespace, peer or policy.
+pub(super) fn name(tree: &Tree) -> Result<String, String> {
+    let text = text(tree)?;
+    if (1..=63).contains(&text.len())
+        && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'))
+    {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{} is no name; names go into logs and metrics; use 1 to 63 of a-z, 0-9, `.` and `-`", shown(text)))
+}
+
+/// A SPIFFE trust domain.
+pub(super) fn trust_domain(tree: &Tree) -> Result<String, String> {
+    let text = text(tree)?;
+    let allowed = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_');
+    if (1..=255).contains(&text.len()) && text.bytes().all(allowed) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{} is no trust domain; SPIFFE allows 1 to 255 of a-z, 0-9, `.`, `-` and `_`; write it like example.org",
+        shown(text)
+    ))
+}
+
+/// A SPIFFE ID.
+pub(super) fn identity(tree: &Tree) -> Result<Identity, String> {
+    let text = text(tree)?;
+    text.parse().map_err(|cause| {
+        format!("{} is no SPIFFE ID; {cause}; write it like spiffe://example.org/ns/default/sa/web", shown(text))
+    })
+}
+
+/// The value of a label.
+pub(super) fn label(tree: &Tree) -> Result<String, String> {
+    checked_label(text(tree)?)
+}
+
+/// A key or a value of a label.
+pub(super) fn checked_label(text: &str) -> Result<String, String> {
+    if text.len() <= 253 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte)) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{} is no label; selectors compare them; use up to 253 of A-Z, a-z, 0-9 and `._-/`", shown(text)))
+}
+
+/// An absolute path without `..`, in its shortest spelling.
+pub(super) fn path(tree: &Tree) -> Result<PathBuf, String> {
+    let text = text(tree)?;
+    let path = Path::new(text);
+    if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) || text.contains('\0') {
+        let why = "what it means must not depend on where the agent starts";
+        return Err(format!("{} is no absolute path; {why}; begin it with / and leave out `..`", shown(text)));
+    }
+    Ok(path.components().collect())
+}
+
+/// An address or a prefix, normalised to IPv4 where it is IPv4 written as IPv6.
+pub(super) fn prefix(tree: &Tree) -> Result<IpNet, String> {
+    let text = text(tree)?;
+    let parsed = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let Ok(prefix) = parsed else {
+        let how = "write it like 10.0.0.2, 10.1.0.0/16 or \"fd00::/8\"";
+        return Err(format!("{} is no address or prefix; peers are found by address; {how}", shown(text)));
+    };
+    if prefix != prefix.trunc() {
+        return Err(format!(
+            "{prefix} has bits after the prefix; it could mean the one address or all of them; write {} or {}",
+            prefix.trunc(),
+            prefix.addr()
+        ));
+    }
+    Ok(canonical(prefix))
+}
+
+/// An IPv4 prefix written as IPv6 (`::ffff:10.0.0.0/104`) as the IPv4 prefix that it means; others unchanged.
+fn canonical(prefix: IpNet) -> IpNet {
+    /// `::ffff:0:0/96` is where IPv6 holds the IPv4 addresses (RFC 4291 2.5.5.2).
+    const MAPPED: u8 = 96;
+    let IpNet::V6(v6) = prefix else { return prefix };
+    match (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(MAPPED)) {
+        (Some(address), Some(length)) => Ipv4Net::new(address, length).map_or(prefix, IpNet::V4),
+        _ => prefix,
+    }
+}
+
+/// The address and port of the admin socket.
+pub(super) fn loopback(tree: &Tree) -> Result<SocketAddr, String> {
+    let text = text(tree)?;
+    let how = "write it like 127.0.0.1:15000 or \"[::1]:15000\"";
+    let address: SocketAddr =
+        text.parse().map_err(|cause| format!("{} is no address with a port; {cause}; {how}", shown(text)))?;
+    if !address.ip().to_canonical().is_loopback() {
+        return Err(format!("{address} is not on loopback; whoever reaches it sees every connection; {how}"));
+    }
+    if address.port() == 0 {
+        return Err(format!("{address} has port 0; `enforcer status` could not find it; {how}"));
+    }
+    Ok(address)
+}
+
+/// A TCP port.
+pub(super) fn port(tree: &Tree) -> Result<u16, String> {
+    let number = integer(tree, 1, u16::MAX.into())?;
+    u16::try_from(number).map_err(|cause| format!("{number} is no port; {cause}; write 1 to 65535"))
+}
+
+/// A process id.
+pub(super) fn pid(tree: &Tree) -> Result<u32, String> {
+    /// `PID_MAX_LIMIT` of Linux on 64 bits.
+    const MOST: u32 = 4_194_304;
+    integer(tree, 1, MOST)
+}
+
+/// What happens to connections that cannot be mutual TLS.
+pub(super) fn mode(tree: &Tree) -> Result<Mode, String> {
+    choice(tree, &[("strict", Mode::Strict), ("permissive", Mode::Permissive)])
+}
+
+/// Where records are made.
+pub(super) fn offload(tree: &Tree) -> Result<Offload, String> {
+    choice(tree, &[("auto", Offload::Auto), ("on", Offload::On), ("off", Offload::Off)])
+}

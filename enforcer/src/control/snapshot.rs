@@ -1,0 +1,181 @@
+//! The immutable picture of what is wanted on this node, which every other part of the agent reads.
+//!
+//! Built by `index.rs` from objects that were checked one by one and against each other, so whoever holds a
+//! [`Snapshot`] need not check again: names are unique, identities parse, prefixes are disjoint in meaning. A change
+//! of the configuration makes a new snapshot; none is ever altered. It says what is wanted, not what is in force.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use prefix_trie::joint::JointPrefixMap;
+use serde::Serialize;
+
+use crate::identity::Identity;
+
+/// Everything that is wanted on this node at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    node: Node,
+    workloads: Vec<Workload>,
+    peers: Vec<Peer>,
+    modes: HashMap<String, Mode>,
+    /// Position in `peers` by prefix.
+    prefixes: JointPrefixMap<IpNet, usize>,
+}
+
+impl Snapshot {
+    /// Puts the parts together; `modes` holds the mode by workload name. The index has checked them against each
+    /// other.
+    pub(super) fn new(node: Node, workloads: Vec<Workload>, peers: Vec<Peer>, modes: HashMap<String, Mode>) -> Self {
+        let mut prefixes = JointPrefixMap::new();
+        for (position, peer) in peers.iter().enumerate() {
+            for prefix in &peer.addresses {
+                prefixes.insert(*prefix, position);
+            }
+        }
+        Self { node, workloads, peers, modes, prefixes }
+    }
+
+    /// This node.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The enrolled workloads of this node, each at the position that its `id` says.
+    pub fn workloads(&self) -> &[Workload] {
+        &self.workloads
+    }
+
+    /// The peers, in the order of the file.
+    pub fn peers(&self) -> &[Peer] {
+        &self.peers
+    }
+
+    /// The peer with the longest prefix that holds `address`; `None` if the registry does not know it. An IPv4
+    /// address written as IPv6 (`::ffff:10.0.0.2`, which is what a dual-stack socket reports) is the IPv4 address.
+    pub fn peer_of(&self, address: IpAddr) -> Option<&Peer> {
+        let (_, position) = self.prefixes.get_lpm(&IpNet::from(address.to_canonical()))?;
+        self.peers.get(*position)
+    }
+
+    /// The mode of `workload`. A workload that this snapshot does not know is strict.
+    pub fn mode_of(&self, workload: &Workload) -> Mode {
+        self.modes.get(&workload.name).copied().unwrap_or_default()
+    }
+}
+
+/// The node that the agent runs on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Name, for people and logs.
+    pub name: String,
+    /// Trust domain of every workload on this node.
+    pub trust_domain: String,
+    /// Directory of the embedded CA; absolute.
+    pub state_directory: PathBuf,
+    /// Directory of the pinned eBPF objects; absolute, on a bpf file system once the agent has started.
+    pub bpf_directory: PathBuf,
+    /// Where status and metrics are served; always a loopback address.
+    pub admin: SocketAddr,
+}
+
+/// One enrolled workload: the processes of a cgroup in a network namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workload {
+    /// Position in [`Snapshot::workloads`]; means nothing in another snapshot.
+    pub id: u32,
+    /// Name, unique on the node.
+    pub name: String,
+    /// Namespace, in the sense of Kubernetes.
+    pub namespace: String,
+    /// Labels by key.
+    pub labels: BTreeMap<String, String>,
+    /// What the workload proves to be; in the trust domain of the node.
+    pub identity: Identity,
+    /// Its cgroup2 directory; absolute, and not inside that of another workload.
+    pub cgroup: PathBuf,
+    /// Its network namespace.
+    pub network: NetworkRef,
+    /// The ports whose inbound connections are the workload's: ascending, each once. `None`: every port of the
+    /// namespace.
+    pub ports: Option<Vec<u16>>,
+    /// Where the TLS records of a relayed connection are made.
+    pub offload: Offload,
+}
+
+/// How the file names a network namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum NetworkRef {
+    /// A file that holds it, such as `/run/netns/a`.
+    Path(PathBuf),
+    /// The namespace that this process is in.
+    Pid(u32),
+}
+
+impl NetworkRef {
+    /// The file to open to enter the namespace.
+    pub fn path(&self) -> PathBuf {
+        match self {
+            Self::Path(path) => path.clone(),
+            Self::Pid(pid) => PathBuf::from(format!("/proc/{pid}/ns/net")),
+        }
+    }
+}
+
+/// Who stands behind some addresses, as the registry knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Name, unique among the peers.
+    pub name: String,
+    /// Where it is found, without host bits; IPv4 is never written as IPv6.
+    pub addresses: Vec<IpNet>,
+    /// How it is spoken to, and whom it must prove to be.
+    pub speaks: Speaks,
+}
+
+/// How a peer is spoken to. Only a peer that proves an identity has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Speaks {
+    /// It has an agent of ours.
+    Enforcer(Identity),
+    /// Ordinary mutual TLS, without an agent.
+    Mtls(Identity),
+    /// Known to have no TLS: refused under strict, let through with its reason under permissive.
+    Plaintext,
+}
+
+impl Speaks {
+    /// The identity that the peer's certificate must name; `None` if it has no certificate.
+    pub fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Enforcer(identity) | Self::Mtls(identity) => Some(identity),
+            Self::Plaintext => None,
+        }
+    }
+}
+
+/// What happens to a connection that cannot be mutual TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// It is refused.
+    #[default]
+    Strict,
+    /// It passes, and the reason is recorded.
+    Permissive,
+}
+
+/// Where the TLS records of a relayed connection are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Offload {
+    /// In user space, which costs a relay less.
+    #[default]
+    Auto,
+    /// In the kernel where it can, else in user space with the reason recorded.
+    On,
+    /// In user space, always.
+    Off,
+}

@@ -1,0 +1,23 @@
+//! THE PATH OF AN IDENTITY.
+//!
+//! `name` is what an identity is. `request` makes a key that never leaves this process and asks the authority for a
+//! certificate; the answer is checked before anybody sees it. `store` holds the current credentials of every workload
+//! of this node; `rotate` renews them at half life. `tls` turns credentials into handshakes, whose other end `verify`
+//! pins to one expected identity; `reason` says why a handshake failed.
+
+pub mod name;
+mod reason;
+mod request;
+mod rotate;
+pub mod store;
+pub mod tls;
+mod verify;
+
+pub use name::Identity;
+pub use reason::{reason_of, reason_of_io};
+pub use request::Error;
+pub use rotate::start;
+pub use verify::verify_at;
+
+#[cfg(test)]
+mod tests;

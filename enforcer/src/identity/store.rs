@@ -1,0 +1,181 @@
+//! The current credentials of every workload of this node. Keys are here and nowhere else, and never on a disk.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::client::ResolvesClientCert;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, Error, RootCertStore, ServerConfig, SignatureScheme};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use super::name::Identity;
+use super::tls::{self, Alpn};
+
+/// Configurations that are kept per credentials and role. A registry with more identities than this makes some of
+/// them anew for each connection.
+const CACHED: usize = 1024;
+
+/// A workload's certificate, its key, and whom it trusts. Immutable: a renewal makes new ones.
+pub struct Credentials {
+    /// Whose they are.
+    pub identity: Identity,
+    /// Serial number of the certificate, hexadecimal.
+    pub serial: String,
+    /// When the certificate begins to be valid.
+    pub not_before: OffsetDateTime,
+    /// When it stops.
+    pub not_after: OffsetDateTime,
+    /// The trust bundle.
+    pub roots: Arc<RootCertStore>,
+    key: Arc<SingleCertAndKey>,
+    clients: Cache<ClientConfig>,
+    servers: Cache<ServerConfig>,
+}
+
+/// What credentials are made of.
+pub(super) struct Parts {
+    pub(super) identity: Identity,
+    pub(super) serial: String,
+    pub(super) validity: (OffsetDateTime, OffsetDateTime),
+    pub(super) roots: Arc<RootCertStore>,
+    pub(super) key: CertifiedKey,
+}
+
+impl Credentials {
+    pub(super) fn new(parts: Parts) -> Self {
+        let (not_before, not_after) = parts.validity;
+        Self {
+            identity: parts.identity,
+            serial: parts.serial,
+            not_before,
+            not_after,
+            roots: parts.roots,
+            key: Arc::new(SingleCertAndKey::from(parts.key)),
+            clients: Cache::default(),
+            servers: Cache::default(),
+        }
+    }
+
+    /// The configuration for opening a connection to `expected`.
+    ///
+    /// # Errors
+    ///
+    /// rustls's, when it cannot be made.
+    pub fn client_config(&self, expected: &Identity, alpn: Alpn) -> Result<Arc<ClientConfig>, Error> {
+        self.clients.get((expected.clone(), alpn), || tls::client(self, expected, alpn))
+    }
+
+    /// The configuration for a connection that `expected` opens.
+    ///
+    /// # Errors
+    ///
+    /// rustls's, when it cannot be made.
+    pub fn server_config(&self, expected: &Identity, alpn: Alpn) -> Result<Arc<ServerConfig>, Error> {
+        self.servers.get((expected.clone(), alpn), || tls::server(self, expected, alpn))
+    }
+
+    pub(super) fn resolver(&self) -> Arc<Resolver> {
+        Arc::new(Resolver(Arc::clone(&self.key)))
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("identity", &self.identity).field("serial", &self.serial).finish()
+    }
+}
+
+/// Answers both roles with the one certificate.
+#[derive(Debug)]
+pub(super) struct Resolver(Arc<SingleCertAndKey>);
+
+impl ResolvesClientCert for Resolver {
+    fn resolve(&self, hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        ResolvesClientCert::resolve(&*self.0, hints, schemes)
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        ResolvesServerCert::resolve(&*self.0, hello)
+    }
+}
+
+/// Configurations by whom they expect.
+struct Cache<T>(Mutex<HashMap<(Identity, Alpn), Arc<T>>>);
+
+impl<T> Default for Cache<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Cache<T> {
+    fn get(&self, key: (Identity, Alpn), make: impl FnOnce() -> Result<T, Error>) -> Result<Arc<T>, Error> {
+        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = cached.get(&key) {
+            return Ok(Arc::clone(config));
+        }
+        let config = Arc::new(make()?);
+        if cached.len() < CACHED {
+            cached.insert(key, Arc::clone(&config));
+        }
+        Ok(config)
+    }
+}
+
+/// There is nothing to prove an identity with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// The identity is none of this node's, or was never issued.
+    #[error("no certificate for {0}")]
+    Unknown(Identity),
+    /// The certificate has run out and could not be renewed.
+    #[error("certificate for {0} has expired")]
+    Expired(Identity),
+}
+
+/// The credentials of all workloads. `rotate` is the only writer.
+pub struct Store {
+    current: watch::Receiver<Arc<HashMap<Identity, Arc<Credentials>>>>,
+}
+
+/// The writing end of a [`Store`].
+pub(super) type Writer = watch::Sender<Arc<HashMap<Identity, Arc<Credentials>>>>;
+
+impl Store {
+    pub(super) fn new() -> (Writer, Self) {
+        let (writer, current) = watch::channel(Arc::default());
+        (writer, Self { current })
+    }
+
+    /// The valid credentials of an identity.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`].
+    pub fn get(&self, identity: &Identity) -> Result<Arc<Credentials>, Unavailable> {
+        self.get_at(identity, OffsetDateTime::now_utc())
+    }
+
+    fn get_at(&self, identity: &Identity, now: OffsetDateTime) -> Result<Arc<Credentials>, Unavailable> {
+        let held = self.current.borrow().get(identity).cloned();
+        let held = held.ok_or_else(|| Unavailable::Unknown(identity.clone()))?;
+        if held.not_after <= now { Err(Unavailable::Expired(identity.clone())) } else { Ok(held) }
+    }
+
+    /// All credentials, expired ones too, by identity.
+    #[must_use]
+    pub fn current(&self) -> Vec<Arc<Credentials>> {
+        let mut held: Vec<_> = self.current.borrow().values().cloned().collect();
+        held.sort_unstable_by(|a, b| a.identity.cmp(&b.identity));
+        held
+    }
+}

@@ -1,0 +1,234 @@
+//! Certificates that must and must not be accepted, and the handshakes that follow.
+
+use std::sync::Arc;
+use std::time::Duration as StdDuration;
+
+use enforcer_ebpf::Reason;
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    ClientConfig, ClientConnection, NamedGroup, ProtocolVersion, RootCertStore, ServerConfig, ServerConnection,
+};
+use time::{Duration, OffsetDateTime};
+
+use super::store::{Credentials, Parts};
+use super::tls::{Alpn, crypto_provider, server_name};
+use super::{Identity, reason_of, verify_at};
+
+const EXPECTED: &str = "spiffe://example.org/ns/default/sa/web";
+
+/// A root with its key.
+struct Root {
+    issuer: Issuer<'static, KeyPair>,
+    store: Arc<RootCertStore>,
+}
+
+impl Root {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let mut store = RootCertStore::empty();
+        store.add(params.self_signed(&key).unwrap().der().clone()).unwrap();
+        Self { issuer: Issuer::new(params, key), store: Arc::new(store) }
+    }
+
+    fn sign(&self, params: &CertificateParams) -> (CertificateDer<'static>, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap().der().clone(), key)
+    }
+
+    /// Credentials as the agent holds them.
+    fn credentials(&self, params: &CertificateParams) -> Credentials {
+        let (certificate, key) = self.sign(params);
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+        Credentials::new(Parts {
+            identity: EXPECTED.parse().unwrap(),
+            serial: String::new(),
+            validity: (params.not_before, params.not_after),
+            roots: Arc::clone(&self.store),
+            key: CertifiedKey::from_der(vec![certificate], key.into(), &crypto_provider()).unwrap(),
+        })
+    }
+}
+
+/// A workload's certificate as it should be, after a change.
+fn leaf(change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    let now = OffsetDateTime::now_utc();
+    (params.not_before, params.not_after) = (now - Duration::MINUTE, now + Duration::HOUR);
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.subject_alt_names = vec![uri(EXPECTED)];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    change(&mut params);
+    params
+}
+
+fn uri(text: &str) -> SanType {
+    SanType::URI(text.try_into().unwrap())
+}
+
+fn verdict(root: &Root, chain: &[CertificateDer<'static>]) -> Result<(), Reason> {
+    let expected: Identity = EXPECTED.parse().unwrap();
+    verify_at(chain, &root.store, &expected, UnixTime::now()).map_err(|error| reason_of(&error))
+}
+
+#[test]
+fn only_the_expected_workload_is_accepted() {
+    type Change = fn(&mut CertificateParams);
+    let (invalid, mismatch) = (Err(Reason::PeerCertificateInvalid), Err(Reason::PeerIdentityMismatch));
+    let cases: [(&str, Change, Result<(), Reason>); 14] = [
+        ("as it should be", |_| {}, Ok(())),
+        ("with a DNS name beside", |p| p.subject_alt_names.push(SanType::DnsName("web".try_into().unwrap())), Ok(())),
+        ("another identity", |p| p.subject_alt_names = vec![uri("spiffe://example.org/ns/default/sa/db")], mismatch),
+        (
+            "another trust domain",
+            |p| p.subject_alt_names = vec![uri("spiffe://example.com/ns/default/sa/web")],
+            mismatch,
+        ),
+        ("a longer identity", |p| p.subject_alt_names = vec![uri("spiffe://example.org/ns/default/sa/web2")], mismatch),
+        ("two URIs, the first expected", |p| p.subject_alt_names.push(uri("spiffe://example.org/x")), mismatch),
+        ("two URIs, one no SPIFFE ID", |p| p.subject_alt_names.insert(0, uri("https://example.org")), mismatch),
+        ("no name", |p| p.subject_alt_names.clear(), mismatch),
+        ("a DNS name only", |p| p.subject_alt_names = vec![SanType::DnsName("web".try_into().unwrap())], mismatch),
+        ("expired", |p| p.not_after = OffsetDateTime::now_utc() - Duration::SECOND, invalid),
+        ("not valid yet", |p| p.not_before = OffsetDateTime::now_utc() + Duration::MINUTE, invalid),
+        (
+            "for clients only",
+            |p| p.extended_key_usages.retain(|it| *it == ExtendedKeyUsagePurpose::ClientAuth),
+            invalid,
+        ),
+        (
+            "for servers only",
+            |p| p.extended_key_usages.retain(|it| *it == ExtendedKeyUsagePurpose::ServerAuth),
+            invalid,
+        ),
+        ("an authority", |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained), invalid),
+    ];
+    let root = Root::new();
+    for (name, change, expected) in cases {
+        assert_eq!(verdict(&root, &[root.sign(&leaf(change)).0]), expected, "{name}");
+    }
+}
+
+#[test]
+fn only_chains_to_the_bundle_are_accepted() {
+    let (root, other) = (Root::new(), Root::new());
+    let invalid = Err(Reason::PeerCertificateInvalid);
+    assert_eq!(verdict(&root, &[other.sign(&leaf(|_| {})).0]), invalid, "another root");
+    assert_eq!(verdict(&root, &[]), invalid, "no certificate");
+    let key = KeyPair::generate().unwrap();
+    assert_eq!(verdict(&root, &[leaf(|_| {}).self_signed(&key).unwrap().der().clone()]), invalid, "self-signed");
+    assert_eq!(verdict(&root, &[CertificateDer::from(vec![0x30, 0x03, 0x02, 0x01, 0x01])]), invalid, "no certificate");
+    let mut broken = root.sign(&leaf(|_| {})).0.to_vec();
+    *broken.last_mut().unwrap() ^= 1;
+    assert_eq!(verdict(&root, &[CertificateDer::from(broken)]), invalid, "broken signature");
+}
+
+#[test]
+fn validity_is_judged_at_the_given_time() {
+    let root = Root::new();
+    let chain = [root.sign(&leaf(|_| {})).0];
+    let expected: Identity = EXPECTED.parse().unwrap();
+    let at = |seconds: i64| {
+        let at = OffsetDateTime::now_utc().unix_timestamp() + seconds;
+        UnixTime::since_unix_epoch(StdDuration::from_secs(at.unsigned_abs()))
+    };
+    assert!(verify_at(&chain, &root.store, &expected, at(3500)).is_ok());
+    assert!(verify_at(&chain, &root.store, &expected, at(3700)).is_err());
+}
+
+/// What both ends agreed on, or which end refused.
+fn shake_hands(
+    client: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
+) -> Result<(ClientConnection, ServerConnection), Reason> {
+    let mut client = ClientConnection::new(client, server_name()).unwrap();
+    let mut server = ServerConnection::new(server).unwrap();
+    for _flight in 0..4 {
+        let mut wire = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut wire).unwrap();
+        }
+        feed(&wire, |mut wire| server.read_tls(&mut wire).map(|_| ()));
+        server.process_new_packets().map_err(|error| reason_of(&error))?;
+        let mut wire = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut wire).unwrap();
+        }
+        feed(&wire, |mut wire| client.read_tls(&mut wire).map(|_| ()));
+        client.process_new_packets().map_err(|error| reason_of(&error))?;
+    }
+    Ok((client, server))
+}
+
+fn feed(wire: &[u8], mut read: impl FnMut(&[u8]) -> std::io::Result<()>) {
+    // A flight is smaller than what one call takes.
+    for part in wire.chunks(2048) {
+        read(part).unwrap();
+    }
+}
+
+#[test]
+fn a_handshake_is_mutual_hybrid_and_leaves_no_ticket() {
+    let root = Root::new();
+    let (a, b) = (root.credentials(&leaf(|_| {})), root.credentials(&leaf(|_| {})));
+    let expected: Identity = EXPECTED.parse().unwrap();
+    for alpn in [Alpn::Enforcer, Alpn::None] {
+        let client = a.client_config(&expected, alpn).unwrap();
+        let server = b.server_config(&expected, alpn).unwrap();
+        let (client, server) = shake_hands(client, server).unwrap();
+        assert_eq!(client.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+        let group = client.negotiated_key_exchange_group().unwrap().name();
+        assert_eq!(group, NamedGroup::X25519MLKEM768);
+        assert!(client.peer_certificates().is_some() && server.peer_certificates().is_some());
+        assert_eq!(client.tls13_tickets_received(), 0);
+        assert_eq!(client.alpn_protocol().is_some(), alpn == Alpn::Enforcer);
+    }
+}
+
+#[test]
+fn peers_of_another_kind_are_refused_or_met_halfway() {
+    let root = Root::new();
+    let expected: Identity = EXPECTED.parse().unwrap();
+    let ours = root.credentials(&leaf(|_| {}));
+    let server = || ours.server_config(&expected, Alpn::None).unwrap();
+    let foreign = |groups: Vec<&'static dyn rustls::crypto::SupportedKxGroup>| {
+        let provider = rustls::crypto::CryptoProvider { kx_groups: groups, ..(*crypto_provider()).clone() };
+        let verifier = super::verify::Pinned::new(expected.clone(), Arc::clone(&root.store), &provider);
+        ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+    };
+    use rustls::crypto::aws_lc_rs::kx_group::{SECP256R1, X25519};
+    let classic = foreign(vec![X25519]).with_client_cert_resolver(ours.resolver());
+    let (client, _) = shake_hands(Arc::new(classic), server()).unwrap();
+    assert_eq!(client.negotiated_key_exchange_group().unwrap().name(), NamedGroup::X25519);
+
+    let nist = foreign(vec![SECP256R1]).with_client_cert_resolver(ours.resolver());
+    assert_eq!(shake_hands(Arc::new(nist), server()).unwrap_err(), Reason::PeerIncompatible);
+
+    let nameless = foreign(vec![X25519]).with_no_client_auth();
+    assert_eq!(shake_hands(Arc::new(nameless), server()).unwrap_err(), Reason::PeerCertificateInvalid);
+}
+
+#[test]
+fn each_end_refuses_the_wrong_other() {
+    let root = Root::new();
+    let ours = root.credentials(&leaf(|_| {}));
+    let expected: Identity = EXPECTED.parse().unwrap();
+    let other: Identity = "spiffe://example.org/ns/default/sa/db".parse().unwrap();
+    let cases = [(&other, &expected), (&expected, &other)];
+    for (client_expects, server_expects) in cases {
+        let client = ours.client_config(client_expects, Alpn::Enforcer).unwrap();
+        let server = ours.server_config(server_expects, Alpn::Enforcer).unwrap();
+        assert_eq!(shake_hands(client, server).unwrap_err(), Reason::PeerIdentityMismatch);
+    }
+}

@@ -1,0 +1,107 @@
+//! Credentials as handshake configurations: TLS 1.3 only, mutual, one expected identity, no resumption.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, LazyLock};
+
+use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, Error, ServerConfig};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::name::Identity;
+use super::store::Credentials;
+use super::verify::Pinned;
+
+/// The application protocol by which agents know each other (RFC 7301).
+const ENFORCER: &[u8] = b"enforcer/1";
+
+/// Which application protocol is agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Alpn {
+    /// Ours: the peer has an agent.
+    Enforcer,
+    /// None: the peer is an ordinary TLS endpoint.
+    None,
+}
+
+impl Alpn {
+    fn protocols(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Enforcer => vec![ENFORCER.to_vec()],
+            Self::None => Vec::new(),
+        }
+    }
+}
+
+/// Algorithms, best first. AES-128-GCM leads because the kernel encrypts it fastest; the hybrid key exchange leads
+/// against those who record today and decrypt later.
+#[must_use]
+pub fn crypto_provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        Arc::new(CryptoProvider {
+            cipher_suites: vec![
+                cipher_suite::TLS13_AES_128_GCM_SHA256,
+                cipher_suite::TLS13_AES_256_GCM_SHA384,
+                cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+            ],
+            kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519],
+            ..aws_lc_rs::default_provider()
+        })
+    });
+    Arc::clone(&PROVIDER)
+}
+
+/// The configuration for opening a connection to `expected`.
+///
+/// # Errors
+///
+/// rustls's, when certificate and key do not belong together.
+pub(super) fn client(credentials: &Credentials, expected: &Identity, alpn: Alpn) -> Result<ClientConfig, Error> {
+    let provider = crypto_provider();
+    let verifier = Pinned::new(expected.clone(), Arc::clone(&credentials.roots), &provider);
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_cert_resolver(credentials.resolver());
+    config.alpn_protocols = alpn.protocols();
+    config.resumption = Resumption::disabled();
+    // No name goes out in the clear, and none is needed.
+    config.enable_sni = false;
+    config.enable_secret_extraction = true;
+    Ok(config)
+}
+
+/// The configuration for a connection that `expected` opens.
+///
+/// # Errors
+///
+/// As for [`client`].
+pub(super) fn server(credentials: &Credentials, expected: &Identity, alpn: Alpn) -> Result<ServerConfig, Error> {
+    let provider = crypto_provider();
+    let verifier = Pinned::new(expected.clone(), Arc::clone(&credentials.roots), &provider);
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(credentials.resolver());
+    config.alpn_protocols = alpn.protocols();
+    config.send_tls13_tickets = 0;
+    config.enable_secret_extraction = true;
+    Ok(config)
+}
+
+/// What rustls wants to be told as the server's name; nothing looks at it.
+#[must_use]
+pub fn server_name() -> ServerName<'static> {
+    ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into())
+}
+
+/// A certificate's serial number, hexadecimal.
+#[must_use]
+pub fn serial(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,216 @@
+//! Who the other end is: the chain must lead to the trust bundle, and the certificate must name exactly the identity
+//! that the registry expects.
+//!
+//! One verifier serves both roles, because both ends of a connection are workloads of the same kind; the role decides
+//! which extended key usage is asked for. Host names play no part.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible, RootCertStore,
+    SignatureScheme,
+};
+use webpki::{EndEntityCert, KeyUsage};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::name::Identity;
+
+/// The certificate is valid, and not that of the workload that was expected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Mismatch {
+    /// It names another identity.
+    #[error("peer is {found}, expected {expected}")]
+    Other {
+        /// In the certificate.
+        found: String,
+        /// In the registry.
+        expected: Identity,
+    },
+    /// It names none.
+    #[error("peer's certificate names no SPIFFE identity, expected {expected}")]
+    None {
+        /// In the registry.
+        expected: Identity,
+    },
+    /// It names several; an X.509-SVID has exactly one URI (X509-SVID standard, section 2).
+    #[error("peer's certificate has {count} URIs, expected exactly {expected}")]
+    Several {
+        /// How many.
+        count: usize,
+        /// In the registry.
+        expected: Identity,
+    },
+}
+
+/// The certificate could sign others, so it is no workload's (X509-SVID standard, section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("peer's certificate is that of a certificate authority")]
+struct IsAuthority;
+
+/// Accepts one identity, in either role.
+#[derive(Debug)]
+pub(super) struct Pinned {
+    expected: Identity,
+    roots: Arc<RootCertStore>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Pinned {
+    pub(super) fn new(expected: Identity, roots: Arc<RootCertStore>, provider: &CryptoProvider) -> Self {
+        Self { expected, roots, algorithms: provider.signature_verification_algorithms }
+    }
+
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        (usage, now): (KeyUsage, UnixTime),
+    ) -> Result<(), Error> {
+        let certificate = EndEntityCert::try_from(leaf).map_err(unusable)?;
+        certificate
+            .verify_for_usage(self.algorithms.all, &self.roots.roots, intermediates, now, usage, None, None)
+            .map_err(unusable)?;
+        check_identity(leaf, &self.expected)
+    }
+}
+
+/// Checks a chain as a peer's would be checked, at a given time.
+///
+/// # Errors
+///
+/// As in a handshake.
+pub fn verify_at(
+    chain: &[CertificateDer<'static>],
+    roots: &Arc<RootCertStore>,
+    expected: &Identity,
+    now: UnixTime,
+) -> Result<(), Error> {
+    let pinned = Pinned::new(expected.clone(), Arc::clone(roots), &super::tls::crypto_provider());
+    let (leaf, intermediates) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
+    pinned.verify(leaf, intermediates, (KeyUsage::server_auth(), now))?;
+    pinned.verify(leaf, intermediates, (KeyUsage::client_auth(), now))
+}
+
+/// The one URI in the certificate must be the expected identity, and the certificate nobody's issuer.
+fn check_identity(leaf: &CertificateDer<'_>, expected: &Identity) -> Result<(), Error> {
+    let (_, certificate) =
+        X509Certificate::from_der(leaf).map_err(|_malformed| Error::from(CertificateError::BadEncoding))?;
+    if certificate.is_ca() {
+        return Err(other(IsAuthority));
+    }
+    let names = certificate
+        .subject_alternative_name()
+        .map_err(|_malformed| Error::from(CertificateError::BadEncoding))?
+        .map(|extension| extension.value.general_names.as_slice())
+        .unwrap_or_default();
+    let uris: Vec<&str> = names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        })
+        .collect();
+    let expected = expected.clone();
+    match uris.as_slice() {
+        [uri] if *uri == expected.as_str() => Ok(()),
+        [uri] => Err(other(Mismatch::Other { found: (*uri).to_owned(), expected })),
+        [] => Err(other(Mismatch::None { expected })),
+        several => Err(other(Mismatch::Several { count: several.len(), expected })),
+    }
+}
+
+fn other(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    CertificateError::Other(OtherError(Arc::new(error))).into()
+}
+
+/// webpki's answer, as precise as it matters for an alert and a log.
+fn unusable(error: webpki::Error) -> Error {
+    use webpki::Error as Webpki;
+    let error = match error {
+        Webpki::BadDer | Webpki::BadDerTime | Webpki::TrailingData(_) => CertificateError::BadEncoding,
+        Webpki::CertExpired { .. } => CertificateError::Expired,
+        Webpki::CertNotValidYet { .. } => CertificateError::NotValidYet,
+        Webpki::UnknownIssuer => CertificateError::UnknownIssuer,
+        Webpki::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
+        Webpki::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+        other => CertificateError::Other(OtherError(Arc::new(other))),
+    };
+    error.into()
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.verify(leaf, intermediates, (KeyUsage::server_auth(), now)).map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::Tls13RequiredForQuic.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for Pinned {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.verify(leaf, intermediates, (KeyUsage::client_auth(), now)).map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        ServerCertVerifier::verify_tls12_signature(self, message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        ServerCertVerifier::verify_tls13_signature(self, message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,217 @@
+//! The maps as the agent uses them. The kernel is the second writer of `FLOWS` only; all others are written here.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aya::Ebpf;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, SockHash};
+use enforcer_ebpf::{Endpoint, FlowKey, ListenerKey, PortKey, Reason, Redirect, SourceKey, WorkloadValue};
+use ipnet::IpNet;
+
+use super::Error;
+
+/// All maps.
+pub struct Maps {
+    peers: LpmTrie<MapData, [u8; 16], u32>,
+    workloads: HashMap<MapData, u64, WorkloadValue>,
+    ports: HashMap<MapData, PortKey, u32>,
+    listeners: SockHash<MapData, ListenerKey>,
+    refusals: Arc<PerCpuArray<MapData, u64>>,
+    flows: Flows,
+    sources: Sources,
+}
+
+impl Maps {
+    pub(super) fn take(programs: &mut Ebpf) -> Result<Self, Error> {
+        let mut flows: HashMap<MapData, FlowKey, Redirect> = take(programs, "FLOWS")?;
+        let mut sources: HashMap<MapData, SourceKey, Endpoint> = take(programs, "SOURCES")?;
+        // What an earlier agent left: its relayed connections ended with it.
+        retain("FLOWS", &mut flows, |_flow| false)?;
+        retain("SOURCES", &mut sources, |_source| false)?;
+        Ok(Self {
+            peers: take(programs, "PEERS")?,
+            workloads: take(programs, "WORKLOADS")?,
+            ports: take(programs, "PORTS")?,
+            listeners: take(programs, "LISTENERS")?,
+            refusals: Arc::new(take(programs, "REFUSALS")?),
+            flows: Flows(Arc::new(Mutex::new(flows))),
+            sources: Sources(Arc::new(Mutex::new(sources))),
+        })
+    }
+
+    /// Makes the registered prefixes exactly these.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`], when the map is full.
+    pub fn set_peers(&mut self, prefixes: impl IntoIterator<Item = IpNet>) -> Result<(), Error> {
+        let failed = |operation| move |cause| failed(operation, "PEERS", cause);
+        let wanted: HashSet<(u32, [u8; 16])> = prefixes.into_iter().map(peer_key).collect();
+        for &(bits, address) in &wanted {
+            self.peers.insert(&Key::new(bits, address), 1, 0).map_err(failed("insert"))?;
+        }
+        let present: Vec<_> = self.peers.keys().collect::<Result<_, _>>().map_err(failed("list"))?;
+        for key in present {
+            if !wanted.contains(&(key.prefix_len(), key.data())) {
+                self.peers.remove(&key).map_err(failed("remove"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the enrolled workloads exactly these, by the ids of their cgroups.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`], when the map is full.
+    pub fn set_workloads(&mut self, wanted: &std::collections::HashMap<u64, WorkloadValue>) -> Result<(), Error> {
+        for (cgroup, value) in wanted {
+            self.workloads.insert(cgroup, value, 0).map_err(|cause| failed("insert", "WORKLOADS", cause))?;
+        }
+        retain("WORKLOADS", &mut self.workloads, |cgroup| wanted.contains_key(cgroup))
+    }
+
+    /// Makes the ports on which connections are taken exactly these.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`], when the map is full.
+    pub fn set_ports(&mut self, wanted: &HashSet<PortKey>) -> Result<(), Error> {
+        for port in wanted {
+            self.ports.insert(port, 1, 0).map_err(|cause| failed("insert", "PORTS", cause))?;
+        }
+        retain("PORTS", &mut self.ports, |port| wanted.contains(port))
+    }
+
+    /// Makes a listening socket known. The kernel forgets it when the socket is closed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn set_listener(&mut self, key: ListenerKey, listener: &impl AsRawFd) -> Result<(), Error> {
+        self.listeners.insert(key, listener.as_raw_fd(), 0).map_err(|cause| failed("insert", "LISTENERS", cause))
+    }
+
+    /// What `connect` was asked for, of connections that were sent to the agent.
+    pub fn flows(&self) -> Flows {
+        self.flows.clone()
+    }
+
+    /// The true clients of connections that the agent opens.
+    pub fn sources(&self) -> Sources {
+        self.sources.clone()
+    }
+
+    /// A reader of the programs' refusal counters.
+    pub fn refusals(&self) -> impl Fn() -> Vec<(Reason, u64)> + Send + Sync + 'static {
+        let counters = Arc::clone(&self.refusals);
+        move || Reason::ALL.iter().filter_map(|&reason| Some((reason, count(&counters, reason)?))).collect()
+    }
+}
+
+/// See [`Maps::flows`].
+#[derive(Clone)]
+pub struct Flows(Arc<Mutex<HashMap<MapData, FlowKey, Redirect>>>);
+
+impl Flows {
+    /// Takes the entry of the connection that came from this source. `None`: no program sent it here.
+    #[must_use]
+    pub fn take(&self, netns: u64, source: SocketAddr) -> Option<Redirect> {
+        let version = if source.is_ipv4() { 4 } else { 6 };
+        let key = FlowKey { netns, port: u32::from(source.port()), version };
+        let mut flows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let redirect = flows.get(&key, 0).ok()?;
+        // The kernel removes it too, when the application's socket is closed.
+        let _gone = flows.remove(&key);
+        Some(redirect)
+    }
+}
+
+/// See [`Maps::sources`].
+#[derive(Clone)]
+pub struct Sources(Arc<Mutex<HashMap<MapData, SourceKey, Endpoint>>>);
+
+impl Sources {
+    /// Lets the application see `client` as the other end of a connection from `source`, until the result is
+    /// dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`], when the map is full.
+    pub fn show(&self, netns: u64, source: SocketAddr, client: SocketAddr) -> Result<Shown, Error> {
+        let key = SourceKey { netns, source: source.into(), reserved: 0 };
+        let mut sources = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sources.insert(key, Endpoint::from(client), 0).map_err(|cause| failed("insert", "SOURCES", cause))?;
+        Ok(Shown { sources: self.clone(), key })
+    }
+}
+
+/// An entry that goes when this is dropped.
+#[must_use]
+pub struct Shown {
+    sources: Sources,
+    key: SourceKey,
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        let mut sources = self.sources.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // It can only be missing if somebody cleared the map; there is nothing left to do then.
+        let _gone = sources.remove(&self.key);
+    }
+}
+
+fn take<T: TryFrom<Map, Error = MapError>>(programs: &mut Ebpf, name: &'static str) -> Result<T, Error> {
+    let map = programs.take_map(name).ok_or(Error::Missing { kind: "map", name })?;
+    T::try_from(map).map_err(|cause| failed("open", name, cause))
+}
+
+fn retain<K: aya::Pod, V: aya::Pod>(
+    name: &'static str,
+    map: &mut HashMap<MapData, K, V>,
+    keep: impl Fn(&K) -> bool,
+) -> Result<(), Error> {
+    let keys: Vec<K> = map.keys().collect::<Result<_, _>>().map_err(|cause| failed("list", name, cause))?;
+    for key in keys.iter().filter(|key| !keep(key)) {
+        match map.remove(key) {
+            // The kernel may have been faster.
+            Ok(()) | Err(MapError::KeyNotFound) => {}
+            Err(cause) => return Err(failed("remove", name, cause)),
+        }
+    }
+    Ok(())
+}
+
+fn failed(operation: &'static str, name: &'static str, cause: MapError) -> Error {
+    Error::Map { operation, name, cause: Box::new(cause) }
+}
+
+fn count(counters: &PerCpuArray<MapData, u64>, reason: Reason) -> Option<u64> {
+    let total = counters.get(&(reason as u32), 0).ok()?.iter().sum();
+    (total > 0).then_some(total)
+}
+
+/// Length in bits, and the address in the programs' form.
+fn peer_key(prefix: IpNet) -> (u32, [u8; 16]) {
+    let bits = u32::from(prefix.prefix_len());
+    match prefix.network() {
+        IpAddr::V4(v4) => (96 + bits, v4.to_ipv6_mapped().octets()),
+        IpAddr::V6(v6) => (bits, v6.octets()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_become_keys_of_the_trie() {
+        let (bits, address) = peer_key("10.1.0.0/16".parse().unwrap());
+        assert_eq!((bits, &address[10..]), (112, &[0xff, 0xff, 10, 1, 0, 0][..]));
+        let (bits, address) = peer_key("fd00:1::/32".parse().unwrap());
+        assert_eq!((bits, &address[..4]), (32, &[0xfd, 0, 0, 1][..]));
+    }
+}

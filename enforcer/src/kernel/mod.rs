@@ -1,0 +1,15 @@
+//! Everything that talks to the kernel: all system calls and all `unsafe` of the agent.
+//!
+//! `netns` and `cgroup` say what a workload is to the kernel; `socket` makes sockets inside its namespace; `bpf` loads
+//! the programs, pins them and keeps their maps; `ktls` moves a session's record layer into the kernel; `probe`
+//! finds out what this kernel can do. Nothing here knows about policy or certificates.
+
+#![expect(unsafe_code, reason = "system calls that no library wraps; each block has its reason")]
+
+pub mod bpf;
+pub mod cgroup;
+pub mod ktls;
+pub mod limits;
+pub mod netns;
+pub mod probe;
+pub mod socket;

@@ -1,0 +1,96 @@
+//! Network namespaces: which one a workload has, and doing something inside it.
+//!
+//! A thread enters a namespace, makes a socket there and comes back before it does anything else; the socket stays
+//! in that namespace for life. Nothing here awaits: a task that is moved between threads must never be in between.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use nix::sched::{CloneFlags, setns};
+use socket2::{Domain, Socket, Type};
+
+use super::socket;
+
+/// An open network namespace.
+#[derive(Debug)]
+pub struct Namespace {
+    file: File,
+    cookie: u64,
+    is_own: bool,
+}
+
+impl Namespace {
+    /// Opens a namespace by its file: `/run/netns/NAME` or `/proc/PID/ns/net`.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be opened, is no network namespace, or may not be entered (CAP_SYS_ADMIN).
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let own = socket::netns_cookie(&any_socket()?)?;
+        let mut namespace = Self { file: File::open(path)?, cookie: 0, is_own: false };
+        namespace.cookie = namespace.enter(|| socket::netns_cookie(&any_socket()?))?;
+        namespace.is_own = namespace.cookie == own;
+        Ok(namespace)
+    }
+
+    /// SO_NETNS_COOKIE (Linux 5.14): unique until the machine restarts.
+    pub fn cookie(&self) -> u64 {
+        self.cookie
+    }
+
+    /// True for the namespace that the agent itself runs in.
+    pub fn is_own(&self) -> bool {
+        self.is_own
+    }
+
+    /// Runs `work` with this thread inside the namespace.
+    ///
+    /// # Errors
+    ///
+    /// What `work` returns, or the error of entering.
+    pub fn enter<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        if self.is_own {
+            return work();
+        }
+        let home = home()?;
+        setns(&self.file, CloneFlags::CLONE_NEWNET)?;
+        let _return = Return(home);
+        work()
+    }
+}
+
+impl AsFd for Namespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Brings the thread home, also when the work panics.
+struct Return(&'static File);
+
+impl Drop for Return {
+    fn drop(&mut self) {
+        if let Err(error) = setns(self.0, CloneFlags::CLONE_NEWNET) {
+            // From here on this thread would open sockets in a workload's namespace: better no agent than that.
+            tracing::error!(%error, "cannot leave a network namespace");
+            std::process::abort();
+        }
+    }
+}
+
+/// The namespace that the agent was started in.
+fn home() -> io::Result<&'static File> {
+    static HOME: OnceLock<File> = OnceLock::new();
+    if let Some(home) = HOME.get() {
+        return Ok(home);
+    }
+    let file = File::open("/proc/thread-self/ns/net")?;
+    Ok(HOME.get_or_init(|| file))
+}
+
+fn any_socket() -> io::Result<Socket> {
+    Socket::new(Domain::UNIX, Type::DGRAM, None)
+}

@@ -1,0 +1,121 @@
+//! TCP sockets of the relay: made inside a workload's namespace, with bounded buffers, never blocking, and closing
+//! with RST unless they are told otherwise.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use super::netns::Namespace;
+
+/// SO_RCVBUF and SO_SNDBUF towards a peer, bytes. The kernel allows itself twice as much. Without a bound it grows
+/// the buffers of one stalled connection to 22 MB.
+pub const PEER_BUFFER: usize = 512 * 1024;
+/// SO_RCVBUF and SO_SNDBUF towards the application on the loopback, bytes.
+pub const APPLICATION_BUFFER: usize = 256 * 1024;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// On which end of the relay a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Between the agent and the application, on the loopback.
+    Application,
+    /// Between the nodes.
+    Peer,
+}
+
+/// Listens on the loopback address of one IP version inside a namespace, on a port that the kernel picks.
+///
+/// # Errors
+///
+/// The operating system's; `EADDRNOTAVAIL` where the loopback is down or the version is switched off.
+pub fn listen(namespace: &Namespace, version: u32, side: Side) -> io::Result<TcpListener> {
+    let (domain, address) = match version {
+        4 => (Domain::IPV4, IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        _ => (Domain::IPV6, IpAddr::V6(Ipv6Addr::LOCALHOST)),
+    };
+    let socket = namespace.enter(|| Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP)))?;
+    // Accepted sockets inherit all of this.
+    prepare(&socket, side)?;
+    socket.bind(&SocketAddr::new(address, 0).into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Makes a socket inside a namespace, bound to `source` if there is one. Connecting it is the caller's next step,
+/// so that the bound port can be made known before the first packet.
+///
+/// # Errors
+///
+/// The operating system's: no descriptors left, or the address is not the namespace's.
+pub fn open(
+    namespace: &Namespace,
+    destination: SocketAddr,
+    source: Option<IpAddr>,
+    side: Side,
+) -> io::Result<TcpSocket> {
+    let domain = Domain::for_address(destination);
+    let socket = namespace.enter(|| Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP)))?;
+    prepare(&socket, side)?;
+    if let Some(source) = source {
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    Ok(TcpSocket::from_std_stream(socket.into()))
+}
+
+fn prepare(socket: &Socket, side: Side) -> io::Result<()> {
+    let size = match side {
+        Side::Application => APPLICATION_BUFFER,
+        Side::Peer => PEER_BUFFER,
+    };
+    // The FORCE options need CAP_NET_ADMIN, which the agent has, and are not cut to net.core.rmem_max.
+    setsockopt(socket, sockopt::RcvBufForce, &size)?;
+    setsockopt(socket, sockopt::SndBufForce, &size)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_linger(Some(Duration::ZERO))?;
+    if side == Side::Peer {
+        // The application's own keepalive ends at the agent, so the agent looks after the far end.
+        let keepalive = TcpKeepalive::new()
+            .with_time(Duration::from_secs(60))
+            .with_interval(Duration::from_secs(10))
+            .with_retries(6);
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
+    Ok(())
+}
+
+/// Lets the socket close with FIN. Relay sockets are made to close with RST, however they come to their end, even
+/// when the agent is killed: the other end must not take what it got for the whole. Only a connection that both
+/// sides have ended is closed in order.
+pub fn close_in_order(stream: &TcpStream) {
+    // On an error the socket is dead already.
+    let _closed = SockRef::from(stream).set_linger(None);
+}
+
+/// SO_NETNS_COOKIE (Linux 5.14) of the namespace in which the socket was made.
+///
+/// # Errors
+///
+/// The operating system's: `ENOPROTOOPT` on older kernels.
+pub fn netns_cookie(socket: &impl AsRawFd) -> io::Result<u64> {
+    /// Of a u64.
+    const LENGTH: libc::socklen_t = 8;
+    let (mut cookie, mut length) = (0_u64, LENGTH);
+    // SAFETY: the pointers are to a live u64 and its length; the kernel writes at most that many bytes.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}

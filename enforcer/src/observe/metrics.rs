@@ -1,0 +1,207 @@
+//! Counts, as OpenMetrics text.
+//!
+//! Connections are counted from their records, once, at their end. What other parts already know (the kernel's
+//! refusals, the certificates in use) is asked for at each scrape and not stored again. Every label is a closed enum,
+//! except identities, which are those of this node's workloads.
+
+use std::fmt;
+
+use enforcer_ebpf::Reason;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::metrics::{MetricType, TypedMetric};
+use prometheus_client::registry::{Registry, Unit};
+
+use super::record::{Direction, Path, Record};
+use crate::identity::Identity;
+
+/// What is asked for at each scrape. The functions must be quick: a scrape waits for them.
+pub struct Sources {
+    /// How often the programs in the kernel have refused, by reason.
+    pub refusals: Box<dyn Fn() -> Vec<(Reason, u64)> + Send + Sync>,
+    /// The certificates in use, each with the end of its validity in seconds since 1970.
+    pub certificates: Box<dyn Fn() -> Vec<(Identity, i64)> + Send + Sync>,
+}
+
+/// The agent's metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    connections: Family<Outcome, Counter>,
+    open: Gauge,
+    handshakes: Family<Opened, Histogram, fn() -> Histogram>,
+    bytes: Family<Carried, Counter>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    direction: &'static str,
+    path: &'static str,
+    /// Why this path.
+    reason: &'static str,
+    /// Why it ended.
+    end: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Opened {
+    direction: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Carried {
+    direction: &'static str,
+}
+
+impl Metrics {
+    /// All counts at zero.
+    #[must_use]
+    pub fn new(sources: Sources) -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("enforcer"),
+            connections: Family::default(),
+            open: Gauge::default(),
+            handshakes: Family::new_with_constructor(handshake_histogram),
+            bytes: Family::default(),
+        };
+        metrics.register(sources);
+        metrics
+    }
+
+    fn register(&mut self, sources: Sources) {
+        let registry = &mut self.registry;
+        registry.register("build", "This agent", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register(
+            "connections",
+            "Connections that ended, by why they took their path and why they ended",
+            self.connections.clone(),
+        );
+        registry.register("connections_open", "Connections open now", self.open.clone());
+        registry.register_with_unit(
+            "handshake",
+            "Time from the first to the last byte of handshakes that succeeded",
+            Unit::Seconds,
+            self.handshakes.clone(),
+        );
+        registry.register("bytes", "Payload of connections that ended", self.bytes.clone());
+        registry.register_collector(Box::new(sources));
+    }
+
+    /// A connection opened.
+    pub(super) fn opened(&self) {
+        self.open.inc();
+    }
+
+    /// A connection ended.
+    pub(super) fn ended(&self, record: &Record<'_>) {
+        let (path, reason) = record.decision();
+        let direction = record.opening.direction.label();
+        self.open.dec();
+        let end = record.end.label();
+        let outcome = Outcome { direction, path: path.label(), reason: reason.label(), end };
+        self.connections.get_or_create(&outcome).inc();
+        if let Some(handshake) = record.progress.handshake {
+            self.handshakes.get_or_create(&Opened { direction }).observe(handshake.as_secs_f64());
+        }
+        self.bytes.get_or_create(&Carried { direction: "to_peer" }).inc_by(record.to_peer);
+        self.bytes.get_or_create(&Carried { direction: "from_peer" }).inc_by(record.from_peer);
+    }
+
+    /// A connection was reset before it could be opened.
+    pub(super) fn refused(&self, direction: Direction, reason: Reason) {
+        let (path, reason) = (Path::Refused.label(), reason.label());
+        let outcome = Outcome { direction: direction.label(), path, reason, end: reason };
+        self.connections.get_or_create(&outcome).inc();
+    }
+
+    /// Everything as OpenMetrics text 1.0.
+    ///
+    /// # Errors
+    ///
+    /// Never in practice: writing to a string does not fail.
+    pub fn render(&self) -> Result<String, fmt::Error> {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+}
+
+/// From half a millisecond to the handshake deadline of five seconds.
+fn handshake_histogram() -> Histogram {
+    Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0])
+}
+
+impl Collector for Sources {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let help = "Connections refused by the programs in the kernel";
+        let mut family = encoder.encode_descriptor("kernel_refusals", help, None, MetricType::Counter)?;
+        for (reason, count) in (self.refusals)() {
+            let counter = ConstCounter::new(count);
+            counter.encode(family.encode_family(&[("reason", reason.label())])?)?;
+        }
+        let help = "When the certificate in use expires, in seconds since 1970";
+        let kind = ConstGauge::<i64>::TYPE;
+        let mut family = encoder.encode_descriptor("certificate_expiry", help, Some(&Unit::Seconds), kind)?;
+        for (identity, expires) in (self.certificates)() {
+            let gauge = ConstGauge::new(expires);
+            gauge.encode(family.encode_family(&[("identity", identity.to_string())])?)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    /// Metrics without anything to ask.
+    pub(in crate::observe) fn unconnected() -> Arc<Metrics> {
+        Arc::new(Metrics::new(Sources { refusals: Box::new(Vec::new), certificates: Box::new(Vec::new) }))
+    }
+
+    #[test]
+    fn asks_its_sources_at_each_scrape() {
+        let identity: Identity = "spiffe://example.org/ns/default/sa/web".parse().unwrap();
+        let metrics = Metrics::new(Sources {
+            refusals: Box::new(|| vec![(Reason::AgentAway, 3), (Reason::MapFull, 0)]),
+            certificates: Box::new(move || vec![(identity.clone(), 1_900_000_000)]),
+        });
+        metrics.refused(Direction::Inbound, Reason::NotRedirected);
+        let text = metrics.render().unwrap();
+        for line in [
+            concat!("enforcer_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+            "enforcer_kernel_refusals_total{reason=\"agent-away\"} 3",
+            "enforcer_kernel_refusals_total{reason=\"map-full\"} 0",
+            "enforcer_certificate_expiry_seconds{identity=\"spiffe://example.org/ns/default/sa/web\"} 1900000000",
+            "enforcer_connections_total{direction=\"inbound\",path=\"refused\",reason=\"not-redirected\",\
+             end=\"not-redirected\"} 1",
+            "enforcer_connections_open 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} not in:\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn no_family_is_described_twice() {
+        let text = unconnected().render().unwrap();
+        let mut types: Vec<_> = text.lines().filter(|line| line.starts_with("# TYPE")).collect();
+        let described = types.len();
+        types.sort_unstable();
+        types.dedup();
+        assert_eq!(types.len(), described);
+    }
+}

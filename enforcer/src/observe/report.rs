@@ -1,0 +1,107 @@
+//! The JSON that the admin socket serves and `enforcer status` reads.
+//!
+//! Field names are an interface: add, never rename. Everything is text or numbers for people and scripts; what they
+//! mean is defined by the types that they are made from.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::probe::Abilities;
+
+/// One open connection.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConnectionReport {
+    /// Unique while the agent runs; later connections have higher ones.
+    pub id: u64,
+    /// `inbound` or `outbound`.
+    pub direction: String,
+    /// The workload's name.
+    pub workload: String,
+    /// The workload's identity.
+    pub local: String,
+    /// The peer's identity, once it is proved.
+    pub peer: Option<String>,
+    /// The end that opened the connection.
+    pub source: SocketAddr,
+    /// The end that it was opened to.
+    pub destination: SocketAddr,
+    /// `relay`, `plain` or `refused`, once decided.
+    pub path: Option<String>,
+    /// Why this path.
+    pub reason: Option<String>,
+    /// The cipher suite.
+    pub cipher: Option<String>,
+    /// The key exchange.
+    pub group: Option<String>,
+    /// Serial number of the peer's certificate, hexadecimal.
+    pub peer_serial: Option<String>,
+    /// `kernel`, or why the TLS records are made in user space.
+    pub offload: Option<String>,
+    /// Payload bytes from the workload to its peer.
+    pub to_peer: u64,
+    /// Payload bytes from the peer to the workload.
+    pub from_peer: u64,
+    /// Seconds since it opened.
+    pub age_seconds: f64,
+}
+
+/// The agent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// The node's name.
+    pub node: String,
+    /// The agent's version.
+    pub version: String,
+    /// What the kernel can do.
+    pub kernel: KernelReport,
+    /// The enrolled workloads.
+    pub workloads: Vec<WorkloadReport>,
+}
+
+/// The kernel, as far as it matters to an operator.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct KernelReport {
+    /// The release, as in `uname -r`.
+    pub release: String,
+    /// Why kernel TLS cannot be used; nothing if it can.
+    pub kernel_tls_unable: Option<String>,
+    /// What the relay needs and is not there; `enforcer doctor` says what follows.
+    pub missing: Vec<String>,
+}
+
+impl From<&Abilities> for KernelReport {
+    fn from(abilities: &Abilities) -> Self {
+        Self {
+            release: abilities.release.clone(),
+            kernel_tls_unable: abilities.ktls().err().map(str::to_owned),
+            missing: abilities.missing_for_relay().map(|ability| ability.name.to_owned()).collect(),
+        }
+    }
+}
+
+/// One enrolled workload.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WorkloadReport {
+    /// Its name.
+    pub name: String,
+    /// Its identity.
+    pub identity: String,
+    /// `strict` or `permissive`.
+    pub mode: String,
+    /// `kernel`, or why the TLS records are made in user space.
+    pub offload: String,
+    /// The same as a sentence.
+    pub offload_explanation: String,
+    /// The certificate in use, if there is a valid one.
+    pub certificate: Option<CertificateReport>,
+}
+
+/// A certificate.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CertificateReport {
+    /// Serial number, hexadecimal.
+    pub serial: String,
+    /// End of its validity, seconds since 1970.
+    pub expires: i64,
+}

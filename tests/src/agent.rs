@@ -1,0 +1,131 @@
+//! One `enforcer agent`: started as an operator would, asked through its admin socket.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+
+use crate::config::Config;
+use crate::http;
+use crate::place::Place;
+use crate::process::{self, Finished, Running};
+use crate::settings;
+use crate::wait;
+
+/// An agent on the host, with its configuration file.
+#[derive(Debug)]
+pub struct Agent {
+    config: PathBuf,
+    admin: SocketAddr,
+    place: Place,
+    running: Option<Running>,
+}
+
+impl Agent {
+    /// Writes the configuration and starts the agent; returns when it says that it is ready.
+    pub fn start(config: &Config, place: &Place) -> Result<Agent> {
+        let file = place.directory.join(format!("{}.yaml", config.account));
+        fs::write(&file, config.to_string()).with_context(|| format!("write {}", file.display()))?;
+        let mut agent = Agent { config: file, admin: config.admin, place: place.clone(), running: None };
+        agent.restart()?;
+        Ok(agent)
+    }
+
+    /// Starts it, after `kill` or `stop`, with the same configuration.
+    pub fn restart(&mut self) -> Result<()> {
+        let mut running = launch(&self.place, &self.config)?;
+        wait::until("the agent to be ready", wait::patience(), || {
+            running.check_alive()?;
+            // Until the admin socket is open nobody answers: not ready, and no error.
+            Ok(http::get(self.admin, "/ready").is_ok_and(|(status, _)| status == 200).then_some(()))
+        })
+        .with_context(|| tail(&running))?;
+        self.running = Some(running);
+        Ok(())
+    }
+
+    /// Kills it as the kernel would when memory runs out: without a word.
+    pub fn kill(&mut self) -> Result<()> {
+        self.running.take().context("the agent does not run")?.kill()
+    }
+
+    /// Asks it to end, and fails unless it does so with exit code 0.
+    pub fn stop(&mut self) -> Result<()> {
+        let running = self.running.take().context("the agent does not run")?;
+        running.signal(Signal::SIGTERM)?;
+        running.finish()?.success().map(drop)
+    }
+
+    /// Removes all it has put into the kernel, as an operator would.
+    pub fn uninstall(&self) -> Result<()> {
+        uninstall(&self.config)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.running.as_ref().context("the agent does not run")?.pid())
+    }
+
+    /// Its resident memory in bytes.
+    pub fn resident(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()?)).context("read the agent's status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").parse().context("read VmRSS")?;
+        Ok(kib * 1024)
+    }
+
+    /// How many files it has open.
+    pub fn open_files(&self) -> Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.pid()?)).context("list the agent's files")?.count())
+    }
+
+    /// The metrics, in the text format of Prometheus.
+    pub fn metrics(&self) -> Result<String> {
+        let (status, body) = http::get(self.admin, "/metrics")?;
+        ensure!(status == 200, "/metrics answered {status}: {body}");
+        Ok(body)
+    }
+
+    /// What `enforcer status` prints, the human table.
+    pub fn status(&self) -> Result<String> {
+        process::run(Command::new(settings::enforcer_binary()?).args(["status", "--admin", &self.admin.to_string()]))
+    }
+
+    /// The end of its log, to stand beside a failure.
+    pub fn log(&self) -> String {
+        self.running.as_ref().map(tail).unwrap_or_else(|| format!("{} does not run", self.config.display()))
+    }
+}
+
+/// Runs an agent that must refuse to start, and gives how it ended.
+pub fn refuse_to_start(config_file: &Path, place: &Place) -> Result<Finished> {
+    launch(place, config_file)?.finish()
+}
+
+/// Removes all that the agent with this configuration has put into the kernel.
+pub fn uninstall(config: &Path) -> Result<()> {
+    process::run(Command::new(settings::enforcer_binary()?).arg("uninstall").arg("--config").arg(config)).map(drop)
+}
+
+/// A port of the host's loopback that is free now.
+pub fn free_admin_address() -> Result<SocketAddr> {
+    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
+    probe.local_addr().context("find a free port")
+}
+
+fn launch(place: &Place, config: &Path) -> Result<Running> {
+    let config = config.to_str().context("the path of the configuration is not text")?;
+    place.start(settings::enforcer_binary()?, &["agent", "--config", config])
+}
+
+/// The last lines an agent said.
+fn tail(running: &Running) -> String {
+    const LINES: usize = 40;
+    let said = [running.stdout(), running.stderr()].map(Result::unwrap_or_default).concat();
+    let lines: Vec<&str> = said.lines().collect();
+    let last = lines[lines.len().saturating_sub(LINES)..].join("\n");
+    format!("the agent's log ends:\n{last}")
+}

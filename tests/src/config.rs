@@ -1,0 +1,152 @@
+//! The configuration file of an agent, as a suite wants it.
+//!
+//! The text is put together by hand and not with the agent's own types: what the suites write is what a user
+//! writes.
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+/// The trust domain of every world.
+pub const TRUST_DOMAIN: &str = "example.org";
+
+/// The SPIFFE ID of an account in the namespace `default`.
+pub fn identity(account: &str) -> String {
+    format!("spiffe://{TRUST_DOMAIN}/ns/default/sa/{account}")
+}
+
+/// What a node refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Everything that is not mutual TLS.
+    Strict,
+    /// Nothing that its peer cannot do.
+    Permissive,
+}
+
+/// Who writes the TLS records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Offload {
+    /// The agent decides.
+    Auto,
+    /// The kernel.
+    On,
+    /// The agent.
+    Off,
+}
+
+/// How a peer speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// Through an agent.
+    Enforcer,
+    /// Mutual TLS of its own.
+    Mtls,
+    /// No TLS at all.
+    Plaintext,
+}
+
+/// A peer as the registry of a node has it.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its name, and the account of its identity.
+    pub account: &'static str,
+    /// Where it is.
+    pub addresses: Vec<IpAddr>,
+    /// How it speaks.
+    pub speaks: Speaks,
+}
+
+/// The whole file.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The name of the node, and the account of its one workload.
+    pub account: &'static str,
+    /// Where its CA lives.
+    pub state: PathBuf,
+    /// Where its programs are pinned.
+    pub bpf: PathBuf,
+    /// Its admin socket.
+    pub admin: SocketAddr,
+    /// The cgroup of the workload.
+    pub cgroup: PathBuf,
+    /// The network namespace of the workload.
+    pub network: PathBuf,
+    /// The ports that are intercepted; empty means every port.
+    pub ports: Vec<u16>,
+    /// Who writes the TLS records.
+    pub offload: Offload,
+    /// What is refused.
+    pub mode: Mode,
+    /// Who else there is.
+    pub peers: Vec<Peer>,
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.node(out)?;
+        self.workload(out)?;
+        self.peers.iter().try_for_each(|peer| write!(out, "---\n{peer}"))?;
+        let mode = match self.mode {
+            Mode::Strict => "strict",
+            Mode::Permissive => "permissive",
+        };
+        write!(out, "---\nkind: MtlsPolicy\nmetadata: {{ name: default }}\nspec:\n  mode: {mode}\n")
+    }
+}
+
+impl Config {
+    fn node(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "kind: Node\nspec:")?;
+        writeln!(out, "  name: node-{}", self.account)?;
+        writeln!(out, "  trustDomain: {TRUST_DOMAIN}")?;
+        writeln!(out, "  stateDirectory: {}", self.state.display())?;
+        writeln!(out, "  bpfDirectory: {}", self.bpf.display())?;
+        writeln!(out, "  admin: {}", self.admin)
+    }
+
+    fn workload(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "---\nkind: Workload\nmetadata: {{ name: {} }}\nspec:", self.account)?;
+        writeln!(out, "  identity: {}", identity(self.account))?;
+        writeln!(out, "  cgroup: {}", self.cgroup.display())?;
+        writeln!(out, "  network: {{ path: {} }}", self.network.display())?;
+        if !self.ports.is_empty() {
+            writeln!(out, "  ports: {:?}", self.ports)?;
+        }
+        let offload = match self.offload {
+            Offload::Auto => "auto",
+            Offload::On => "on",
+            Offload::Off => "off",
+        };
+        writeln!(out, "  offload: {offload}")
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut addresses = String::new();
+        for address in &self.addresses {
+            write!(addresses, "{}\"{address}\"", if addresses.is_empty() { "" } else { ", " })?;
+        }
+        writeln!(out, "kind: Peer\nmetadata: {{ name: {} }}\nspec:\n  addresses: [{addresses}]", self.account)?;
+        match self.speaks {
+            Speaks::Enforcer => writeln!(out, "  identity: {}", identity(self.account)),
+            Speaks::Mtls => writeln!(out, "  identity: {}\n  speaks: mtls", identity(self.account)),
+            Speaks::Plaintext => writeln!(out, "  speaks: plaintext"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_a_peer_with_and_without_an_identity() {
+        let mut peer = Peer { account: "db", addresses: vec!["10.0.0.2".parse().unwrap()], speaks: Speaks::Enforcer };
+        assert!(peer.to_string().contains("identity: spiffe://example.org/ns/default/sa/db"));
+        peer.speaks = Speaks::Plaintext;
+        assert!(!peer.to_string().contains("identity"));
+    }
+}

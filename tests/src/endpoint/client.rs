@@ -1,0 +1,143 @@
+//! The connecting end.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use super::bulk::{self, Checksum, Pattern};
+use super::{ClientBehaviour, Connect, ends, outcome, print};
+
+/// What nobody answers within this time is taken for a hang.
+const HANG: Duration = Duration::from_secs(60);
+
+/// After this long without a byte accepted, a flood counts as stalled.
+const STALLED: Duration = Duration::from_secs(1);
+
+const PING: usize = 64;
+
+/// Connects, does as told, and prints the outcome with the milliseconds it took.
+pub(super) fn run(connect: &Connect) -> Result<()> {
+    let start = Instant::now();
+    let mut outcome = match connect.behaviour {
+        ClientBehaviour::Parallel => json!({ "details": parallel(connect)? }),
+        _ => match open(connect) {
+            Ok(stream) => outcome(&ends(&stream), converse(&stream, connect)),
+            Err(error) => json!({ "error": format!("{:?}", error.kind()), "connected": false }),
+        },
+    };
+    outcome["milliseconds"] = json!(start.elapsed().as_secs_f64() * 1e3);
+    print(&outcome);
+    Ok(())
+}
+
+fn open(connect: &Connect) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(connect.to), Type::STREAM, None)?;
+    if let Some(from) = connect.from {
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+    }
+    socket.connect_timeout(&connect.to.into(), HANG)?;
+    let stream = TcpStream::from(socket);
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(HANG))?;
+    Ok(stream)
+}
+
+fn converse(mut stream: &TcpStream, connect: &Connect) -> io::Result<Value> {
+    let text = connect.content.text.as_bytes();
+    match connect.behaviour {
+        ClientBehaviour::PingPong => ping_pong(stream, connect.rounds),
+        ClientBehaviour::Read => {
+            stream.write_all(text)?;
+            read_to_end(stream)
+        }
+        ClientBehaviour::Bulk => bulk::exchange(stream, connect.content.bytes),
+        ClientBehaviour::EndFirst => {
+            stream.write_all(text)?;
+            stream.shutdown(Shutdown::Write)?;
+            read_to_end(stream)
+        }
+        ClientBehaviour::AnswerAtEnd => {
+            let received = read_to_end(stream)?;
+            stream.write_all(text)?;
+            Ok(received)
+        }
+        ClientBehaviour::Reset => {
+            stream.write_all(text)?;
+            stream.read_exact(&mut vec![0; text.len()])?;
+            SockRef::from(stream).set_linger(Some(Duration::ZERO))?;
+            Ok(Value::Null)
+        }
+        ClientBehaviour::Garbage => {
+            stream.write_all(&Pattern(connect.content.bytes as u64).next_block(4096))?;
+            read_to_end(stream)
+        }
+        ClientBehaviour::Flood => flood(stream, connect.content.bytes),
+        ClientBehaviour::Parallel => Err(io::Error::new(ErrorKind::Unsupported, "many connections are not one")),
+    }
+}
+
+fn ping_pong(mut stream: &TcpStream, rounds: usize) -> io::Result<Value> {
+    let (ping, mut pong) = ([b'p'; PING], [0; PING]);
+    let start = Instant::now();
+    for _ in 0..rounds {
+        stream.write_all(&ping)?;
+        stream.read_exact(&mut pong)?;
+    }
+    Ok(json!({ "rounds": rounds, "microseconds": start.elapsed().as_secs_f64() * 1e6 }))
+}
+
+/// Sends until the other end takes no more, prints how far it went, then goes on to the end.
+fn flood(mut stream: &TcpStream, bytes: usize) -> io::Result<Value> {
+    stream.set_write_timeout(Some(STALLED))?;
+    let (mut pattern, mut checksum) = (Pattern(0), Checksum::default());
+    let (mut sent, mut stalled) = (0, false);
+    while sent < bytes {
+        let block = pattern.next_block((bytes - sent).min(64 * 1024));
+        let mut rest = block.as_slice();
+        while !rest.is_empty() {
+            match stream.write(rest) {
+                Ok(length) => rest = &rest[length..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock && !stalled => {
+                    print(&json!({ "stalled_after": sent + block.len() - rest.len() }));
+                    stalled = true;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        checksum.add(&block);
+        sent += block.len();
+    }
+    Ok(json!({ "sent": sent, "checksum": checksum.text() }))
+}
+
+/// Opens all connections before it uses the first, and closes none before it has used the last.
+fn parallel(connect: &Connect) -> Result<Value> {
+    let mut streams = Vec::new();
+    for number in 0..connect.connections {
+        streams.push(open(connect).with_context(|| format!("open connection {number}"))?);
+    }
+    for (number, mut stream) in streams.iter().enumerate() {
+        stream.write_all(greeting(number).as_bytes()).with_context(|| format!("write to connection {number}"))?;
+    }
+    for (number, mut stream) in streams.iter().enumerate() {
+        let mut answer = vec![0; greeting(number).len()];
+        stream.read_exact(&mut answer).with_context(|| format!("read from connection {number}"))?;
+        ensure!(answer == greeting(number).as_bytes(), "connection {number} got the bytes of another");
+    }
+    Ok(json!({ "connections": streams.len() }))
+}
+
+fn greeting(number: usize) -> String {
+    format!("this is connection {number:06}")
+}
+
+fn read_to_end(mut stream: &TcpStream) -> io::Result<Value> {
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text)?;
+    Ok(json!({ "received": text.len(), "text": String::from_utf8_lossy(&text) }))
+}

@@ -1,0 +1,146 @@
+//! A small program for both ends of a connection, for what no everyday program does on demand.
+//!
+//! It runs inside a workload like any other program (`peer` starts it) and knows nothing of agents. Servers
+//! serve the number of connections they are told, then print one line of JSON with an outcome for each; clients
+//! print one line. Whatever happens on a connection is an outcome: the exit code is 0 unless the program could
+//! not do its part at all.
+
+mod bulk;
+mod client;
+mod server;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(about = "One end of a TCP connection, for tests")]
+pub struct Endpoint {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// Accept connections
+    Serve(Serve),
+    /// Open connections
+    Connect(Connect),
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// What to do with a connection
+    behaviour: ServerBehaviour,
+    /// Where to listen
+    #[arg(long)]
+    listen: SocketAddr,
+    /// How many connections to serve before the end
+    #[arg(long, default_value_t = 1)]
+    connections: usize,
+    #[command(flatten)]
+    content: Content,
+}
+
+#[derive(Debug, Args)]
+struct Connect {
+    /// What to do with the connection
+    behaviour: ClientBehaviour,
+    /// Where to connect to
+    #[arg(long)]
+    to: SocketAddr,
+    /// The address to connect from
+    #[arg(long)]
+    from: Option<IpAddr>,
+    /// How many connections to hold open at once
+    #[arg(long, default_value_t = 1)]
+    connections: usize,
+    /// How many rounds of ping-pong to play
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
+    #[command(flatten)]
+    content: Content,
+}
+
+#[derive(Debug, Args)]
+struct Content {
+    /// How many bytes to send
+    #[arg(long, default_value_t = 0)]
+    bytes: usize,
+    /// Text to send
+    #[arg(long, default_value = "")]
+    text: String,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ServerBehaviour {
+    /// Send back what comes
+    Echo,
+    /// Send the text before anything comes, then read to the end
+    Banner,
+    /// Send and receive at once
+    Bulk,
+    /// Read to the end, then answer with the text
+    AnswerAtEnd,
+    /// Send the text and end this direction, then read to the end
+    EndFirst,
+    /// Reset the connection after the first bytes
+    Reset,
+    /// Read nothing until standard input ends, then read to the end
+    Stall,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ClientBehaviour {
+    /// Send 64 bytes and wait for them to come back, again and again
+    PingPong,
+    /// Send the text, then read to the end without ending this direction
+    Read,
+    /// Send and receive at once
+    Bulk,
+    /// Send the text and end this direction, then read to the end
+    EndFirst,
+    /// Read to the end, then send the text and end
+    AnswerAtEnd,
+    /// Send the text, wait for an answer, then reset the connection
+    Reset,
+    /// Open all connections, then use each of them, then close all
+    Parallel,
+    /// Send bytes that are not TLS, then read to the end
+    Garbage,
+    /// Send, and say how far it went when the other end took no more
+    Flood,
+}
+
+impl Endpoint {
+    /// Plays the role and prints the outcome.
+    pub fn run(self) -> Result<()> {
+        match self.role {
+            Role::Serve(serve) => server::run(serve),
+            Role::Connect(connect) => client::run(&connect),
+        }
+    }
+}
+
+/// The outcome of a connection, from the two addresses it had and what became of it.
+fn outcome(ends: &[Value; 2], result: io::Result<Value>) -> Value {
+    let [local, peer] = ends;
+    match result {
+        Ok(details) => json!({ "local": local, "peer": peer, "details": details }),
+        Err(error) => json!({ "local": local, "peer": peer, "error": format!("{:?}", error.kind()) }),
+    }
+}
+
+/// The local and the remote address that the kernel gives for a socket.
+fn ends(stream: &std::net::TcpStream) -> [Value; 2] {
+    [stream.local_addr(), stream.peer_addr()].map(|end| end.map_or(Value::Null, |end| json!(end.to_string())))
+}
+
+#[expect(clippy::print_stdout, reason = "the outcome is what this program is for")]
+fn print(outcome: &Value) {
+    println!("{outcome}");
+}

@@ -1,0 +1,161 @@
+//! The ground that a world stands on: two nodes and a machine outside, wires between them, and no agent.
+//!
+//! ```text
+//!   outside ── edge ── a ── mesh ── b
+//! ```
+//!
+//! The addresses are always the same; namespaces keep one ground apart from all others. Everything carries the
+//! name of the ground, by which `teardown` removes it.
+
+use std::fmt;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+
+use anyhow::{Context, Result};
+
+use crate::cgroup::Cgroup;
+use crate::netns::{End, Namespace};
+use crate::place::Place;
+use crate::teardown;
+use crate::wire::Capture;
+
+/// The device between the nodes, and that between node `a` and the machine outside.
+const MESH: &str = "mesh0";
+const EDGE: &str = "edge0";
+
+/// The IPv4 and the IPv6 address of one thing.
+pub type Addresses = [IpAddr; 2];
+
+/// Node `a`, as `b` sees it.
+pub const A: Addresses = addresses(77, 1);
+/// Node `b`, as `a` sees it.
+pub const B: Addresses = addresses(77, 2);
+/// Also node `b`; the registry of `a` expects another identity here.
+pub const IMPOSTOR: Addresses = addresses(77, 3);
+/// Node `a`, as the machine outside sees it.
+pub const A_EDGE: Addresses = addresses(78, 1);
+/// Outside, registered as speaking mutual TLS of its own.
+pub const PARTNER: Addresses = addresses(78, 2);
+/// Outside, registered as speaking plaintext.
+pub const LEGACY: Addresses = addresses(78, 3);
+/// Outside, registered nowhere.
+pub const STRANGER: Addresses = addresses(78, 4);
+
+/// Three places for workloads. Dropping it takes down everything that stands on it.
+#[derive(Debug)]
+pub struct Ground {
+    name: String,
+    /// Where the workload of the first node runs.
+    pub a: Place,
+    /// Where the workload of the second node runs.
+    pub b: Place,
+    /// Where programs run that no agent looks after.
+    pub outside: Place,
+    /// Where agents run: in the network of the host.
+    pub host: Place,
+    /// In the network of `a`, but not of its workload: where the wires are tapped.
+    observer: Place,
+}
+
+/// One way through the mesh.
+#[derive(Debug, Clone, Copy)]
+pub struct Route<'a> {
+    /// Where the client runs.
+    pub client: &'a Place,
+    /// Where the server runs.
+    pub server: &'a Place,
+    /// Where the client is seen.
+    pub source: IpAddr,
+    /// Where the server is reached.
+    pub target: IpAddr,
+}
+
+impl Ground {
+    /// Makes the namespaces, the wires and the cgroups.
+    pub fn create() -> Result<Ground> {
+        static GROUNDS: AtomicU32 = AtomicU32::new(0);
+        let name = teardown::name(GROUNDS.fetch_add(1, Ordering::Relaxed));
+        Ground::build(&name).inspect_err(|_| teardown::take_down(&name))
+    }
+
+    fn build(name: &str) -> Result<Ground> {
+        let directory = teardown::directory(name);
+        drop(teardown::open());
+        fs::create_dir(&directory).with_context(|| format!("create {}", directory.display()))?;
+        let [a, b, outside] = ["a", "b", "outside"].map(|part| Namespace::create(&format!("{name}-{part}")));
+        let (a, b, outside) = (a?, b?, outside?);
+        Namespace::connect(
+            &End { namespace: &a, device: MESH, addresses: &A },
+            &End { namespace: &b, device: MESH, addresses: &[B, IMPOSTOR].concat() },
+        )?;
+        Namespace::connect(
+            &End { namespace: &a, device: EDGE, addresses: &A_EDGE },
+            &End { namespace: &outside, device: EDGE, addresses: &[PARTNER, LEGACY, STRANGER].concat() },
+        )?;
+        let cgroup = Cgroup::named(name)?.create()?;
+        let place = |namespace, part| {
+            Ok::<_, anyhow::Error>(Place { namespace, cgroup: cgroup.child(part)?, directory: directory.clone() })
+        };
+        Ok(Ground {
+            name: name.to_owned(),
+            observer: place(Some(a.clone()), "observer")?,
+            a: place(Some(a), "a")?,
+            b: place(Some(b), "b")?,
+            outside: place(Some(outside), "outside")?,
+            host: place(None, "host")?,
+        })
+    }
+
+    /// Both directions between the nodes in both families.
+    pub fn routes(&self) -> Vec<Route<'_>> {
+        let there = |family: usize| Route { client: &self.a, server: &self.b, source: A[family], target: B[family] };
+        let back = |family: usize| Route { client: &self.b, server: &self.a, source: B[family], target: A[family] };
+        vec![there(0), there(1), back(0), back(1)]
+    }
+
+    /// Starts to record what crosses the wire between the nodes.
+    pub fn watch_mesh(&self) -> Result<Capture> {
+        Capture::start(&self.observer, MESH, B[0])
+    }
+
+    /// Starts to record what crosses the wire to the machine outside.
+    pub fn watch_edge(&self) -> Result<Capture> {
+        Capture::start(&self.observer, EDGE, PARTNER[0])
+    }
+
+    /// Where files go that only concern this ground.
+    pub fn directory(&self, purpose: &str) -> PathBuf {
+        teardown::directory(&self.name).join(purpose)
+    }
+
+    /// Where the agent of a node pins its programs.
+    pub fn pins(&self, node: &str) -> PathBuf {
+        teardown::pins(&self.name).join(node)
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        teardown::take_down(&self.name);
+    }
+}
+
+impl fmt::Display for Route<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{} -> {}", self.source, self.target)
+    }
+}
+
+/// A port that no other test of this process uses; below the range that the kernel gives to clients.
+pub fn unused_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+const fn addresses(network: u8, host: u8) -> Addresses {
+    // 10.77.0.1 and fd77::1: the digits of the network are the same to the eye in both families.
+    let prefix = 0xfd00 + (network / 10 * 16 + network % 10) as u16;
+    [IpAddr::V4(Ipv4Addr::new(10, network, 0, host)), IpAddr::V6(Ipv6Addr::new(prefix, 0, 0, 0, 0, 0, 0, host as u16))]
+}

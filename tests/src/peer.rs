@@ -1,0 +1,115 @@
+//! The endpoint program, started inside a workload: both ends of the connections that no everyday program makes.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::ground::unused_port;
+use crate::place::Place;
+use crate::process::Running;
+use crate::settings;
+use crate::wait;
+
+/// A serving endpoint.
+#[derive(Debug)]
+pub struct Server {
+    /// The port it listens on, on every address of both families.
+    pub port: u16,
+    running: Running,
+}
+
+/// What became of a connection, as one end of it saw it.
+#[derive(Debug)]
+pub struct Outcome(Value);
+
+impl Server {
+    /// Starts to serve; `arguments` name the behaviour and its options.
+    pub fn start(place: &Place, arguments: &[&str]) -> Result<Server> {
+        let port = unused_port();
+        let listen = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).to_string();
+        let arguments = [&["serve", "--listen", &listen], arguments].concat();
+        let mut running = place.start(settings::endpoint_binary()?, &arguments)?;
+        let namespace = place.namespace.as_ref().context("servers run in namespaces")?;
+        namespace.wait_for_listener(port).or_else(|error| running.check_alive().and(Err(error)))?;
+        Ok(Server { port, running })
+    }
+
+    /// The address to reach it under.
+    pub fn at(&self, address: IpAddr) -> SocketAddr {
+        SocketAddr::new(address, self.port)
+    }
+
+    /// Tells a stalled server to read.
+    pub fn release(&mut self) {
+        self.running.close_input();
+    }
+
+    /// Waits until it has served its connections.
+    pub fn outcomes(self) -> Result<Vec<Outcome>> {
+        match parse(&self.running.finish()?.success()?)? {
+            Value::Array(outcomes) => Ok(outcomes.into_iter().map(Outcome).collect()),
+            other => bail!("a server printed {other}"),
+        }
+    }
+
+    /// Waits until it has served its one connection.
+    pub fn outcome(self) -> Result<Outcome> {
+        self.outcomes()?.pop().context("the server served nobody")
+    }
+}
+
+/// Connects from a workload and waits for the outcome; `arguments` name the behaviour and its options.
+pub fn connect(place: &Place, to: SocketAddr, arguments: &[&str]) -> Result<Outcome> {
+    outcome_of(start(place, to, arguments)?)
+}
+
+/// Connects from a workload and does not wait.
+pub fn start(place: &Place, to: SocketAddr, arguments: &[&str]) -> Result<Running> {
+    let to = to.to_string();
+    let arguments = [&["connect", "--to", &to], arguments].concat();
+    place.start(settings::endpoint_binary()?, &arguments)
+}
+
+/// Waits for the outcome of a client that was started.
+pub fn outcome_of(client: Running) -> Result<Outcome> {
+    // A transfer may take long; what nobody answers is cut off by the client itself.
+    let finished = client.finish_within(wait::patience() * 6)?;
+    Ok(Outcome(parse(finished.success()?.lines().last().unwrap_or_default())?))
+}
+
+impl Outcome {
+    /// What the connection gave in the end, or an error if it broke.
+    pub fn details(&self) -> Result<&Value> {
+        match self.error() {
+            Some(error) => bail!("the connection broke with {error}: {}", self.0),
+            None => self.0.get("details").with_context(|| format!("no details in {}", self.0)),
+        }
+    }
+
+    /// How it broke, in the words of `std::io::ErrorKind`.
+    pub fn error(&self) -> Option<&str> {
+        self.0.get("error")?.as_str()
+    }
+
+    /// A field of the whole outcome: `local`, `peer`, `milliseconds`.
+    pub fn field(&self, name: &str) -> &Value {
+        &self.0[name]
+    }
+
+    /// The text that came.
+    pub fn text(&self) -> Result<&str> {
+        self.details()?["text"].as_str().with_context(|| format!("no text in {}", self.0))
+    }
+
+    /// The address of one end, `local` or `peer`; an IPv4 address in IPv6 clothes is undressed.
+    pub fn address(&self, end: &str) -> Result<SocketAddr> {
+        let address = self.field(end).as_str().with_context(|| format!("no {end} in {}", self.0))?;
+        let address: SocketAddr = address.parse().with_context(|| format!("{address} is no address"))?;
+        Ok(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    }
+}
+
+fn parse(line: &str) -> Result<Value> {
+    line.trim().parse().with_context(|| format!("an endpoint printed `{line}`"))
+}

@@ -1,0 +1,89 @@
+//! The outside of TLS: a stream of records, as anybody on the wire sees it (RFC 8446 5.1).
+//!
+//! This says whether bytes *look* like TLS from the first to the last. It has no keys and judges no content.
+
+use anyhow::{Result, bail};
+
+/// change_cipher_spec, alert, handshake, application_data.
+const CONTENT_TYPES: std::ops::RangeInclusive<u8> = 20..=23;
+const HANDSHAKE: u8 = 22;
+const APPLICATION_DATA: u8 = 23;
+
+/// A record of application data may be this long (RFC 8446 5.2), any other no more than 2^14.
+const LONGEST: usize = (1 << 14) + 256;
+
+const HEADER: usize = 5;
+
+/// Checks that the stream consists of TLS records from byte 0; the last one may be cut off, as a reset does.
+pub fn check(stream: &[u8]) -> Result<()> {
+    let mut offset = 0;
+    while let Some(header) = stream.get(offset..offset + HEADER) {
+        let (content, version) = (header[0], u16::from_be_bytes([header[1], header[2]]));
+        let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+        let longest = if content == APPLICATION_DATA { LONGEST } else { 1 << 14 };
+        let plausible = CONTENT_TYPES.contains(&content) && matches!(version, 0x0301 | 0x0303) && length <= longest;
+        if !plausible || length == 0 {
+            bail!("no TLS record at byte {offset}: {}", header.escape_ascii());
+        }
+        offset += HEADER + length;
+    }
+    // Fewer bytes than a header are left, or the last record was cut off behind its header.
+    let rest = stream.get(offset..).unwrap_or_default();
+    match rest.first() {
+        Some(content) if !CONTENT_TYPES.contains(content) => {
+            bail!("no TLS record at byte {offset}: {}", rest.escape_ascii())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the stream opens with a handshake record: a ClientHello or a ServerHello.
+pub fn opens_with_handshake(stream: &[u8]) -> bool {
+    stream.first() == Some(&HANDSHAKE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(content: u8, length: u16) -> Vec<u8> {
+        let mut bytes = vec![content, 3, 3];
+        bytes.extend(length.to_be_bytes());
+        bytes.resize(bytes.len() + usize::from(length), 0xaa);
+        bytes
+    }
+
+    #[test]
+    fn accepts_whole_records() {
+        check(&[record(22, 100), record(20, 1), record(23, 16_640), record(21, 19)].concat()).unwrap();
+    }
+
+    #[test]
+    fn accepts_a_last_record_that_is_cut_off() {
+        let stream = [record(22, 100), record(23, 50)].concat();
+        for cut in 0..stream.len() {
+            check(&stream[..cut]).unwrap();
+        }
+    }
+
+    #[test]
+    fn refuses_plaintext_from_the_first_byte() {
+        let error = check(b"GET / HTTP/1.1\r\n").unwrap_err();
+        assert_eq!(error.to_string(), "no TLS record at byte 0: GET /");
+        check(b"GET").unwrap_err();
+    }
+
+    #[test]
+    fn refuses_plaintext_between_and_after_records() {
+        check(&[record(22, 100), b"plain text".to_vec(), record(23, 50)].concat()).unwrap_err();
+        check(&[record(22, 100), b"hi".to_vec()].concat()).unwrap_err();
+    }
+
+    #[test]
+    fn refuses_impossible_lengths_and_versions() {
+        check(&record(23, 16_641)).unwrap_err();
+        check(&record(22, 16_385)).unwrap_err();
+        check(&record(23, 0)).unwrap_err();
+        check(&[23, 2, 0, 0, 1, 0]).unwrap_err();
+    }
+}

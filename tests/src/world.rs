@@ -1,0 +1,133 @@
+//! A world: the ground with an agent on each of its two nodes. The machine outside has none.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::agent::{self, Agent};
+use crate::authority;
+use crate::config::{Config, Mode, Offload, Peer, Speaks};
+use crate::ground::{A, B, Ground, IMPOSTOR, LEGACY, PARTNER};
+use crate::teardown;
+
+/// What distinguishes one world from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Options {
+    /// What both nodes refuse.
+    pub mode: Mode,
+    /// Who writes their records.
+    pub offload: Offload,
+    /// Whom they trust.
+    pub authorities: Authorities,
+    /// The ports of the workloads on which connections are taken; none means every port.
+    pub ports: &'static [u16],
+}
+
+/// Whom the two nodes trust.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Authorities {
+    /// The same CA.
+    Shared,
+    /// Each its own, of the same trust domain.
+    Foreign,
+}
+
+/// Two nodes with an agent each. Dropping it takes it down.
+#[derive(Debug)]
+pub struct World {
+    /// The first node; it has the CA.
+    pub a: Node,
+    /// The second node.
+    pub b: Node,
+    /// What they stand on.
+    pub ground: Ground,
+}
+
+/// A node with its one workload.
+#[derive(Debug)]
+pub struct Node {
+    /// Its agent.
+    pub agent: Agent,
+    /// What its agent was started with.
+    pub config: Config,
+}
+
+impl Options {
+    /// Strict nodes that trust the same CA; the agents decide who writes the records.
+    pub const STRICT: Options =
+        Options { mode: Mode::Strict, offload: Offload::Auto, authorities: Authorities::Shared, ports: &[] };
+
+    /// The same, permissive.
+    pub const PERMISSIVE: Options = Options { mode: Mode::Permissive, ..Options::STRICT };
+
+    /// Strict nodes that do not trust each other's CA.
+    pub const FOREIGN: Options = Options { authorities: Authorities::Foreign, ..Options::STRICT };
+}
+
+impl World {
+    /// Makes a world; returns when both agents are ready.
+    pub fn create(options: Options) -> Result<World> {
+        World::on(Ground::create()?, options)
+    }
+
+    /// Makes a world on ground that has no agents yet.
+    pub fn on(ground: Ground, options: Options) -> Result<World> {
+        let (state_a, state_b) = (ground.directory("ca-a"), ground.directory("ca-b"));
+        authority::init(&state_a)?;
+        match options.authorities {
+            Authorities::Shared => authority::enrol_node(&state_a, "node-b", &state_b)?,
+            Authorities::Foreign => authority::init(&state_b)?,
+        }
+        teardown::mount_bpf()?;
+        let a = start_node(&ground, config_of_a(&ground, state_a, options)?)?;
+        let b = start_node(&ground, config_of_b(&ground, state_b, options)?)?;
+        Ok(World { a, b, ground })
+    }
+
+    /// Puts what the agents have said lately beside a failure.
+    pub fn explain<T>(&self, result: Result<T>) -> Result<T> {
+        let logs = || format!("node a: {}\nnode b: {}", self.a.agent.log(), self.b.agent.log());
+        result.map_err(|error| anyhow!("{error:#}\n{}", logs()))
+    }
+}
+
+fn start_node(ground: &Ground, config: Config) -> Result<Node> {
+    Ok(Node { agent: Agent::start(&config, &ground.host)?, config })
+}
+
+/// Node `a` knows peers of every kind.
+fn config_of_a(ground: &Ground, state: PathBuf, options: Options) -> Result<Config> {
+    let peer = |account, addresses: [IpAddr; 2], speaks| Peer { account, addresses: addresses.into(), speaks };
+    let peers = vec![
+        peer("b", B, Speaks::Enforcer),
+        peer("someone-else", IMPOSTOR, Speaks::Enforcer),
+        peer("partner", PARTNER, Speaks::Mtls),
+        peer("legacy", LEGACY, Speaks::Plaintext),
+    ];
+    config(ground, "a", state, options).map(|config| Config { peers, ..config })
+}
+
+/// Node `b` knows node `a`.
+fn config_of_b(ground: &Ground, state: PathBuf, options: Options) -> Result<Config> {
+    let peers = vec![Peer { account: "a", addresses: A.into(), speaks: Speaks::Enforcer }];
+    config(ground, "b", state, options).map(|config| Config { peers, ..config })
+}
+
+/// A configuration that knows no peers yet.
+fn config(ground: &Ground, account: &'static str, state: PathBuf, options: Options) -> Result<Config> {
+    let place = if account == "a" { &ground.a } else { &ground.b };
+    let namespace = place.namespace.as_ref().context("workloads run in namespaces")?;
+    Ok(Config {
+        account,
+        state,
+        bpf: ground.pins(account),
+        admin: agent::free_admin_address()?,
+        cgroup: place.cgroup.path().to_owned(),
+        network: namespace.path(),
+        ports: options.ports.to_vec(),
+        offload: options.offload,
+        mode: options.mode,
+        peers: Vec::new(),
+    })
+}

@@ -1,0 +1,135 @@
+//! Agents die, stop, start again and are removed: nothing leaks, neither onto the wire nor into the kernel.
+
+use anyhow::{Context, Result, ensure};
+use enforcer_tests::agent::Agent;
+use enforcer_tests::ground::Ground;
+use enforcer_tests::leaks::{KernelObjects, connection_entries, pins};
+use enforcer_tests::program;
+use enforcer_tests::wait;
+use enforcer_tests::world::{Options, World};
+use libtest_mimic::Trial;
+
+use crate::stage::{marker, promises, sealed};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut trials = promises![beside others;
+        a_killed_agent_lets_nothing_through_until_it_is_back,
+        a_stopped_agent_lets_nothing_through_until_it_is_back,
+    ];
+    trials.extend(promises![alone;
+        twenty_starts_and_stops_leave_nothing_behind,
+        uninstalling_leaves_nothing_behind_and_lets_plaintext_pass,
+    ]);
+    trials
+}
+
+fn a_killed_agent_lets_nothing_through_until_it_is_back() -> Result<()> {
+    an_absent_agent_lets_nothing_through(Agent::kill)
+}
+
+fn a_stopped_agent_lets_nothing_through_until_it_is_back() -> Result<()> {
+    an_absent_agent_lets_nothing_through(Agent::stop)
+}
+
+/// Takes the agent of node `a` away: nobody reaches that node and it reaches nobody, in the clear least of all.
+fn an_absent_agent_lets_nothing_through(take_away: fn(&mut Agent) -> Result<()>) -> Result<()> {
+    let mut world = World::create(Options::STRICT)?;
+    world.explain(everything_works(&world.ground))?;
+    take_away(&mut world.a.agent)?;
+    world.explain(nothing_works(&world.ground))?;
+    world.a.agent.restart()?;
+    world.explain(everything_works(&world.ground))
+}
+
+fn twenty_starts_and_stops_leave_nothing_behind() -> Result<()> {
+    const TIMES: usize = 20;
+    let mut world = World::create(Options::STRICT)?;
+    world.explain(everything_works(&world.ground))?;
+    let before = Holdings::of(&world)?;
+    for time in 1..=TIMES {
+        world.a.agent.stop()?;
+        world.a.agent.restart().with_context(|| format!("start {time}"))?;
+    }
+    world.explain(everything_works(&world.ground))?;
+    settles_at(&before, || Holdings::of(&world))
+}
+
+fn uninstalling_leaves_nothing_behind_and_lets_plaintext_pass() -> Result<()> {
+    let ground = Ground::create()?;
+    let before = KernelObjects::count()?;
+    let mut world = World::on(ground, Options::STRICT)?;
+    world.explain(everything_works(&world.ground))?;
+    for node in [&mut world.a, &mut world.b] {
+        node.agent.stop()?;
+        node.agent.uninstall()?;
+        let left = if node.config.bpf.exists() { pins(&node.config.bpf)? } else { Vec::new() };
+        ensure!(left.is_empty(), "pins are left: {left:?}");
+    }
+    settles_at(&before, KernelObjects::count)?;
+    plaintext_passes(&world.ground)
+}
+
+/// All that an agent and the kernel hold for it.
+#[derive(Debug, PartialEq, Eq)]
+struct Holdings {
+    kernel: KernelObjects,
+    pins: Vec<String>,
+    connection_entries: usize,
+    open_files: usize,
+}
+
+impl Holdings {
+    fn of(world: &World) -> Result<Holdings> {
+        Ok(Holdings {
+            kernel: KernelObjects::count()?,
+            pins: pins(&world.a.config.bpf)?,
+            connection_entries: connection_entries(&world.a.config.bpf)?,
+            open_files: world.a.agent.open_files()?,
+        })
+    }
+}
+
+/// The kernel frees its objects a little after the last holder let go of them.
+fn settles_at<T: PartialEq + std::fmt::Debug>(before: &T, count: impl Fn() -> Result<T>) -> Result<()> {
+    let settled =
+        wait::until("everything to be as before", wait::patience(), || Ok((count()? == *before).then_some(())));
+    settled.with_context(|| format!("before: {before:#?}\nnow: {:#?}", count()))
+}
+
+fn everything_works(ground: &Ground) -> Result<()> {
+    for route in ground.routes() {
+        let secret = marker();
+        let nginx = program::nginx(route.server, &secret)?;
+        sealed(ground, &secret, nginx.port, || {
+            let page = program::curl(route.client, nginx.at(route.target))?.finish()?.success()?;
+            ensure!(page == secret, "curl got `{page}`");
+            Ok(())
+        })
+        .with_context(|| route.to_string())?;
+    }
+    Ok(())
+}
+
+fn nothing_works(ground: &Ground) -> Result<()> {
+    for route in ground.routes() {
+        let secret = marker();
+        let nginx = program::nginx(route.server, &secret)?;
+        let capture = ground.watch_mesh()?;
+        let refused = program::curl(route.client, nginx.at(route.target))?.finish()?.failure();
+        refused.with_context(|| format!("{route} without an agent"))?;
+        capture.stop()?.prove_absent(&secret)?;
+    }
+    Ok(())
+}
+
+fn plaintext_passes(ground: &Ground) -> Result<()> {
+    for route in ground.routes() {
+        let secret = marker();
+        let nginx = program::nginx(route.server, &secret)?;
+        let capture = ground.watch_mesh()?;
+        let page = program::curl(route.client, nginx.at(route.target))?.finish()?.success()?;
+        ensure!(page == secret, "{route}: curl got `{page}`");
+        ensure!(capture.stop()?.contains(&secret), "{route}: something still encrypts");
+    }
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! What the suites have in common: shared worlds, who may run beside whom, and the proof on the wire.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use anyhow::{Result, anyhow};
+use enforcer_tests::config::Offload;
+use enforcer_tests::ground::Ground;
+use enforcer_tests::settings::kernel_has_tls;
+use enforcer_tests::world::{Options, World};
+use libtest_mimic::{Failed, Trial};
+
+/// Held for reading by every test, for writing by those that count or weigh what is on the machine.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// Names every promise after its function and runs it in the shared world with these options.
+macro_rules! promises {
+    (in $options:expr; $($promise:ident),* $(,)?) => {
+        vec![$($crate::stage::in_world(concat!(module_path!(), "::", stringify!($promise)), $options, $promise)),*]
+    };
+    (beside others; $($promise:ident),* $(,)?) => {
+        vec![$($crate::stage::beside_others(concat!(module_path!(), "::", stringify!($promise)), $promise)),*]
+    };
+    (alone; $($promise:ident),* $(,)?) => {
+        vec![$($crate::stage::alone(concat!(module_path!(), "::", stringify!($promise)), $promise)),*]
+    };
+    (with every offload; $($promise:ident),* $(,)?) => {
+        vec![$($crate::stage::with_every_offload(concat!(module_path!(), "::", stringify!($promise)), $promise)),*]
+            .into_iter().flatten().collect()
+    };
+}
+pub(crate) use promises;
+
+/// A test that makes what it needs.
+pub(crate) fn beside_others(name: &str, promise: fn() -> Result<()>) -> Trial {
+    Trial::test(name, move || {
+        let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+        verdict(promise())
+    })
+}
+
+/// A test that needs the machine for itself.
+pub(crate) fn alone(name: &str, promise: fn() -> Result<()>) -> Trial {
+    Trial::test(name, move || {
+        let _machine = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+        verdict(promise())
+    })
+}
+
+/// A test in the world that all tests with these options share; it leaves the agents as they are.
+pub(crate) fn in_world(name: &str, options: Options, promise: fn(&World) -> Result<()>) -> Trial {
+    Trial::test(name, move || {
+        let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+        verdict(shared(options).and_then(|world| world.explain(promise(&world))))
+    })
+}
+
+/// The same test for each way of writing records that this kernel has.
+pub(crate) fn with_every_offload(name: &str, promise: fn(&World) -> Result<()>) -> Vec<Trial> {
+    let in_kernel = kernel_has_tls().then_some(("kernel", Offload::On));
+    let ways = [Some(("user space", Offload::Off)), in_kernel].into_iter().flatten();
+    ways.map(|(way, offload)| {
+        in_world(&format!("{name} (records in {way})"), Options { offload, ..Options::STRICT }, promise)
+    })
+    .collect()
+}
+
+/// A text that occurs nowhere else.
+pub(crate) fn marker() -> String {
+    static MARKERS: AtomicU32 = AtomicU32::new(0);
+    format!("marked-payload-{}-{}", std::process::id(), MARKERS.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Does `work` while the wire between the nodes is watched; fails if an onlooker saw `secret`, or anything but
+/// TLS on the connections to `port`.
+pub(crate) fn sealed(ground: &Ground, secret: &str, port: u16, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let capture = ground.watch_mesh()?;
+    work()?;
+    let recording = capture.stop()?;
+    recording.prove_absent(secret)?;
+    recording.prove_only_tls(port)
+}
+
+/// The world with these options, made by the first test that wants it. Main takes them all down.
+fn shared(options: Options) -> Result<Arc<World>> {
+    static WORLDS: Mutex<Option<Worlds>> = Mutex::new(None);
+    let mut worlds = WORLDS.lock().unwrap_or_else(PoisonError::into_inner);
+    let worlds = worlds.get_or_insert_default();
+    let world = worlds.entry(options).or_insert_with(|| match World::create(options) {
+        Ok(world) => Ok(Arc::new(world)),
+        Err(error) => Err(format!("{error:#}")),
+    });
+    world.clone().map_err(|error| anyhow!("the world could not be made: {error}"))
+}
+
+/// A world that could not be made is not tried again: every test in it fails with the same reason.
+type Worlds = HashMap<Options, Result<Arc<World>, String>>;
+
+fn verdict(result: Result<()>) -> Result<(), Failed> {
+    result.map_err(|error| Failed::from(format!("{error:#}")))
+}

@@ -1,0 +1,70 @@
+//! The binaries that the suites and the demo need, built once and found where cargo says that they are.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::process;
+
+/// Paths of what was built.
+pub(crate) struct Artifacts {
+    /// The agent.
+    pub(crate) enforcer: PathBuf,
+    /// Small clients and servers of the suites.
+    pub(crate) endpoint: PathBuf,
+    /// The demo.
+    pub(crate) demo: PathBuf,
+    /// All suites.
+    pub(crate) suites: PathBuf,
+}
+
+/// Builds them; what is up to date costs nothing.
+pub(crate) fn build() -> Result<Artifacts> {
+    let enforcer = executables(&["build", "--package", "enforcer", "--bins"])?;
+    let bins = executables(&["build", "--package", "enforcer-tests", "--bins"])?;
+    let tests = executables(&["test", "--no-run", "--package", "enforcer-tests", "--test", "suites"])?;
+    Ok(Artifacts {
+        enforcer: find(&enforcer, "enforcer")?,
+        endpoint: find(&bins, "endpoint")?,
+        demo: find(&bins, "demo")?,
+        suites: find(&tests, "suites")?,
+    })
+}
+
+/// The name of each target with its executable.
+fn executables(arguments: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+    let mut cargo = process::command(env!("CARGO"));
+    cargo.args(arguments).args(["--quiet", "--message-format=json-render-diagnostics"]);
+    let messages = process::output(&mut cargo)?;
+    Ok(messages.lines().filter_map(executable).collect())
+}
+
+fn find(executables: &[(String, PathBuf)], name: &str) -> Result<PathBuf> {
+    let found = executables.iter().find(|(target, _)| target == name);
+    found.map(|(_, path)| path.clone()).with_context(|| format!("cargo built no {name}"))
+}
+
+/// Target and executable of one of cargo's messages, which is one line of JSON. The fields that matter hold names and
+/// paths of this build, so looking for them needs no parser.
+fn executable(message: &str) -> Option<(String, PathBuf)> {
+    let target = message.split_once("\"target\":")?.1;
+    Some((field(target, "name")?, field(message, "executable")?.into()))
+}
+
+fn field(message: &str, name: &str) -> Option<String> {
+    let value = message.split_once(&format!("\"{name}\":\""))?.1;
+    value.split_once('"').map(|(value, _)| value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executables_are_found_in_cargos_messages() {
+        let message = r#"{"reason":"compiler-artifact","package_id":"p","target":{"kind":["test"],"name":"suites"},"executable":"/t/suites-1","fresh":true}"#;
+        assert_eq!(executable(message), Some(("suites".into(), "/t/suites-1".into())));
+        let library = r#"{"reason":"compiler-artifact","target":{"name":"x"},"executable":null}"#;
+        assert_eq!(executable(library), None);
+    }
+}

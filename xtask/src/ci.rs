@@ -1,0 +1,35 @@
+//! `cargo xtask ci`: what must hold before a change lands. `.ci/run` calls it.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::process;
+use crate::setup::{self, Need};
+use crate::{Verb, dispatch};
+
+/// Format, lints, tidy, the eBPF object, and all tests.
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
+/// Runs the verb. The cheap checks come first, and the first one that fails ends it.
+pub(crate) fn run(_args: &Args) -> Result<ExitCode> {
+    let started = Instant::now();
+    setup::ensure(&[Need::Build])?;
+    eprintln!("ci: format");
+    process::run(process::command(env!("CARGO")).args(["fmt", "--all", "--check"]))?;
+    eprintln!("ci: lints");
+    let lints = ["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"];
+    process::run(process::command(env!("CARGO")).args(lints))?;
+    for verb in [&["tidy"][..], &["build-ebpf", "--check"], &["test"]] {
+        eprintln!("ci: {}", verb.join(" "));
+        let code = dispatch(&Verb::try_parse_from(std::iter::once(&"xtask").chain(verb))?)?;
+        if code != ExitCode::SUCCESS {
+            return Ok(code);
+        }
+    }
+    eprintln!("ci: all passed in {:.0} s", started.elapsed().as_secs_f32());
+    Ok(ExitCode::SUCCESS)
+}

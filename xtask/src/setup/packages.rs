@@ -1,0 +1,81 @@
+//! Which Debian packages each kind of work needs, and why. One list, used for this machine (`cargo xtask setup`) and
+//! for the virtual machine's root filesystem.
+
+/// A kind of work that needs programs beyond rustup's stable toolchain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Need {
+    /// Compiling the workspace.
+    Build,
+    /// Compiling the eBPF programs.
+    Bpf,
+    /// Booting Debian kernels under QEMU.
+    Vm,
+    /// Running the suites and the demo.
+    Suites,
+}
+
+/// A Debian package and the reason for it.
+pub(crate) struct Package {
+    pub(crate) name: &'static str,
+    pub(crate) why: &'static str,
+}
+
+impl Need {
+    /// The packages without which this kind of work fails.
+    pub(crate) fn packages(self) -> &'static [Package] {
+        match self {
+            Self::Build => BUILD,
+            Self::Bpf => BPF,
+            Self::Vm => VM,
+            Self::Suites => SUITES,
+        }
+    }
+}
+
+const BUILD: &[Package] = &[
+    package("gcc", "links Rust programs, compiles the C part of aws-lc"),
+    package("libc6-dev", "headers and start files for gcc"),
+];
+
+const BPF: &[Package] = &[
+    package("rustc-web", "a Rust compiler whose LLVM has the BPF target"),
+    package("libstd-rust-web-dev-bpf", "Rust's core library, compiled for BPF"),
+    package("g++", "links bpf-linker with LLVM, which is C++"),
+    package("libc6-dev", "headers and start files for g++"),
+];
+
+const VM: &[Package] = &[
+    package("qemu-system-x86", "the virtual machine"),
+    package("seabios", "the virtual machine's firmware"),
+    package("mmdebstrap", "makes the root filesystem from Debian packages"),
+    package("debian-archive-keyring", "verifies the packages"),
+    package("e2fsprogs", "mke2fs packs the root filesystem"),
+    package("busybox-static", "the first program that the kernel starts"),
+    package("cpio", "packs the initramfs"),
+    package("kmod", "depmod lists what each kernel module depends on"),
+    package("xz-utils", "unpacks kernel modules"),
+    package("binutils", "strip makes the copies that go into the virtual machine small"),
+];
+
+const SUITES: &[Package] = &[
+    package("iproute2", "makes network namespaces and shows sockets"),
+    package("iputils-ping", "checks that two namespaces reach each other"),
+    package("kmod", "loads the kernel's TLS module"),
+    package("util-linux", "enters namespaces"),
+    package("procps", "looks at processes"),
+    package("tcpdump", "captures what is on the wire"),
+    package("nginx-light", "an unmodified HTTP server"),
+    package("curl", "an unmodified HTTP client"),
+    package("redis-server", "an unmodified server that speaks its own protocol"),
+    package("redis-tools", "its client"),
+    package("openssh-server", "an unmodified server that speaks first"),
+    package("openssh-client", "its client"),
+    package("openssl", "peers that speak TLS without an agent"),
+    package("ca-certificates", "keeps openssl and curl in their usual shape"),
+    package("socat", "small clients and servers"),
+    package("python3", "clients and servers with unusual socket calls"),
+];
+
+const fn package(name: &'static str, why: &'static str) -> Package {
+    Package { name, why }
+}

@@ -1,0 +1,200 @@
+//! `cargo xtask test`: everything. Unit tests, the suites in namespaces on this machine's kernel, and the same suites
+//! in virtual machines on each Debian kernel.
+//!
+//! What cannot run fails and says what is missing; nothing is skipped. A step that fails does not keep the next ones
+//! from running. At the end each step's closing line stands together once more.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+
+use crate::artifacts::{self, Artifacts};
+use crate::process;
+use crate::setup::{self, Need};
+use crate::vm::{Kernel, Kernels, Put, Vm};
+
+/// Run all tests: unit tests, suites in namespaces, suites in virtual machines on three kernels.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask test
+  cargo xtask test --only vm --kernel 6.1 half_close")]
+pub(crate) struct Args {
+    /// Only this part.
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+    /// Kernels of the virtual machines.
+    #[arg(long, value_name = Kernels::CHOICES, default_value = "all")]
+    kernel: Kernels,
+    /// Only tests whose name contains this.
+    filter: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Tests of single functions and modules.
+    Unit,
+    /// The suites, in network namespaces of this machine.
+    Namespaces,
+    /// The suites, in virtual machines.
+    Vm,
+}
+
+/// An emulated processor is this many times slower; what the suites wait for at most is stretched by it.
+const SLOWNESS: u32 = 10;
+/// Suites at the same time in a virtual machine with two processors.
+const THREADS: &str = "--test-threads=4";
+/// For all suites on one kernel.
+const VM_TIME: Duration = Duration::from_secs(1500);
+
+/// Runs the verb.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let wants = |part| args.only.is_none_or(|only| only == part);
+    setup::ensure(&[Need::Build])?;
+    let mut steps = Vec::new();
+    if wants(Part::Unit) {
+        steps.push(step("unit tests", |sink| unit(args, sink)));
+    }
+    if wants(Part::Namespaces) {
+        steps.push(step("suites on this machine", |sink| namespaces(args, sink)));
+    }
+    if wants(Part::Vm) {
+        for &kernel in args.kernel.each() {
+            steps.push(step(&format!("suites on kernel {}", kernel.name()), |sink| machine(args, kernel, sink)));
+        }
+    }
+    Ok(summarize(&steps))
+}
+
+/// What came of one step.
+struct Step {
+    name: String,
+    passed: bool,
+    took: Duration,
+    /// The test runners' closing lines.
+    closing: Vec<String>,
+}
+
+fn step(name: &str, run: impl FnOnce(&mut Closing) -> Result<()>) -> Step {
+    eprintln!("test: {name}");
+    let started = Instant::now();
+    let mut sink = Closing::default();
+    let result = run(&mut sink);
+    if let Err(error) = &result {
+        eprintln!("test: {name}: {error:#}");
+    }
+    Step { name: name.to_owned(), passed: result.is_ok(), took: started.elapsed(), closing: sink.lines }
+}
+
+fn unit(args: &Args, sink: &mut Closing) -> Result<()> {
+    let suites = ["--package", "enforcer-tests", "--lib", "--bins"];
+    for packages in [&[][..], &suites] {
+        let mut cargo = process::command(env!("CARGO"));
+        cargo.args(["test", "--quiet"]).args(packages).arg("--").args(&args.filter);
+        succeeded(process::tee(&mut cargo, sink)?)?;
+    }
+    Ok(())
+}
+
+fn namespaces(args: &Args, sink: &mut Closing) -> Result<()> {
+    setup::ensure(&[Need::Suites])?;
+    let artifacts = artifacts::build()?;
+    let mut suites = process::root_command(&artifacts.suites);
+    succeeded(process::tee(suites.args(&args.filter), sink)?)
+}
+
+fn machine(args: &Args, kernel: Kernel, sink: &mut Closing) -> Result<()> {
+    let artifacts = artifacts::build()?;
+    let mut command = guest_environment();
+    command.extend(["/usr/local/bin/suites".to_owned(), THREADS.to_owned()]);
+    command.extend(args.filter.clone());
+    let vm = Vm { files: guest_files(&artifacts), timeout: VM_TIME, memory_mib: 3072, ..Vm::new(kernel, command) };
+    succeeded(vm.run(sink)?)
+}
+
+/// Where the binaries go in a virtual machine.
+pub(crate) fn guest_files(artifacts: &Artifacts) -> Vec<Put> {
+    let names = ["enforcer", "endpoint", "demo", "suites"];
+    let hosts = [&artifacts.enforcer, &artifacts.endpoint, &artifacts.demo, &artifacts.suites];
+    let put = |(name, host): (&str, &std::path::PathBuf)| Put {
+        host: host.clone(),
+        guest: format!("/usr/local/bin/{name}").into(),
+    };
+    names.into_iter().zip(hosts).map(put).collect()
+}
+
+/// How the binaries find each other there.
+pub(crate) fn guest_environment() -> Vec<String> {
+    let variables = [
+        "ENFORCER_BIN=/usr/local/bin/enforcer".to_owned(),
+        "ENFORCER_ENDPOINT=/usr/local/bin/endpoint".to_owned(),
+        format!("ENFORCER_TEST_SLOW={SLOWNESS}"),
+    ];
+    std::iter::once("env".to_owned()).chain(variables).collect()
+}
+
+fn succeeded(status: i32) -> Result<()> {
+    ensure!(status == 0, "exit code {status}");
+    Ok(())
+}
+
+/// Passes everything on to standard output and keeps the closing lines.
+#[derive(Default)]
+struct Closing {
+    line: Vec<u8>,
+    lines: Vec<String>,
+}
+
+impl Write for Closing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for &byte in bytes {
+            if byte != b'\n' {
+                self.line.push(byte);
+                continue;
+            }
+            let line = String::from_utf8_lossy(&self.line).trim().to_owned();
+            if line.starts_with("test result:") {
+                self.lines.push(line);
+            }
+            self.line.clear();
+        }
+        io::stdout().write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
+    }
+}
+
+fn summarize(steps: &[Step]) -> ExitCode {
+    let mut text = String::from("\n");
+    for step in steps {
+        let verdict = if step.passed { "passed" } else { "FAILED" };
+        text += &format!("{:28} {verdict} in {:.0} s\n", step.name, step.took.as_secs_f32());
+        for line in &step.closing {
+            text += &format!("{line}\n");
+        }
+    }
+    let failed = steps.iter().filter(|step| !step.passed).count();
+    text += &format!("{} passed, {failed} failed\n", steps.len() - failed);
+    // Without a standard output the exit code still tells.
+    let _told = io::stdout().write_all(text.as_bytes()).context("print the summary");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_are_kept_however_the_output_is_cut() {
+        let mut sink = Closing::default();
+        for part in ["running 2 tests\ntest re", "sult: ok. 2 passed\n", "\nmore\n"] {
+            sink.write_all(part.as_bytes()).unwrap();
+        }
+        assert_eq!(sink.lines, ["test result: ok. 2 passed"]);
+    }
+}

@@ -1,0 +1,161 @@
+//! `cargo xtask vm`: one command in a virtual machine with a Debian kernel.
+//!
+//! The path of a run: [`kernel`] and [`root`] give cached images, [`payload`] packs the command and its files, [`qemu`]
+//! boots, passes the output on and returns the exit code. Other verbs use [`Vm`]. Promises: the same inputs give the same
+//! machine; nothing written in it survives; it ends with `xtask`. It has no network card: namespaces inside it are all
+//! the network there is. amd64 only.
+
+mod kernel;
+mod payload;
+mod qemu;
+mod root;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+pub(crate) use self::kernel::Kernel;
+pub(crate) use self::payload::Put;
+use self::qemu::Accelerator;
+use crate::setup::{self, Need};
+
+/// Boot a Debian kernel under QEMU and run a command there.
+///
+/// The first run of a kernel downloads and packs it; later ones take seconds. The command runs as root in /work, on
+/// Debian 12 with all programs of the suites; its output and exit code become those of this command.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask vm -- uname -r
+  cargo xtask vm --kernel all -- sh -c 'modprobe tls && cat /proc/sys/net/ipv4/tcp_available_ulp'
+  cargo xtask vm --put target/debug/enforcer:/usr/local/bin/enforcer -- enforcer doctor")]
+pub(crate) struct Args {
+    /// Which kernel; `all` runs on each in turn and fails when one fails.
+    #[arg(long, value_name = Kernels::CHOICES, default_value = "6.12")]
+    kernel: Kernels,
+    /// Count one instruction as one nanosecond, on one emulated processor: times become costs that can be compared.
+    #[arg(long)]
+    icount: bool,
+    /// Memory in MiB; files that the command writes are in it too.
+    #[arg(long, value_name = "MIB", default_value_t = 2048)]
+    memory: u32,
+    /// Virtual processors.
+    #[arg(long, default_value_t = 2)]
+    cpus: u32,
+    /// Seconds until the machine is stopped and the run fails.
+    #[arg(long, value_name = "SECS", default_value_t = 600)]
+    timeout: u64,
+    /// A file to take in, without its debug information; may be given several times.
+    #[arg(long, value_name = "HOSTFILE:GUESTPATH")]
+    put: Vec<Put>,
+    /// The command and its arguments.
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// Which kernels a verb runs on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kernels {
+    /// Every one that we promise to run on.
+    All,
+    /// This one.
+    One(Kernel),
+}
+
+impl Kernels {
+    /// What can be given on a command line.
+    pub(crate) const CHOICES: &str = "6.1|6.12|7.2|all";
+
+    /// The kernels meant, oldest first.
+    pub(crate) fn each(&self) -> &[Kernel] {
+        match self {
+            Self::All => &Kernel::ALL,
+            Self::One(kernel) => std::slice::from_ref(kernel),
+        }
+    }
+}
+
+impl FromStr for Kernels {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" {
+            return Ok(Self::All);
+        }
+        Kernel::from_str(text, false).map(Self::One)
+    }
+}
+
+/// What a nanosecond is in the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// A nanosecond, as fast as this machine can.
+    Real,
+    /// One instruction; the same every time. One processor only.
+    Instructions,
+}
+
+/// A run: what boots, what it gets, what it does.
+pub(crate) struct Vm {
+    pub(crate) kernel: Kernel,
+    pub(crate) clock: Clock,
+    pub(crate) memory_mib: u32,
+    pub(crate) cpus: u32,
+    /// From the start of QEMU to its end; a machine that takes longer is stopped and the run fails.
+    pub(crate) timeout: Duration,
+    pub(crate) files: Vec<Put>,
+    /// Program and arguments; no shell looks at them.
+    pub(crate) command: Vec<String>,
+}
+
+impl Vm {
+    /// A run of `command` with the defaults of the command line.
+    pub(crate) fn new(kernel: Kernel, command: Vec<String>) -> Self {
+        let (memory_mib, cpus, timeout) = (2048, 2, Duration::from_secs(600));
+        Self { kernel, clock: Clock::Real, memory_mib, cpus, timeout, files: Vec::new(), command }
+    }
+
+    /// Boots, runs the command, returns its exit code; its output (standard output and error as one) goes to `sink` as
+    /// it comes. A machine that panics, oopses or exceeds its time is an error that shows the console's end.
+    pub(crate) fn run(&self, sink: &mut dyn Write) -> Result<i32> {
+        setup::ensure(&[Need::Vm])?;
+        let boot = kernel::bootable(self.kernel)?;
+        let root = root::image()?;
+        let payload = payload::pack(&self.command, &self.files).context("pack the files of this run")?;
+        let accelerator = Accelerator::choose(self.clock);
+        eprintln!("vm: kernel {}, {accelerator}", self.kernel.name());
+        let started = Instant::now();
+        let status = qemu::run(&qemu::Machine { vm: self, boot: &boot, root: &root, accelerator }, payload, sink)
+            .with_context(|| format!("kernel {}", self.kernel.name()))?;
+        eprintln!(
+            "vm: kernel {}, exit code {status} after {:.1} s",
+            self.kernel.name(),
+            started.elapsed().as_secs_f32()
+        );
+        Ok(status)
+    }
+}
+
+/// Runs the verb; the exit code is the command's, the last one that is not 0 where there are several kernels.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let mut result = 0;
+    for &kernel in args.kernel.each() {
+        let vm = Vm {
+            clock: if args.icount { Clock::Instructions } else { Clock::Real },
+            memory_mib: args.memory,
+            cpus: args.cpus,
+            timeout: Duration::from_secs(args.timeout),
+            files: args.put.clone(),
+            ..Vm::new(kernel, args.command.clone())
+        };
+        match vm.run(&mut std::io::stdout())? {
+            0 => {}
+            status => result = status,
+        }
+    }
+    // A shell's exit codes are 0 to 255; whatever else there may be is a failure.
+    Ok(ExitCode::from(u8::try_from(result).unwrap_or(u8::MAX)))
+}

@@ -1,0 +1,210 @@
+//! Running QEMU: its arguments, its output and its end.
+//!
+//! The guest has two channels: port `output` is QEMU's standard output and carries the command's output, nothing else;
+//! QEMU's standard error carries the console, and at the end the port `status` with the exit code. No file is shared
+//! with a running machine but read-only ones, so nothing is left behind when it is killed.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use super::kernel::Bootable;
+use super::{Clock, Vm};
+use crate::process;
+
+/// Console lines that are shown when a run fails.
+const CONSOLE_TAIL: usize = 40;
+/// What `run.sh` sends last; the exit code follows.
+const STATUS_MARK: &str = "enforcer-vm exit ";
+/// `no_timer_check`: on a loaded machine the emulated timer fails the kernel's test of it, which is a panic.
+const BOOT: &str = "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic no_timer_check";
+const BOOT_ICOUNT: &str = "tsc=reliable clocksource=tsc nokaslr mitigations=off";
+
+/// Who executes the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accelerator {
+    /// The processor.
+    Kvm,
+    /// QEMU's emulation, one host thread for each virtual processor.
+    Tcg,
+    /// QEMU's emulation with one instruction a nanosecond.
+    Icount,
+}
+
+impl Accelerator {
+    /// What this machine offers for `clock`.
+    pub(crate) fn choose(clock: Clock) -> Self {
+        static KVM_WORKS: OnceLock<bool> = OnceLock::new();
+        match clock {
+            Clock::Instructions => Self::Icount,
+            Clock::Real if *KVM_WORKS.get_or_init(kvm_works) => Self::Kvm,
+            Clock::Real => Self::Tcg,
+        }
+    }
+
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Kvm => &["-accel", "kvm", "-cpu", "host"],
+            Self::Tcg => &["-accel", "tcg,thread=multi", "-cpu", "max"],
+            // Without erms and fsrm: every iteration of a `rep` counts as an instruction.
+            Self::Icount => &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-cpu", "max,-erms,-fsrm"],
+        }
+    }
+}
+
+impl fmt::Display for Accelerator {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Kvm => "accelerated by KVM",
+            Self::Tcg => "emulated (TCG)",
+            Self::Icount => "emulated (TCG), one instruction is one nanosecond",
+        })
+    }
+}
+
+/// All that QEMU needs to know.
+pub(crate) struct Machine<'a> {
+    pub(crate) vm: &'a Vm,
+    pub(crate) boot: &'a Bootable,
+    pub(crate) root: &'a Path,
+    pub(crate) accelerator: Accelerator,
+}
+
+/// Boots, passes the command's output to `sink` as it comes, and returns the command's exit code.
+pub(crate) fn run(machine: &Machine<'_>, payload: File, sink: &mut dyn Write) -> Result<i32> {
+    let mut command = machine.command();
+    command.stdin(payload).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().context("start qemu-system-x86_64")?;
+    watch(child, Instant::now() + machine.vm.timeout, sink)
+}
+
+impl Machine<'_> {
+    fn command(&self) -> Command {
+        let (cpus, boot_line) = match self.accelerator {
+            Accelerator::Icount => (1, format!("{BOOT} {BOOT_ICOUNT}")),
+            Accelerator::Kvm | Accelerator::Tcg => (self.vm.cpus, BOOT.to_owned()),
+        };
+        let mut command = process::command("qemu-system-x86_64");
+        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35"]);
+        command.args(self.accelerator.arguments());
+        command.args(["-smp", &cpus.to_string(), "-m", &self.vm.memory_mib.to_string()]);
+        command.arg("-kernel").arg(&self.boot.image).arg("-initrd").arg(&self.boot.initramfs);
+        command.args(["-append", &boot_line]);
+        let disks = [("root", self.root), ("modules", &self.boot.modules), ("payload", Path::new("/dev/stdin"))];
+        for (name, file) in disks {
+            let file = file.display();
+            command.args(["-drive", &format!("id={name},file={file},format=raw,if=none,readonly=on")]);
+            command.args(["-device", &format!("virtio-blk-pci,drive={name},serial={name}")]);
+        }
+        command.args(["-device", "virtio-serial-pci"]);
+        for (name, file) in [("output", "/dev/stdout"), ("status", "/dev/stderr")] {
+            command.args(["-chardev", &format!("file,id={name},path={file}")]);
+            command.args(["-device", &format!("virtserialport,chardev={name},name={name}")]);
+        }
+        command.args(["-chardev", "file,id=console,path=/dev/stderr", "-serial", "chardev:console"]);
+        command
+    }
+}
+
+/// True when the processor has the instructions for it and this process may use them. The device alone says nothing:
+/// some hosts offer it without either, and a guest then dies in its first instructions.
+fn kvm_works() -> bool {
+    let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = processor.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    let able = flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm");
+    able && File::options().read(true).write(true).open("/dev/kvm").is_ok()
+}
+
+/// Waits for the machine's end and reads its two channels meanwhile.
+fn watch(mut child: Child, deadline: Instant, sink: &mut dyn Write) -> Result<i32> {
+    let (output, console) = child.stdout.take().zip(child.stderr.take()).context("qemu has no output")?;
+    let (sender, chunks) = channel();
+    thread::spawn(move || {
+        let mut output = output;
+        let mut buffer = [0; 64 * 1024];
+        while let Ok(count @ 1..) = output.read(&mut buffer) {
+            if sender.send(buffer[..count].to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+    let console = thread::spawn(move || read_console(console));
+    let ended = forward(&chunks, deadline, sink);
+    drop(chunks);
+    if ended.is_err() {
+        child.kill().context("stop qemu")?;
+    }
+    child.wait().context("wait for qemu")?;
+    let console = console.join().unwrap_or_default(); // Without a status, which fails below.
+    match (ended, console.status) {
+        (Ok(()), Some(status)) => Ok(status),
+        (Ok(()), None) => bail!("the machine ended without an exit code; its console ended with\n{}", console.text()),
+        (Err(error), _) => Err(error.context(format!("the console ended with\n{}", console.text()))),
+    }
+}
+
+/// Writes what comes to `sink` until the machine's end; fails when it does not come before `deadline`.
+fn forward(chunks: &Receiver<Vec<u8>>, deadline: Instant, sink: &mut dyn Write) -> Result<()> {
+    loop {
+        match chunks.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(chunk) => sink.write_all(&chunk).and_then(|()| sink.flush()).context("pass the output on")?,
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => bail!("the machine did not end in time (--timeout)"),
+        }
+    }
+}
+
+/// What the console and the status port said.
+#[derive(Default)]
+struct Console {
+    tail: VecDeque<String>,
+    status: Option<i32>,
+}
+
+impl Console {
+    fn text(&self) -> String {
+        self.tail.iter().fold(String::new(), |text, line| text + "  " + line + "\n")
+    }
+}
+
+fn read_console(stream: impl Read) -> Console {
+    let mut console = Console::default();
+    // A machine that is killed may stop in the middle of a character: lines are bytes.
+    for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+        if let Some((_, code)) = line.split_once(STATUS_MARK) {
+            console.status = code.parse().ok();
+        }
+        if console.tail.len() == CONSOLE_TAIL {
+            console.tail.pop_front();
+        }
+        console.tail.push_back(line);
+    }
+    console
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_is_found_behind_kernel_messages() {
+        let console = read_console(&b"[    1.0] something\r\nno newlineenforcer-vm exit 42\n"[..]);
+        assert_eq!(console.status, Some(42));
+        assert!(console.text().contains("something\n"));
+    }
+
+    #[test]
+    fn a_machine_that_dies_has_no_status() {
+        assert_eq!(read_console(&b"Kernel panic\n"[..]).status, None);
+    }
+}
