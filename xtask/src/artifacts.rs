@@ -20,15 +20,19 @@ pub(crate) struct Artifacts {
 
 /// Builds them; what is up to date costs nothing.
 pub(crate) fn build() -> Result<Artifacts> {
-    let enforcer = executables(&["build", "--package", "enforcer", "--bins"])?;
     let bins = executables(&["build", "--package", "enforcer-tests", "--bins"])?;
     let tests = executables(&["test", "--no-run", "--package", "enforcer-tests", "--test", "suites"])?;
     Ok(Artifacts {
-        enforcer: find(&enforcer, "enforcer")?,
+        enforcer: enforcer()?,
         endpoint: find(&bins, "endpoint")?,
         demo: find(&bins, "demo")?,
         suites: find(&tests, "suites")?,
     })
+}
+
+/// Builds the agent alone.
+pub(crate) fn enforcer() -> Result<PathBuf> {
+    find(&executables(&["build", "--package", "enforcer", "--bins"])?, "enforcer")
 }
 
 /// The name of each target with its executable.

@@ -10,6 +10,7 @@ mod process;
 mod setup;
 mod test;
 mod tidy;
+mod vagrant;
 mod vm;
 
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ enum Verb {
     Demo(demo::Args),
     Test(test::Args),
     Vm(vm::Args),
+    Vagrant(vagrant::Args),
     BuildEbpf(build_ebpf::Args),
     Tidy(tidy::Args),
     Ci(ci::Args),
@@ -46,6 +48,7 @@ fn dispatch(verb: &Verb) -> Result<ExitCode> {
         Verb::Demo(args) => demo::run(args),
         Verb::Test(args) => test::run(args),
         Verb::Vm(args) => vm::run(args),
+        Verb::Vagrant(args) => vagrant::run(args),
         Verb::BuildEbpf(args) => build_ebpf::run(args),
         Verb::Tidy(args) => tidy::run(args),
         Verb::Ci(args) => ci::run(args),

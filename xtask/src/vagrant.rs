@@ -9,17 +9,18 @@
 mod bed;
 mod capture;
 mod node;
-mod packages;
 mod suites;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use crate::{cache, process};
+use crate::setup::{self, Need};
+use crate::{artifacts, cache, process};
 use bed::{Bed, Lifetime};
 use suites::Score;
 
@@ -63,34 +64,37 @@ enum Step {
     Hold,
 }
 
-/// Runs the verb.
-pub(crate) fn run(args: &Args) -> Result<()> {
+/// Runs the verb; a promise that does not hold is exit code 1.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if !process::is_root() {
         bail!("virtual machines and their networks need root: sudo env \"PATH=$PATH\" cargo xtask vagrant");
     }
     if args.step == Some(Step::Hold) {
         return bed::hold(&folder());
     }
-    packages::install_missing()?;
+    setup::ensure(&[Need::Build, Need::Vagrant])?;
     let mut clock = Clock::default();
     let outcome = match args.step {
         None => whole_way(&mut clock),
-        Some(Step::Box) => clock.time("box", make_box).map(drop),
-        Some(Step::Up) => clock.time("up", || up(&Bed::start(&folder(), Lifetime::UntilStopped)?)),
-        Some(Step::Suites) => clock.time("suites", || suites::run(&Bed::find(&folder())?)).and_then(Score::judge),
-        Some(Step::Destroy | Step::Hold) => clock.time("destroy", || destroy(Bed::find(&folder())?)),
+        Some(Step::Box) => clock.time("box", make_box).map(|_| None),
+        Some(Step::Up) => clock.time("up", || up(&Bed::start(&folder(), Lifetime::UntilStopped)?)).map(|()| None),
+        Some(Step::Suites) => clock.time("suites", || suites::run(&Bed::find(&folder())?)).map(Some),
+        Some(Step::Destroy | Step::Hold) => clock.time("destroy", || destroy(Bed::find(&folder())?)).map(|()| None),
     };
     clock.print();
-    outcome
+    let Some(score) = outcome? else { return Ok(ExitCode::SUCCESS) };
+    score.print();
+    Ok(if score.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// All steps in order. The bed ends with this process, so that even SIGKILL leaves nothing running.
-fn whole_way(clock: &mut Clock) -> Result<()> {
+fn whole_way(clock: &mut Clock) -> Result<Option<Score>> {
     clock.time("box", make_box)?;
     let bed = Bed::start(&folder(), Lifetime::OfThisProcess)?;
     let score = clock.time("up", || up(&bed)).and_then(|()| clock.time("suites", || suites::run(&bed)));
     let destroyed = clock.time("destroy", || destroy(bed));
-    score.and_then(Score::judge).and(destroyed)
+    let score = score?;
+    destroyed.map(|()| Some(score))
 }
 
 /// Makes the box, or finds it in the cache; returns where it is.
@@ -130,10 +134,9 @@ fn up(bed: &Bed) -> Result<()> {
 
 /// Builds the agent and puts it where the Vagrantfile copies it from.
 fn stage() -> Result<()> {
-    process::run(process::command("cargo").args(["build", "--package", "enforcer"]))?;
     let stage = folder().join("stage");
     fs::create_dir_all(&stage).with_context(|| format!("create {}", stage.display()))?;
-    let built = std::env::current_exe().context("find the running executable")?.with_file_name("enforcer");
+    let built = artifacts::enforcer()?;
     fs::copy(&built, stage.join("enforcer")).with_context(|| format!("copy {}", built.display())).map(drop)
 }
 

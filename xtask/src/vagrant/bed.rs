@@ -10,7 +10,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -160,7 +160,7 @@ impl Bed {
 }
 
 /// The first process in the bed: lays out the file systems, starts libvirt, and reaps until libvirt has ended.
-pub(super) fn hold(folder: &Path) -> Result<()> {
+pub(super) fn hold(folder: &Path) -> Result<ExitCode> {
     ensure!(std::process::id() == 1, "this step is for the bed's first process only");
     let files = folder.join("bed");
     mount_new("tmpfs", &files)?;

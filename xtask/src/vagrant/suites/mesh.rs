@@ -38,11 +38,11 @@ impl Authority {
 
 /// Makes the CA on `node-a`, hands `node-b` its part, and starts both agents.
 pub(super) fn start(world: &World<'_>) -> Result<()> {
-    let init = |state: &str| format!("enforcer ca init --trust-domain example.org --state {state}");
+    let init = |state: &str| format!("enforcer ca init --trust-domain example.org --state-dir {state}");
     world.a.check(&init(STATE)).context("make the CA")?;
     world.a.check(&init(OTHER_STATE)).context("make the other CA")?;
     let part = world.a.check(&format!(
-        "enforcer ca issue --node {} --state {STATE} --out /run/suite/state >/dev/null
+        "enforcer ca issue --node {} --state-dir {STATE} --out /run/suite/state >/dev/null
          tar -C /run/suite/state -cz . | base64",
         world.b
     ))?;
