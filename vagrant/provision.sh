@@ -3,7 +3,8 @@
 #
 #   provision.sh NAME IPV4/PREFIX IPV6/PREFIX
 #
-# The folder /srv/enforcer was copied from the host: the binary `enforcer`, and what else the suites need.
+# The folder /srv/enforcer was copied from the host and holds the binary `enforcer`. Its configuration names the CA and
+# the peers, so whoever starts the agent writes it, into /etc/enforcer.
 set -eu
 
 name=$1 ipv4=$2 ipv6=$3

@@ -8,7 +8,7 @@ use super::mesh::{self, Authority};
 use crate::vagrant::capture::Capture;
 use crate::vagrant::node::{Family, Node};
 
-/// The time that curl takes at most is 60 s; its exit code for that is this.
+/// How curl ends when its `-m` runs out: it was neither answered nor refused.
 const CURL_TIMED_OUT: i32 = 28;
 
 /// The payload arrives whole, and an onlooker sees TLS and no marker.
