@@ -27,6 +27,7 @@ use crate::observe::events::Connections;
 use crate::observe::metrics::Metrics;
 use crate::observe::ready::Readiness;
 use crate::{ca, identity, kernel};
+use shutdown::Signals;
 
 /// The agent could not start. Nothing that was in force before is changed by a failed start.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,9 @@ pub enum Error {
     /// The configuration has mistakes.
     #[error(transparent)]
     Config(#[from] LoadError),
+    /// Signals cannot be handled.
+    #[error("watch signals")]
+    Signals(#[source] io::Error),
     /// Another agent runs with the same state directory.
     #[error("lock {path}: another agent runs with this state directory; stop it first")]
     AlreadyRunning {
@@ -86,6 +90,7 @@ pub enum Error {
 ///
 /// [`Error`], when it cannot start. Once it serves it does not fail.
 pub async fn run(config: &Path) -> Result<(), Error> {
+    let signals = Signals::watch().map_err(Error::Signals)?;
     let snapshot = Arc::new(load(config)?);
     let _lock = lock(&snapshot.node().state_directory)?;
     let abilities = probe();
@@ -111,13 +116,14 @@ pub async fn run(config: &Path) -> Result<(), Error> {
     for (listener, socket) in enrolled.listeners {
         tokio::spawn(connection::serve(Arc::clone(&path), listener, socket, closing.clone()));
     }
-    // Nothing is waited for any more: whoever can ask is told that the agent is ready.
+    let readiness = Readiness::default();
     let status = status::status(Arc::clone(&snapshot), enrolled.workloads, store, abilities);
-    let state = admin::State { connections, metrics, readiness: Readiness::default(), status };
+    let state = admin::State { connections, metrics, readiness: readiness.clone(), status };
     let served = tokio::spawn(admin.serve(state, stop));
     tracing::info!(workloads = snapshot.workloads().len(), peers = snapshot.peers().len(), "ready");
 
-    shutdown::requested().await;
+    signals.requested().await;
+    let _stopping = readiness.wait_for("the end");
     shutdown::drain(&path, &closing).await;
     let _ended = served.await;
     Ok(())

@@ -63,9 +63,8 @@ fn the_port_on_the_wire_is_the_application_s(world: &World) -> Result<()> {
         let server = Server::start(route.server, &["echo"])?;
         let at = server.at(route.target);
         let capture = world.ground.watch_mesh()?;
-        let client = peer::connect(route.client, at, &["ping-pong"])?;
+        peer::connect(route.client, at, &["ping-pong"])?.details()?;
         let seen_by_server = server.outcome()?.address("peer")?;
-        client.details()?;
         let recording = capture.stop()?;
         recording.prove_only_tls(at.port())?;
         ensure!(

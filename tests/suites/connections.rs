@@ -114,8 +114,9 @@ fn sixty_four_mib_both_ways_at_once_arrive_unchanged(world: &World) -> Result<()
     for route in [world.ground.routes()[0], world.ground.routes()[3]] {
         let server = Server::start(route.server, &["bulk", "--bytes", &bytes])?;
         let client = peer::connect(route.client, server.at(route.target), &["bulk", "--bytes", &bytes])?;
+        let at_client = client.details()?;
         let server = server.outcome()?;
-        for end in [client.details()?, server.details()?] {
+        for end in [at_client, server.details()?] {
             ensure!(end["received"] == BYTES, "{route}: not all has come: {end}");
             ensure!(end["checksum"] == end["sent"], "{route}: what came is not what was sent: {end}");
         }

@@ -14,25 +14,48 @@ pub(crate) struct Artifacts {
     pub(crate) endpoint: PathBuf,
     /// The demo.
     pub(crate) demo: PathBuf,
+    /// The measurement of what a round trip costs.
+    pub(crate) bench: PathBuf,
     /// All suites.
     pub(crate) suites: PathBuf,
 }
 
+/// For what the binaries are optimized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Being built soon.
+    Dev,
+    /// Running fast.
+    Release,
+}
+
 /// Builds them; what is up to date costs nothing.
-pub(crate) fn build() -> Result<Artifacts> {
-    let bins = executables(&["build", "--package", "enforcer-tests", "--bins"])?;
-    let tests = executables(&["test", "--no-run", "--package", "enforcer-tests", "--test", "suites"])?;
+pub(crate) fn build(profile: Profile) -> Result<Artifacts> {
+    let enforcer = enforcer(profile)?;
+    let profile = profile.flag();
+    let bins = executables(&["build", profile, "--package", "enforcer-tests", "--bins"])?;
+    let tests = executables(&["test", profile, "--no-run", "--package", "enforcer-tests", "--test", "suites"])?;
     Ok(Artifacts {
-        enforcer: enforcer()?,
+        enforcer,
         endpoint: find(&bins, "endpoint")?,
         demo: find(&bins, "demo")?,
+        bench: find(&bins, "bench")?,
         suites: find(&tests, "suites")?,
     })
 }
 
 /// Builds the agent alone.
-pub(crate) fn enforcer() -> Result<PathBuf> {
-    find(&executables(&["build", "--package", "enforcer", "--bins"])?, "enforcer")
+pub(crate) fn enforcer(profile: Profile) -> Result<PathBuf> {
+    find(&executables(&["build", profile.flag(), "--package", "enforcer", "--bins"])?, "enforcer")
+}
+
+impl Profile {
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Dev => "--profile=dev",
+            Self::Release => "--profile=release",
+        }
+    }
 }
 
 /// The name of each target with its executable.

@@ -6,7 +6,7 @@ use std::process::{ExitCode, Stdio};
 
 use anyhow::Result;
 
-use crate::artifacts;
+use crate::artifacts::{self, Profile};
 use crate::process;
 use crate::setup::{self, Need};
 use crate::test::{guest_environment, guest_files};
@@ -28,7 +28,7 @@ pub(crate) struct Args {
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     setup::ensure(&[Need::Build, Need::Suites])?;
-    let artifacts = artifacts::build()?;
+    let artifacts = artifacts::build(Profile::Dev)?;
     if args.native || (!args.vm && has_kernel_tls()) {
         let status = process::root_command(&artifacts.demo).status()?;
         return Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE });

@@ -2,6 +2,7 @@
 
 mod apt;
 mod artifacts;
+mod bench;
 mod build_ebpf;
 mod cache;
 mod ci;
@@ -27,6 +28,7 @@ enum Verb {
     Test(test::Args),
     Vm(vm::Args),
     Vagrant(vagrant::Args),
+    Bench(bench::Args),
     BuildEbpf(build_ebpf::Args),
     Tidy(tidy::Args),
     Ci(ci::Args),
@@ -49,6 +51,7 @@ fn dispatch(verb: &Verb) -> Result<ExitCode> {
         Verb::Test(args) => test::run(args),
         Verb::Vm(args) => vm::run(args),
         Verb::Vagrant(args) => vagrant::run(args),
+        Verb::Bench(args) => bench::run(args),
         Verb::BuildEbpf(args) => build_ebpf::run(args),
         Verb::Tidy(args) => tidy::run(args),
         Verb::Ci(args) => ci::run(args),

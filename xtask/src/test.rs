@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
-use crate::artifacts::{self, Artifacts};
+use crate::artifacts::{self, Artifacts, Profile};
 use crate::process;
 use crate::setup::{self, Need};
 use crate::vm::{Kernel, Kernels, Put, Vm};
@@ -100,13 +100,13 @@ fn unit(args: &Args, sink: &mut Closing) -> Result<()> {
 
 fn namespaces(args: &Args, sink: &mut Closing) -> Result<()> {
     setup::ensure(&[Need::Suites])?;
-    let artifacts = artifacts::build()?;
+    let artifacts = artifacts::build(Profile::Dev)?;
     let mut suites = process::root_command(&artifacts.suites);
     succeeded(process::tee(suites.args(&args.filter), sink)?)
 }
 
 fn machine(args: &Args, kernel: Kernel, sink: &mut Closing) -> Result<()> {
-    let artifacts = artifacts::build()?;
+    let artifacts = artifacts::build(Profile::Dev)?;
     let mut command = guest_environment();
     command.extend(["/usr/local/bin/suites".to_owned(), THREADS.to_owned()]);
     command.extend(args.filter.clone());
@@ -116,8 +116,8 @@ fn machine(args: &Args, kernel: Kernel, sink: &mut Closing) -> Result<()> {
 
 /// Where the binaries go in a virtual machine.
 pub(crate) fn guest_files(artifacts: &Artifacts) -> Vec<Put> {
-    let names = ["enforcer", "endpoint", "demo", "suites"];
-    let hosts = [&artifacts.enforcer, &artifacts.endpoint, &artifacts.demo, &artifacts.suites];
+    let names = ["enforcer", "endpoint", "demo", "bench", "suites"];
+    let hosts = [&artifacts.enforcer, &artifacts.endpoint, &artifacts.demo, &artifacts.bench, &artifacts.suites];
     let put = |(name, host): (&str, &std::path::PathBuf)| Put {
         host: host.clone(),
         guest: format!("/usr/local/bin/{name}").into(),

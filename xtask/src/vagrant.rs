@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
+use crate::artifacts::Profile;
 use crate::setup::{self, Need};
 use crate::{artifacts, cache, process};
 use bed::{Bed, Lifetime};
@@ -136,7 +137,7 @@ fn up(bed: &Bed) -> Result<()> {
 fn stage() -> Result<()> {
     let stage = folder().join("stage");
     fs::create_dir_all(&stage).with_context(|| format!("create {}", stage.display()))?;
-    let built = artifacts::enforcer()?;
+    let built = artifacts::enforcer(Profile::Dev)?;
     fs::copy(&built, stage.join("enforcer")).with_context(|| format!("copy {}", built.display())).map(drop)
 }
 

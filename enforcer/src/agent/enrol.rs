@@ -8,7 +8,7 @@ use enforcer_ebpf::{DIRECTION_INBOUND, DIRECTION_OUTBOUND, ListenerKey, PortKey,
 use tokio::net::TcpListener;
 
 use super::Error;
-use crate::connection::{Listener, Offloading, Place, Workload};
+use crate::connection::{Listener, Place, Workload, place_records};
 use crate::control::snapshot::{self, Snapshot};
 use crate::identity::store::Store;
 use crate::kernel::bpf::Guard;
@@ -98,10 +98,10 @@ fn group(snapshot: &Snapshot, abilities: &Abilities, store: &Arc<Store>) -> Resu
 }
 
 fn workload(wanted: &snapshot::Workload, snapshot: &Snapshot, abilities: &Abilities, store: &Arc<Store>) -> Workload {
-    let offloading = Offloading::decide(wanted.offload, abilities.ktls().map_err(drop));
-    tracing::info!(workload = wanted.name, identity = %wanted.identity, ?offloading, "enrolling");
+    let offload = place_records(wanted.offload, abilities.ktls().map_err(drop));
+    tracing::info!(workload = wanted.name, identity = %wanted.identity, records = offload.explanation(), "enrolling");
     let mode = snapshot.mode_of(wanted);
-    Workload::new(&wanted.name, wanted.identity.clone(), (mode, offloading), Arc::clone(store))
+    Workload::new(&wanted.name, wanted.identity.clone(), (mode, offload), Arc::clone(store))
 }
 
 fn open_cgroup(wanted: &snapshot::Workload) -> Result<Cgroup, Error> {

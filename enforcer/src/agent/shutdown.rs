@@ -3,9 +3,10 @@
 //! The programs stay in the kernel and go on refusing: between this agent and the next nothing is in the clear.
 //! `enforcer uninstall` takes them out.
 
+use std::io;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -14,20 +15,23 @@ use crate::connection::Path;
 /// How long open connections may go on after the agent was told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Returns when the process is told to stop: SIGTERM or SIGINT.
-pub(super) async fn requested() {
-    let signals = signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
-    match signals {
-        Ok((mut terminate, mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        }
-        Err(error) => {
-            // Then the signals keep their default: they end the process at once.
-            tracing::error!(%error, "cannot handle signals");
-            std::future::pending::<()>().await;
+/// The signals that stop an agent. From the moment they are watched, none ends the process by itself.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Starts watching.
+    pub(super) fn watch() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Returns when the process is told to stop.
+    pub(super) async fn requested(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::connection::{Offloading, Workload};
+use crate::connection::Workload;
 use crate::control::snapshot::{Mode, Snapshot};
 use crate::identity::store::Store;
 use crate::kernel::bpf::Guard;
 use crate::kernel::probe::Abilities;
 use crate::observe::metrics::Sources;
-use crate::observe::record::Offloaded;
 use crate::observe::report::{CertificateReport, KernelReport, StatusReport, WorkloadReport};
 
 /// What the metrics ask for at each scrape.
@@ -31,24 +30,12 @@ pub(super) fn status(
     Box::new(move || StatusReport {
         node: snapshot.node().name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        kernel: kernel(&abilities),
+        kernel: KernelReport::from(&abilities),
         workloads: workloads.iter().map(|workload| report(workload, &store)).collect(),
     })
 }
 
-fn kernel(abilities: &Abilities) -> KernelReport {
-    KernelReport {
-        release: abilities.release.clone(),
-        kernel_tls_unable: abilities.ktls().err().map(str::to_owned),
-        missing: abilities.missing_for_relay().map(|ability| ability.name.to_owned()).collect(),
-    }
-}
-
 fn report(workload: &Workload, store: &Store) -> WorkloadReport {
-    let (offload, explanation) = match workload.offloading {
-        Offloading::Kernel => (Offloaded::Kernel, "offload is on"),
-        Offloading::UserSpace(why) => (Offloaded::UserSpace(why), why.explanation()),
-    };
     let mode = match workload.mode {
         Mode::Strict => "strict",
         Mode::Permissive => "permissive",
@@ -58,8 +45,8 @@ fn report(workload: &Workload, store: &Store) -> WorkloadReport {
         name: workload.name.to_string(),
         identity: workload.identity.to_string(),
         mode: mode.to_owned(),
-        offload: offload.label().to_owned(),
-        offload_explanation: explanation.to_owned(),
+        offload: workload.offload.label().to_owned(),
+        offload_explanation: workload.offload.explanation().to_owned(),
         certificate: held
             .map(|held| CertificateReport { serial: held.serial.clone(), expires: held.not_after.unix_timestamp() }),
     }

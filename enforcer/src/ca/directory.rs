@@ -82,7 +82,7 @@ fn incomplete(directory: &Path, missing: &str) -> Error {
 /// # Errors
 ///
 /// [`Error::File`].
-pub(super) fn write(directory: &Path, name: &str, content: &str) -> Result<(), Error> {
+pub fn write(directory: &Path, name: &str, content: &str) -> Result<(), Error> {
     let path = directory.join(name);
     let unfinished = directory.join(format!("{name}.new"));
     let result = write_synced(&unfinished, content)

@@ -18,7 +18,7 @@ use std::{io, path::Path};
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
 use time::{Duration, OffsetDateTime};
 
-pub use directory::prepare as prepare_directory;
+pub use directory::{prepare as prepare_directory, write as write_private};
 pub use embedded::Embedded;
 
 use crate::identity::Identity;

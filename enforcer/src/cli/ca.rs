@@ -1,7 +1,6 @@
 //! `enforcer ca`: the authority in a state directory, for hosts without a cluster.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -14,7 +13,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::ExitCode;
 use super::table::Table;
-use crate::ca::{Authority, Embedded, SigningRequest, WORKLOAD_LIFETIME, prepare_directory};
+use crate::ca::{Authority, Embedded, SigningRequest, WORKLOAD_LIFETIME, prepare_directory, write_private};
 use crate::identity::Identity;
 use crate::identity::tls::serial;
 
@@ -118,8 +117,7 @@ fn issue_workload(authority: &Embedded, identity: &Identity, issue: &Issue) -> a
         ("bundle.pem", to_pem(&authority.bundle())),
     ];
     for (name, content) in files {
-        let path = issue.out.join(name);
-        fs::write(&path, content).with_context(|| format!("write {}", path.display()))?;
+        write_private(&issue.out, name, &content)?;
     }
     Ok(())
 }

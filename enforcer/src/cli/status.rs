@@ -180,6 +180,8 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
+    use socket2::{Domain, Socket, Type};
+
     use super::*;
     use crate::observe::report::CertificateReport;
 
@@ -190,7 +192,7 @@ mod tests {
             kernel: KernelReport {
                 release: "6.12".into(),
                 kernel_tls_unable: Some("no module".into()),
-                missing: vec!["eBPF fentry".into()],
+                missing: vec!["eBPF sk_lookup".into()],
             },
             workloads: vec![WorkloadReport {
                 name: "web".into(),
@@ -248,7 +250,10 @@ mod tests {
 
     #[test]
     fn what_is_no_agent_is_named() {
-        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // Bound and not listening: refuses, and nobody else gets the port meanwhile.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let closed = socket.local_addr().unwrap().as_socket().unwrap();
         let error = format!("{:#}", ask(closed).unwrap_err());
         assert!(error.contains(&format!("ask agent at http://{closed}/status")), "{error}");
         let args = Args { admin: closed, json: false };
@@ -262,7 +267,8 @@ mod tests {
     fn shows_both_ends_of_each_connection() {
         let text = show(&answer()).unwrap();
         for part in [
-            "Node node-a, enforcer 1.2.3, Linux 6.12\nKernel TLS: not usable (no module)\nKernel cannot: eBPF fentry;",
+            "Node node-a, enforcer 1.2.3, Linux 6.12\nKernel TLS: not usable (no module)\n",
+            "Kernel cannot: eBPF sk_lookup; see enforcer doctor\n",
             "0a1b         expired  relay-cheaper: it costs less\n",
             "Open connections: 1\n",
             "spiffe://example.org/ns/default/sa/web  spiffe://example.org/ns/default/sa/db  10.0.0.2:40000",

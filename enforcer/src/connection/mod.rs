@@ -14,7 +14,7 @@ mod workload;
 pub use choose::{Choice, Expected, choose};
 pub use intercept::Request;
 pub use serve::{Listener, Path, Place, serve};
-pub use workload::{Offloading, Workload};
+pub use workload::{Workload, place_records};
 
 use std::sync::Arc;
 

@@ -8,10 +8,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::control::snapshot::{Mode, Offload};
 use crate::identity::Identity;
 use crate::identity::store::{Credentials, Store};
-use crate::observe::events::UserSpace;
+use crate::observe::events::{Offloaded, UserSpace};
 
-/// Handshakes in flight per workload.
-const HANDSHAKES: usize = 128;
+/// Handshakes in flight per workload and direction. Counted apart for each direction, because two nodes whose turns
+/// were all taken by connections to each other would wait for each other. A handshake is computation, so more at once
+/// do not finish sooner, they only come nearer to their deadlines.
+const HANDSHAKES: usize = 32;
 /// Connections per workload.
 const CONNECTIONS: usize = 16_384;
 
@@ -24,46 +26,38 @@ pub struct Workload {
     /// What happens to connections that cannot be mutual TLS.
     pub mode: Mode,
     /// Where its records are made.
-    pub offloading: Offloading,
-    /// Permits to shake hands.
-    pub handshakes: Semaphore,
+    pub offload: Offloaded,
+    /// Turns to shake hands on connections that the workload opens.
+    pub opening: Semaphore,
+    /// Turns to shake hands on connections that others open to it.
+    pub answering: Semaphore,
     places: Arc<Semaphore>,
     store: Arc<Store>,
 }
 
-/// Where the records of a relayed connection are made, decided once for each workload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offloading {
-    /// In the kernel.
-    Kernel,
-    /// In user space, for this reason.
-    UserSpace(UserSpace),
-}
-
-impl Offloading {
-    /// Decides from what is wanted and whether the kernel has kTLS.
-    #[must_use]
-    pub fn decide(wanted: Offload, kernel_is_able: Result<(), ()>) -> Self {
-        match (wanted, kernel_is_able) {
-            (Offload::Off, _) => Self::UserSpace(UserSpace::PolicyOff),
-            // In a relay the kernel's records cost 15 to 22 % more than ours.
-            (Offload::Auto, _) => Self::UserSpace(UserSpace::RelayCheaper),
-            (Offload::On, Ok(())) => Self::Kernel,
-            (Offload::On, Err(())) => Self::UserSpace(UserSpace::KernelUnable),
-        }
+/// Where the records of a workload's relayed connections are made, from what is wanted and what the kernel can do.
+#[must_use]
+pub fn place_records(wanted: Offload, kernel_is_able: Result<(), ()>) -> Offloaded {
+    match (wanted, kernel_is_able) {
+        (Offload::Off, _) => Offloaded::UserSpace(UserSpace::PolicyOff),
+        // In a relay the kernel's records cost 15 to 22 % more than ours.
+        (Offload::Auto, _) => Offloaded::UserSpace(UserSpace::RelayCheaper),
+        (Offload::On, Ok(())) => Offloaded::Kernel,
+        (Offload::On, Err(())) => Offloaded::UserSpace(UserSpace::KernelUnable),
     }
 }
 
 impl Workload {
     /// Puts the parts together.
     #[must_use]
-    pub fn new(name: &str, identity: Identity, (mode, offloading): (Mode, Offloading), store: Arc<Store>) -> Self {
+    pub fn new(name: &str, identity: Identity, (mode, offload): (Mode, Offloaded), store: Arc<Store>) -> Self {
         Self {
             name: name.into(),
             identity,
             mode,
-            offloading,
-            handshakes: Semaphore::new(HANDSHAKES),
+            offload,
+            opening: Semaphore::new(HANDSHAKES),
+            answering: Semaphore::new(HANDSHAKES),
             places: Arc::new(Semaphore::new(CONNECTIONS)),
             store,
         }
@@ -97,12 +91,12 @@ mod tests {
 
     #[test]
     fn records_go_to_the_kernel_only_when_asked_for_and_possible() {
-        let user = Offloading::UserSpace;
+        let user = Offloaded::UserSpace;
         for able in [Ok(()), Err(())] {
-            assert_eq!(Offloading::decide(Offload::Off, able), user(UserSpace::PolicyOff));
-            assert_eq!(Offloading::decide(Offload::Auto, able), user(UserSpace::RelayCheaper));
+            assert_eq!(place_records(Offload::Off, able), user(UserSpace::PolicyOff));
+            assert_eq!(place_records(Offload::Auto, able), user(UserSpace::RelayCheaper));
         }
-        assert_eq!(Offloading::decide(Offload::On, Ok(())), Offloading::Kernel);
-        assert_eq!(Offloading::decide(Offload::On, Err(())), user(UserSpace::KernelUnable));
+        assert_eq!(place_records(Offload::On, Ok(())), Offloaded::Kernel);
+        assert_eq!(place_records(Offload::On, Err(())), user(UserSpace::KernelUnable));
     }
 }

@@ -31,8 +31,19 @@ pub struct Error {
     cause: ktls_core::Error,
 }
 
-/// Gives both directions of a session to the kernel. The handshake must be over, everything that was encrypted must
-/// be written, and no byte after the handshake may have been read from the socket.
+/// Puts the kernel's record layer under a socket; bytes go through unchanged until keys are installed. To be done
+/// before the handshake: the kernel refuses it once the peer has sent FIN, which may come with the peer's last
+/// handshake message.
+///
+/// # Errors
+///
+/// [`Error`].
+pub fn attach(socket: &impl AsFd) -> Result<(), Error> {
+    ktls_core::setup_ulp(&socket.as_fd()).map_err(|cause| Error { part: "record layer", cause })
+}
+
+/// Gives both directions of a session to the kernel, on a socket that is [`attach`]ed. The handshake must be over,
+/// everything that was encrypted must be written, and no byte after the handshake may have been read from the socket.
 ///
 /// # Errors
 ///
@@ -41,7 +52,6 @@ pub fn install(socket: &impl AsFd, secrets: ExtractedSecrets) -> Result<(), Erro
     let failed = |part| move |cause| Error { part, cause };
     let (tx_sequence, tx) = secrets.tx;
     let (rx_sequence, rx) = secrets.rx;
-    ktls_core::setup_ulp(&socket.as_fd()).map_err(failed("record layer"))?;
     let tx = ConnectionTrafficSecrets::try_from(tx)
         .and_then(|keys| TlsCryptoInfoTx::new(ProtocolVersion::TLSv1_3, keys, tx_sequence))
         .map_err(failed("sending keys"))?;

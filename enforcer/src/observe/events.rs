@@ -5,6 +5,7 @@
 //! await, and a connection takes the table's lock twice in its life.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -87,6 +88,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The agent has opened the connection to the peer, from this address.
+    pub fn leaves_from(&self, source: SocketAddr) {
+        locked(&self.live.progress).source = Some(source);
+    }
+
     /// The path is chosen. A later decision replaces an earlier one.
     pub fn decided(&self, path: Path, reason: Reason) {
         locked(&self.live.progress).decision = Some((path, reason));
@@ -151,7 +157,7 @@ impl Live {
             workload: self.opening.workload.to_string(),
             local: self.opening.local.to_string(),
             peer: progress.peer.as_ref().map(Identity::to_string),
-            source: self.opening.source,
+            source: progress.source.unwrap_or(self.opening.source),
             destination: self.opening.destination,
             path: progress.decision.map(|(path, _)| path.label().into()),
             reason: progress.decision.map(|(_, reason)| reason.label().into()),

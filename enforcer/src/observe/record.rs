@@ -171,6 +171,8 @@ pub struct Counters {
 /// What a connection learns on its way; each step fills in its own part.
 #[derive(Debug, Default)]
 pub struct Progress {
+    /// The end that the peer sees as having opened the connection, where the agent has opened it anew.
+    pub source: Option<SocketAddr>,
     /// The path and why this one. `None`: not yet decided.
     pub decision: Option<(Path, Reason)>,
     /// The authenticated peer.
@@ -220,7 +222,7 @@ impl Record<'_> {
             workload = &*opening.workload,
             local = %opening.local,
             peer,
-            source = %opening.source,
+            source = %progress.source.unwrap_or(opening.source),
             destination = %opening.destination,
             path = path.label(),
             reason = reason.label(),

@@ -83,14 +83,21 @@ fn make(kernel: Kernel, folder: &Path) -> Result<()> {
     let package = package.context("linux-image-cloud-amd64 depends on no kernel")?;
     let version = package.trim_start_matches("linux-image-");
     eprintln!("kernel {}: {version}", kernel.name());
-    apt.unpack(package, &unpacked)?;
+    // Newer releases have the image and the modules in packages of their own, named by the first one.
+    let parts = apt.depends(package)?;
+    let parts = parts.iter().filter(|part| part.ends_with(version));
+    for part in std::iter::once(package).chain(parts) {
+        apt.unpack(part, &unpacked)?;
+    }
 
     let modules = modules_folder(&unpacked)?;
     decompress(&modules.join(version))?;
     process::run(process::command("depmod").arg("-b").arg(&unpacked).arg(version))?;
     pack_initramfs(&modules.join(version), folder)?;
     root::pack_ext4(&modules, &folder.join("modules.ext4"))?;
-    fs::rename(unpacked.join("boot").join(format!("vmlinuz-{version}")), folder.join("image"))?;
+    let images = [unpacked.join(format!("boot/vmlinuz-{version}")), modules.join(version).join("vmlinuz")];
+    let image = images.iter().find(|image| image.exists()).context("the kernel's packages hold no image")?;
+    fs::rename(image, folder.join("image"))?;
     cache::remove(&unpacked)?;
     cache::remove(&folder.join("apt"))
 }

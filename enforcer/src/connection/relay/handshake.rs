@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use enforcer_ebpf::Reason;
 use tokio::net::TcpStream;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::offload::Session;
 use super::records::Records;
-use crate::connection::{Expected, Offloading, Workload};
+use crate::connection::{Expected, Workload};
 use crate::identity::{reason_of_io, tls};
+use crate::kernel::ktls;
 use crate::observe::events::{Entry, Offloaded, Tls};
 
 /// From the first byte to the last of a handshake.
@@ -24,41 +25,59 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// How long a connection may wait for its turn.
 const QUEUE_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Shakes hands as the one who opened the connection.
+/// Shakes hands as the one who opened the connection. The caller holds a turn among `workload.opening`.
 pub(super) async fn as_client(
     stream: TcpStream,
     workload: &Workload,
     expected: &Expected,
     record: &Entry,
 ) -> Result<Session, Reason> {
-    let turn = turn(workload).await?;
     let credentials = workload.credentials()?;
     let config = credentials.client_config(&expected.identity, expected.alpn).map_err(|_config| Reason::Internal)?;
+    prepare(&stream, workload)?;
     let connect = TlsConnector::from(config).connect(tls::server_name(), Records::new(stream));
     let stream = within_deadline(connect, record).await?;
-    drop(turn);
     settle(TlsStream::Client(stream), workload, expected, record)
 }
 
-/// Shakes hands as the one to whom the connection was opened.
+/// Shakes hands as the one to whom the connection was opened. It takes a turn only once there is something to answer:
+/// the other node may make its own connections wait.
 pub(super) async fn as_server(
     stream: TcpStream,
     workload: &Workload,
     expected: &Expected,
     record: &Entry,
 ) -> Result<Session, Reason> {
-    let turn = turn(workload).await?;
+    match timeout(DEADLINE, stream.readable()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(_lost)) => return Err(Reason::PeerClosedInHandshake),
+        Err(_elapsed) => return Err(Reason::HandshakeTimeout),
+    }
+    let turn = turn(&workload.answering).await?;
     let credentials = workload.credentials()?;
     let config = credentials.server_config(&expected.identity, expected.alpn).map_err(|_config| Reason::Internal)?;
+    prepare(&stream, workload)?;
     let accept = TlsAcceptor::from(config).accept(Records::new(stream));
     let stream = within_deadline(accept, record).await?;
     drop(turn);
     settle(TlsStream::Server(stream), workload, expected, record)
 }
 
-/// Waits until the workload may have one more handshake in flight.
-async fn turn(workload: &Workload) -> Result<SemaphorePermit<'_>, Reason> {
-    match timeout(QUEUE_DEADLINE, workload.handshakes.acquire()).await {
+/// Does what the kernel wants to be done before a handshake, if it is to take the records after it.
+fn prepare(stream: &TcpStream, workload: &Workload) -> Result<(), Reason> {
+    if workload.offload != Offloaded::Kernel {
+        return Ok(());
+    }
+    ktls::attach(stream).map_err(|error| {
+        // The kernel's abilities are known, so it is the connection that is not fit any more.
+        tracing::debug!(%error, "record layer not attached");
+        Reason::PeerClosedInHandshake
+    })
+}
+
+/// Waits until there may be one more handshake in flight.
+pub(super) async fn turn(turns: &Semaphore) -> Result<SemaphorePermit<'_>, Reason> {
+    match timeout(QUEUE_DEADLINE, turns.acquire()).await {
         Ok(Ok(permit)) => Ok(permit),
         Ok(Err(_closed)) => Err(Reason::AgentStopped),
         Err(_elapsed) => Err(Reason::HandshakeTimeout),
@@ -88,19 +107,13 @@ fn settle(
     record: &Entry,
 ) -> Result<Session, Reason> {
     record.authenticated(&expected.identity, facts(&stream));
-    match workload.offloading {
-        Offloading::UserSpace(why) => {
-            record.offloaded(Offloaded::UserSpace(why));
-            Ok(Session::in_user_space(stream))
-        }
-        Offloading::Kernel => {
-            let session = Session::in_kernel(stream).map_err(|error| {
-                tracing::warn!(%error, "record layer did not go into the kernel; connection refused");
-                Reason::Internal
-            })?;
-            record.offloaded(Offloaded::Kernel);
-            Ok(session)
-        }
+    record.offloaded(workload.offload);
+    match workload.offload {
+        Offloaded::UserSpace(_) => Ok(Session::in_user_space(stream)),
+        Offloaded::Kernel => Session::in_kernel(stream).map_err(|error| {
+            tracing::warn!(%error, "record layer did not go into the kernel; connection refused");
+            Reason::Internal
+        }),
     }
 }
 
