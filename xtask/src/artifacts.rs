@@ -31,20 +31,31 @@ pub(crate) enum Profile {
 
 /// Builds them; what is up to date costs nothing.
 pub(crate) fn build(profile: Profile) -> Result<Artifacts> {
-    let profile = match profile {
-        Profile::Dev => "--profile=dev",
-        Profile::Release => "--profile=release",
-    };
-    let enforcer = executables(&["build", profile, "--package", "enforcer", "--bins"])?;
+    let enforcer = enforcer(profile)?;
+    let profile = profile.flag();
     let bins = executables(&["build", profile, "--package", "enforcer-tests", "--bins"])?;
     let tests = executables(&["test", profile, "--no-run", "--package", "enforcer-tests", "--test", "suites"])?;
     Ok(Artifacts {
-        enforcer: find(&enforcer, "enforcer")?,
+        enforcer,
         endpoint: find(&bins, "endpoint")?,
         demo: find(&bins, "demo")?,
         bench: find(&bins, "bench")?,
         suites: find(&tests, "suites")?,
     })
+}
+
+/// Builds the agent alone.
+pub(crate) fn enforcer(profile: Profile) -> Result<PathBuf> {
+    find(&executables(&["build", profile.flag(), "--package", "enforcer", "--bins"])?, "enforcer")
+}
+
+impl Profile {
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Dev => "--profile=dev",
+            Self::Release => "--profile=release",
+        }
+    }
 }
 
 /// The name of each target with its executable.

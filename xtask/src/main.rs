@@ -11,6 +11,7 @@ mod process;
 mod setup;
 mod test;
 mod tidy;
+mod vagrant;
 mod vm;
 
 use std::process::ExitCode;
@@ -26,6 +27,7 @@ enum Verb {
     Demo(demo::Args),
     Test(test::Args),
     Vm(vm::Args),
+    Vagrant(vagrant::Args),
     Bench(bench::Args),
     BuildEbpf(build_ebpf::Args),
     Tidy(tidy::Args),
@@ -48,6 +50,7 @@ fn dispatch(verb: &Verb) -> Result<ExitCode> {
         Verb::Demo(args) => demo::run(args),
         Verb::Test(args) => test::run(args),
         Verb::Vm(args) => vm::run(args),
+        Verb::Vagrant(args) => vagrant::run(args),
         Verb::Bench(args) => bench::run(args),
         Verb::BuildEbpf(args) => build_ebpf::run(args),
         Verb::Tidy(args) => tidy::run(args),

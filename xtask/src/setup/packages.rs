@@ -12,6 +12,8 @@ pub(crate) enum Need {
     Vm,
     /// Running the suites and the demo.
     Suites,
+    /// Running the suites on two virtual machines.
+    Vagrant,
 }
 
 /// A Debian package and the reason for it.
@@ -28,6 +30,7 @@ impl Need {
             Self::Bpf => BPF,
             Self::Vm => VM,
             Self::Suites => SUITES,
+            Self::Vagrant => VAGRANT,
         }
     }
 }
@@ -74,6 +77,24 @@ const SUITES: &[Package] = &[
     package("ca-certificates", "keeps openssl and curl in their usual shape"),
     package("socat", "small clients and servers"),
     package("python3", "clients and servers with unusual socket calls"),
+];
+
+const VAGRANT: &[Package] = &[
+    package("vagrant", "describes and starts the two machines"),
+    package("vagrant-libvirt", "lets Vagrant use QEMU through libvirt"),
+    package("libvirt-daemon-system", "runs the machines and the networks between them"),
+    package("libvirt-clients", "virsh tells when libvirt is ready"),
+    package("qemu-system-x86", "emulates the processor, or uses KVM"),
+    package("qemu-utils", "writes the disk image of the box"),
+    package("dnsmasq-base", "gives the machines the address that Vagrant finds them at"),
+    package("iptables", "libvirt fences its networks with it"),
+    package("iproute2", "brings up the loopback device beside the machines"),
+    package("mmdebstrap", "makes the box from Debian packages"),
+    package("debian-archive-keyring", "verifies them"),
+    package("e2fsprogs", "makes the file system of the box"),
+    package("rsync", "copies the agent to the machines"),
+    package("openssh-client", "runs commands on the machines"),
+    package("util-linux", "makes and enters the namespaces around it all"),
 ];
 
 const fn package(name: &'static str, why: &'static str) -> Package {
