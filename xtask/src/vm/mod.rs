@@ -125,7 +125,7 @@ impl Vm {
         let boot = kernel::bootable(self.kernel)?;
         let root = root::image()?;
         let payload = payload::pack(&self.command, &self.files).context("pack the files of this run")?;
-        let accelerator = Accelerator::choose(self.clock);
+        let accelerator = Accelerator::choose(self.clock, &boot)?;
         eprintln!("vm: kernel {}, {accelerator}", self.kernel.name());
         let started = Instant::now();
         let status = qemu::run(&qemu::Machine { vm: self, boot: &boot, root: &root, accelerator }, payload, sink)

@@ -6,11 +6,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Instant;
@@ -19,7 +18,7 @@ use anyhow::{Context, Result, bail};
 
 use super::kernel::Bootable;
 use super::{Clock, Vm};
-use crate::process;
+use crate::{cache, process};
 
 /// Console lines that are shown when a run fails.
 const CONSOLE_TAIL: usize = 40;
@@ -28,6 +27,12 @@ const STATUS_MARK: &str = "enforcer-vm exit ";
 /// `no_timer_check`: on a loaded machine the emulated timer fails the kernel's test of it, which is a panic.
 const BOOT: &str = "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic no_timer_check";
 const BOOT_ICOUNT: &str = "tsc=reliable clocksource=tsc nokaslr mitigations=off";
+
+/// A kernel that panics reboots, and that ends QEMU.
+const MACHINE: [&str; 7] = ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35"];
+/// A working KVM needs about one.
+const KVM_PATIENCE_SECS: &str = "5";
+const KVM_WORKS: &str = "works";
 
 /// Who executes the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,13 +46,12 @@ pub(crate) enum Accelerator {
 }
 
 impl Accelerator {
-    /// What this machine offers for `clock`.
-    pub(crate) fn choose(clock: Clock) -> Self {
-        static KVM_WORKS: OnceLock<bool> = OnceLock::new();
+    /// The fastest that works on this machine for `clock`.
+    pub(crate) fn choose(clock: Clock, boot: &Bootable) -> Result<Self> {
         match clock {
-            Clock::Instructions => Self::Icount,
-            Clock::Real if *KVM_WORKS.get_or_init(kvm_works) => Self::Kvm,
-            Clock::Real => Self::Tcg,
+            Clock::Instructions => Ok(Self::Icount),
+            Clock::Real if kvm_works(boot)? => Ok(Self::Kvm),
+            Clock::Real => Ok(Self::Tcg),
         }
     }
 
@@ -69,6 +73,24 @@ impl fmt::Display for Accelerator {
             Self::Icount => "emulated (TCG), one instruction is one nanosecond",
         })
     }
+}
+
+/// True when a kernel reaches its first process under KVM. Asked once after every boot of this machine.
+///
+/// /dev/kvm proves nothing: on nested hosts it may be there and emulate so little that a kernel hangs while it unpacks
+/// itself. Without a disk our first process fails, and the kernel's message about that is what we wait for.
+fn kvm_works(boot: &Bootable) -> Result<bool> {
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read this machine's boot id")?;
+    let answer = cache::entry("kvm", &[boot_id.trim()], |path| {
+        let mut command = process::command("timeout");
+        command.args([KVM_PATIENCE_SECS, "qemu-system-x86_64"]).args(MACHINE).args(Accelerator::Kvm.arguments());
+        command.args(["-m", "512", "-serial", "stdio", "-append", BOOT]);
+        command.arg("-kernel").arg(&boot.image).arg("-initrd").arg(&boot.initramfs);
+        let output = command.stdin(Stdio::null()).output().context("try KVM")?;
+        let works = String::from_utf8_lossy(&output.stdout).contains("Attempted to kill init");
+        fs::write(path, if works { KVM_WORKS } else { "fails" }).context("note whether KVM works")
+    })?;
+    Ok(fs::read_to_string(&answer).with_context(|| format!("read {}", answer.display()))? == KVM_WORKS)
 }
 
 /// All that QEMU needs to know.
@@ -94,8 +116,7 @@ impl Machine<'_> {
             Accelerator::Kvm | Accelerator::Tcg => (self.vm.cpus, BOOT.to_owned()),
         };
         let mut command = process::command("qemu-system-x86_64");
-        command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35"]);
-        command.args(self.accelerator.arguments());
+        command.args(MACHINE).args(self.accelerator.arguments());
         command.args(["-smp", &cpus.to_string(), "-m", &self.vm.memory_mib.to_string()]);
         command.arg("-kernel").arg(&self.boot.image).arg("-initrd").arg(&self.boot.initramfs);
         command.args(["-append", &boot_line]);
@@ -114,16 +135,6 @@ impl Machine<'_> {
         command
     }
 }
-
-/// True when the processor has the instructions for it and this process may use them. The device alone says nothing:
-/// some hosts offer it without either, and a guest then dies in its first instructions.
-fn kvm_works() -> bool {
-    let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let flags = processor.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
-    let able = flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm");
-    able && File::options().read(true).write(true).open("/dev/kvm").is_ok()
-}
-
 /// Waits for the machine's end and reads its two channels meanwhile.
 fn watch(mut child: Child, deadline: Instant, sink: &mut dyn Write) -> Result<i32> {
     let (output, console) = child.stdout.take().zip(child.stderr.take()).context("qemu has no output")?;
