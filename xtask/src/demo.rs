@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::process::{ExitCode, Stdio};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::artifacts::{self, Profile};
 use crate::process;
@@ -30,8 +31,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     setup::ensure(&[Need::Build, Need::Suites])?;
     let artifacts = artifacts::build(Profile::Dev)?;
     if args.native || (!args.vm && has_kernel_tls()) {
-        let status = process::root_command(&artifacts.demo).status()?;
-        return Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        // In our place, so that whoever presses Ctrl-C gets the terminal back after the demo has cleaned up, not before.
+        return Err(process::root_command(&artifacts.demo).exec()).context("start the demo");
     }
     if !args.vm {
         eprintln!("demo: this machine's kernel has no kernel TLS; going on in a virtual machine that has");

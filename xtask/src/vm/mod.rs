@@ -26,7 +26,8 @@ use crate::setup::{self, Need};
 /// Boot a Debian kernel under QEMU and run a command there.
 ///
 /// The first run of a kernel downloads and packs it; later ones take seconds. The command runs as root in /work, on
-/// Debian 12 with all programs of the suites; its output and exit code become those of this command.
+/// Debian 12 with all programs of the suites; its output and exit code become those of this command. Exit code 125 means
+/// that there is none: the machine could not be made, panicked or took too long.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask vm -- uname -r

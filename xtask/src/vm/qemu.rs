@@ -122,7 +122,7 @@ impl Machine<'_> {
         command.args(["-append", &boot_line]);
         let disks = [("root", self.root), ("modules", &self.boot.modules), ("payload", Path::new("/dev/stdin"))];
         for (name, file) in disks {
-            let file = file.display();
+            let file = file.display().to_string().replace(',', ",,"); // QEMU's way to say a comma.
             command.args(["-drive", &format!("id={name},file={file},format=raw,if=none,readonly=on")]);
             command.args(["-device", &format!("virtio-blk-pci,drive={name},serial={name}")]);
         }
@@ -135,6 +135,7 @@ impl Machine<'_> {
         command
     }
 }
+
 /// Waits for the machine's end and reads its two channels meanwhile.
 fn watch(mut child: Child, deadline: Instant, sink: &mut dyn Write) -> Result<i32> {
     let (output, console) = child.stdout.take().zip(child.stderr.take()).context("qemu has no output")?;
@@ -159,7 +160,7 @@ fn watch(mut child: Child, deadline: Instant, sink: &mut dyn Write) -> Result<i3
     match (ended, console.status) {
         (Ok(()), Some(status)) => Ok(status),
         (Ok(()), None) => bail!("the machine ended without an exit code; its console ended with\n{}", console.text()),
-        (Err(error), _) => Err(error.context(format!("the console ended with\n{}", console.text()))),
+        (Err(error), _) => bail!("{error:#}; the console ended with\n{}", console.text()),
     }
 }
 
