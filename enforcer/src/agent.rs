@@ -29,7 +29,8 @@ use crate::observe::ready::Readiness;
 use crate::{ca, identity, kernel};
 use shutdown::Signals;
 
-/// The agent could not start. Nothing that was in force before is changed by a failed start.
+/// The agent could not start. A failed start opens nothing: where an earlier agent's programs are in place, they stay
+/// and refuse.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration has mistakes.

@@ -3,7 +3,8 @@
 //! The programs in the kernel hand every connection of an enrolled workload to one of the agent's listeners. From
 //! there [`run`] is the path: learn what was wanted (`intercept`), decide by what is known before a byte is read
 //! (`choose`), carry. Every connection gets one record, with the reason for its path and the reason for its end.
-//! Nothing falls back to plaintext here: only [`choose`] can say `Plain`, and it never looks at the wire.
+//! Nothing falls back to plaintext here: only [`choose`] can say `Plain`, and it never looks at the wire. The one
+//! exception never leaves the host: a destination that turns out to be in the workload's own namespace.
 
 mod choose;
 mod intercept;
@@ -18,6 +19,7 @@ pub use workload::{Workload, place_records};
 
 use std::sync::Arc;
 
+use enforcer_ebpf::Reason;
 use tokio::net::TcpStream;
 
 use crate::observe::events::{Direction, Opening};
@@ -46,7 +48,7 @@ async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
     };
     let ended = tokio::select! {
         biased;
-        () = path.stop.cancelled() => enforcer_ebpf::Reason::AgentStopped,
+        () = path.stop.cancelled() => Reason::AgentStopped,
         ended = carry => ended.unwrap_or_else(|reason| reason),
     };
     record.finish(ended);
