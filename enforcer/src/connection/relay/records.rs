@@ -1,7 +1,8 @@
 //! The peer's socket as the handshake sees it: never more than one TLS record at a time.
 //!
-//! rustls reads ahead. When the kernel is to take over the record layer, a byte that rustls has read beyond the
-//! handshake would be lost, so until the handshake is over a read ends with its record (RFC 8446 5.1). Afterwards
+//! rustls reads ahead, and whoever drives it reads on until nothing comes. When the kernel is to take over the record
+//! layer, a byte that was read beyond the handshake would be lost. So until the handshake is over a read ends with its
+//! record (RFC 8446 5.1), and before the next record the reader is made to look whether it still wants one. Afterwards
 //! reads go straight through.
 
 use std::io;
@@ -27,9 +28,12 @@ pub(super) struct Records {
     reading: Reading,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Reading {
-    /// A read ends with its record.
+    /// A read ends with its record; the next one finds nothing, once.
     RecordByRecord,
+    /// The reader was told that there is nothing, and has come back for the next record.
+    NextRecord,
     /// A read takes what there is.
     Freely,
 }
@@ -71,8 +75,14 @@ impl AsyncRead for Records {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.body == 0 && this.given == this.filled {
-            if matches!(this.reading, Reading::Freely) {
-                return Pin::new(&mut this.stream).poll_read(cx, buffer);
+            match this.reading {
+                Reading::Freely => return Pin::new(&mut this.stream).poll_read(cx, buffer),
+                Reading::RecordByRecord if this.filled > 0 => {
+                    this.reading = Reading::NextRecord;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Reading::RecordByRecord | Reading::NextRecord => this.reading = Reading::RecordByRecord,
             }
             (this.filled, this.given) = (0, 0);
         }
@@ -121,5 +131,69 @@ impl AsyncWrite for Records {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Two records, of which the second has only just begun.
+    const WIRE: &[u8] = b"\x16\x03\x03\x00\x03abc\x17\x03\x03\x00\x05de";
+
+    async fn records() -> (Records, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut far = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (near, _) = listener.accept().await.unwrap();
+        far.write_all(WIRE).await.unwrap();
+        // All of it is there: what is not read is left out on purpose.
+        let mut seen = [0; WIRE.len()];
+        while near.peek(&mut seen).await.unwrap() < WIRE.len() {}
+        (Records::new(near), far)
+    }
+
+    /// As the driver of a handshake does: read until nothing comes.
+    fn read_on(records: &mut Records) -> Vec<u8> {
+        let mut read = Vec::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            let mut part = [0; 64];
+            let mut buffer = ReadBuf::new(&mut part);
+            match Pin::new(&mut *records).poll_read(&mut cx, &mut buffer) {
+                Poll::Ready(Ok(())) => read.extend_from_slice(buffer.filled()),
+                Poll::Ready(Err(error)) => unreachable!("{error}"),
+                Poll::Pending => return read,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_reads_on_gets_one_record_at_a_time() {
+        let (mut records, _far) = records().await;
+        assert_eq!(read_on(&mut records), &WIRE[..8]);
+        assert_eq!(read_on(&mut records), &WIRE[8..]);
+    }
+
+    #[tokio::test]
+    async fn after_the_first_record_not_a_byte_of_the_second_is_gone() {
+        let (mut records, _far) = records().await;
+        read_on(&mut records);
+        let mut stream = records.into_stream();
+        let mut rest = vec![0; WIRE.len() - 8];
+        stream.read_exact(&mut rest).await.unwrap();
+        assert_eq!(rest, &WIRE[8..]);
+    }
+
+    #[tokio::test]
+    async fn after_the_handshake_reads_go_straight_through() {
+        let (mut records, _far) = records().await;
+        read_on(&mut records);
+        records.read_freely();
+        assert_eq!(read_on(&mut records), &WIRE[8..]);
     }
 }
