@@ -64,8 +64,10 @@ fn lines(name: &str, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let rust = name.ends_with(".rs");
     let may_be_unsafe = !rust || UNSAFE_PLACES.iter().any(|place| name.starts_with(place));
-    // In two parts, so that this file does not find itself.
-    let (block, todo) = (concat!("unsafe", " {"), concat!("TO", "DO"));
+    // In parts, so that this file does not find itself. The lint's name is there because lifting it is how a place is made.
+    let unsafe_code =
+        [concat!("unsafe", " {"), concat!("unsafe", " fn"), concat!("unsafe", " impl"), concat!("(unsafe", "_code")];
+    let todo = concat!("TO", "DO");
     for (number, line) in text.lines().enumerate() {
         let mut tell = |what: &str| found.push(format!("{name}:{}: {what}", number + 1));
         if line.ends_with([' ', '\t']) {
@@ -74,7 +76,7 @@ fn lines(name: &str, text: &str) -> Vec<String> {
         if rust && line.contains('\t') {
             tell("tab");
         }
-        if !may_be_unsafe && line.contains(block) {
+        if !may_be_unsafe && unsafe_code.iter().any(|text| line.contains(text)) {
             tell("unsafe belongs into enforcer/src/kernel/ or enforcer-ebpf/");
         }
         if rust && line.contains(todo) && !line.contains(concat!("TO", "DO(")) {
@@ -96,6 +98,7 @@ mod tests {
             ("enforcer/src/a.rs", "//! A. \n", 1),
             ("enforcer/src/a.rs", "//! A.\n\tf();\n", 1),
             ("enforcer/src/a.rs", concat!("//! A.\nunsafe", " { f() }\n"), 1),
+            ("enforcer/src/a.rs", concat!("//! A.\n#[expect(unsafe", "_code, reason = \"\")]\n"), 1),
             ("enforcer/src/kernel/a.rs", concat!("//! A.\nunsafe", " { f() }\n"), 0),
             ("enforcer/src/a.rs", concat!("//! A.\n// TO", "DO: later\n"), 1),
             ("README.md", "text \n", 1),
