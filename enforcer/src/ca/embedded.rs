@@ -162,7 +162,9 @@ fn load(path: &Path) -> Result<Embedded, Error> {
     let mut intermediate = certificate(path, INTERMEDIATE)?;
     let mut ends =
         end(&intermediate).ok_or(Error::Content { path: path.join(INTERMEDIATE), expected: "certificate" })?;
-    if ends - OffsetDateTime::now_utc() < RENEW_INTERMEDIATE
+    // A renewal that was interrupted leaves a new key beside the old certificate.
+    let torn = !belong_together(&key(path, INTERMEDIATE_KEY)?, &intermediate);
+    if (torn || ends - OffsetDateTime::now_utc() < RENEW_INTERMEDIATE)
         && let Some(root) = open_root(path)?
     {
         write_intermediate(&root, &trust_domain, "intermediate", path)?;
@@ -170,7 +172,14 @@ fn load(path: &Path) -> Result<Embedded, Error> {
         ends = end(&intermediate).unwrap_or(ends);
         tracing::info!(until = %ends, "intermediate certificate renewed");
     }
-    let issuer = Issuer::from_ca_cert_der(&intermediate, key(path, INTERMEDIATE_KEY)?)
+    let key = key(path, INTERMEDIATE_KEY)?;
+    if !belong_together(&key, &intermediate) {
+        return Err(Error::Content {
+            path: path.join(INTERMEDIATE_KEY),
+            expected: "key of the intermediate certificate",
+        });
+    }
+    let issuer = Issuer::from_ca_cert_der(&intermediate, key)
         .map_err(|_malformed| Error::Content { path: path.join(INTERMEDIATE), expected: "issuing certificate" })?;
     Ok(Embedded { path: path.to_owned(), trust_domain, bundle, intermediate, issuer, ends })
 }
@@ -221,6 +230,11 @@ fn certificate(path: &Path, name: &str) -> Result<CertificateDer<'static>, Error
 fn key(path: &Path, name: &str) -> Result<KeyPair, Error> {
     KeyPair::from_pem(&needed(path, name)?)
         .map_err(|_malformed| Error::Content { path: path.join(name), expected: "PEM private key" })
+}
+
+fn belong_together(key: &KeyPair, certificate: &CertificateDer<'_>) -> bool {
+    X509Certificate::from_der(certificate)
+        .is_ok_and(|(_, certificate)| certificate.public_key().subject_public_key.data == key.public_key_raw())
 }
 
 fn end(certificate: &CertificateDer<'_>) -> Option<OffsetDateTime> {

@@ -125,6 +125,24 @@ fn missing_and_damaged_files_are_named() {
 }
 
 #[test]
+fn an_interrupted_renewal_is_finished_where_the_root_is_and_named_elsewhere() {
+    let (_folder, path) = state();
+    let (_other, out) = state();
+    Embedded::create(&path, DOMAIN).unwrap().issue_node("b", &out).unwrap();
+    for directory in [&path, &out] {
+        fs::write(directory.join("intermediate.key"), KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    }
+    let mended = Embedded::open(&path).unwrap();
+    let issued =
+        mended.issue(&request("spiffe://example.org/a", WORKLOAD_LIFETIME), OffsetDateTime::now_utc()).unwrap();
+    let (_, leaf) = X509Certificate::from_der(&issued.chain[0]).unwrap();
+    let (_, issuer) = X509Certificate::from_der(&issued.chain[1]).unwrap();
+    assert!(leaf.verify_signature(Some(issuer.public_key())).is_ok());
+    let error = Embedded::open(&out).map(drop).unwrap_err();
+    assert!(error.to_string().contains("intermediate.key"), "{error}");
+}
+
+#[test]
 fn another_host_gets_all_but_the_root_key() {
     let (_folder, path) = state();
     let (_other, out) = state();

@@ -19,6 +19,8 @@ use crate::ca::Authority;
 const RETRY: Duration = Duration::from_secs(10);
 /// A clock that jumps, or a machine that slept, is noticed this soon.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// Between two certificates of one identity. One whose issuer ends soon is short, and its half life may be over already.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(10);
 /// Renewals are spread over this part of the lifetime, so that they do not come all at once.
 const JITTER: f64 = 0.1;
 
@@ -94,7 +96,7 @@ impl Rotation {
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         };
         let jitter = rand::rng().random_range(-1.0..=1.0);
-        let next = renewal_at((credentials.not_before, credentials.not_after), jitter);
+        let next = renewal_at((credentials.not_before, credentials.not_after), jitter).max(now + SHORTEST_PAUSE);
         tracing::info!(%identity, serial = credentials.serial, expires = %credentials.not_after, "certificate issued");
         self.publish(credentials);
         self.plans.insert(identity, next);

@@ -82,7 +82,7 @@ fn verdict(root: &Root, chain: &[CertificateDer<'static>]) -> Result<(), Reason>
 fn only_the_expected_workload_is_accepted() {
     type Change = fn(&mut CertificateParams);
     let (invalid, mismatch) = (Err(Reason::PeerCertificateInvalid), Err(Reason::PeerIdentityMismatch));
-    let cases: [(&str, Change, Result<(), Reason>); 14] = [
+    let cases: [(&str, Change, Result<(), Reason>); 18] = [
         ("as it should be", |_| {}, Ok(())),
         ("with a DNS name beside", |p| p.subject_alt_names.push(SanType::DnsName("web".try_into().unwrap())), Ok(())),
         ("another identity", |p| p.subject_alt_names = vec![uri("spiffe://example.org/ns/default/sa/db")], mismatch),
@@ -108,6 +108,10 @@ fn only_the_expected_workload_is_accepted() {
             |p| p.extended_key_usages.retain(|it| *it == ExtendedKeyUsagePurpose::ServerAuth),
             invalid,
         ),
+        ("for no role", |p| p.extended_key_usages.clear(), invalid),
+        ("without key usage", |p| p.key_usages.clear(), invalid),
+        ("whose key signs no handshakes", |p| p.key_usages = vec![KeyUsagePurpose::KeyEncipherment], invalid),
+        ("whose key signs certificates", |p| p.key_usages.push(KeyUsagePurpose::KeyCertSign), invalid),
         ("an authority", |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained), invalid),
     ];
     let root = Root::new();

@@ -47,10 +47,11 @@ pub(super) enum Mismatch {
     },
 }
 
-/// The certificate could sign others, so it is no workload's (X509-SVID standard, section 3).
+/// The certificate is not made for a workload (X509-SVID standard, section 4): webpki takes what it does not say for
+/// permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("peer's certificate is that of a certificate authority")]
-struct IsAuthority;
+#[error("peer's certificate is not made for a workload: {0}")]
+struct NotForWorkloads(&'static str);
 
 /// Accepts one identity, in either role.
 #[derive(Debug)]
@@ -100,9 +101,7 @@ pub fn verify_at(
 fn check_identity(leaf: &CertificateDer<'_>, expected: &Identity) -> Result<(), Error> {
     let (_, certificate) =
         X509Certificate::from_der(leaf).map_err(|_malformed| Error::from(CertificateError::BadEncoding))?;
-    if certificate.is_ca() {
-        return Err(other(IsAuthority));
-    }
+    check_usage(&certificate)?;
     let names = certificate
         .subject_alternative_name()
         .map_err(|_malformed| Error::from(CertificateError::BadEncoding))?
@@ -122,6 +121,24 @@ fn check_identity(leaf: &CertificateDer<'_>, expected: &Identity) -> Result<(), 
         [] => Err(other(Mismatch::None { expected })),
         several => Err(other(Mismatch::Several { count: several.len(), expected })),
     }
+}
+
+fn check_usage(certificate: &X509Certificate<'_>) -> Result<(), Error> {
+    let malformed = |_malformed| Error::from(CertificateError::BadEncoding);
+    if certificate.is_ca() {
+        return Err(other(NotForWorkloads("it is that of an authority")));
+    }
+    let usage = certificate.key_usage().map_err(malformed)?.map(|usage| usage.value);
+    if !usage.is_some_and(|usage| usage.digital_signature()) {
+        return Err(other(NotForWorkloads("its key may not sign handshakes")));
+    }
+    if usage.is_some_and(|usage| usage.key_cert_sign() || usage.crl_sign()) {
+        return Err(other(NotForWorkloads("its key may sign certificates or revocations")));
+    }
+    if certificate.extended_key_usage().map_err(malformed)?.is_none() {
+        return Err(other(NotForWorkloads("it does not say for which role it is")));
+    }
+    Ok(())
 }
 
 fn other(error: impl std::error::Error + Send + Sync + 'static) -> Error {
