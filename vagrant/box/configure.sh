@@ -11,8 +11,9 @@ echo '/dev/vda / ext4 errors=remount-ro 0 1' >/etc/fstab
 # Empty: each node gets an identity of its own at its first boot (and with it its own DHCP lease).
 : >/etc/machine-id
 
-# mmdebstrap leaves the build machine's own in both.
+# mmdebstrap leaves the build machine's own name and name servers.
 echo enforcer-node >/etc/hostname
+printf '127.0.0.1 localhost enforcer-node\n::1 localhost\n' >/etc/hosts
 : >/etc/resolv.conf
 
 systemctl enable systemd-networkd ssh

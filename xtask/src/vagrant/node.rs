@@ -12,6 +12,9 @@ use super::bed::Bed;
 /// How long a machine may take to reach the state that is waited for. Emulated processors are slow.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The same for a script, in seconds, as timeout(1) takes it: longer than whatever a script itself waits for.
+const SCRIPT_LIMIT: u32 = 120;
+
 /// Which of the addresses of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Family {
@@ -44,20 +47,22 @@ impl<'bed> Node<'bed> {
         ensure!(ssh.iter().any(|option| option.starts_with("HostName=")), "vagrant does not know where {name} is");
         // One connection for all commands; it lives, and ends, in the bed.
         ssh.extend(["ControlMaster=auto".to_owned(), "ControlPersist=yes".to_owned()]);
+        // A machine that no longer answers is an error, not a wait without end.
+        ssh.extend(["ServerAliveInterval=15".to_owned(), "ServerAliveCountMax=4".to_owned()]);
         ssh.push(format!("ControlPath={}/ssh-{name}", bed.files().display()));
         // The wire's addresses are written in decimal in both families: fd77::20 for 10.77.0.20.
         let ipv6 = format!("fd77::{number}").parse().context("put together an address")?;
         Ok(Self { bed, name, ipv4: Ipv4Addr::new(10, 77, 0, number), ipv6, ssh })
     }
 
-    /// Runs a shell script as root, whatever its exit code.
+    /// Runs a shell script as root, whatever its exit code; 124 is that of one that did not end.
     pub(super) fn run(&self, script: &str) -> Result<Output> {
         let mut command = self.bed.command("ssh");
         for option in &self.ssh {
             command.args(["-o", option]);
         }
         let quoted = script.replace('\'', r"'\''");
-        command.args(["-n", self.name, &format!("sudo sh -euc '{quoted}'")]);
+        command.args(["-n", self.name, &format!("sudo timeout {SCRIPT_LIMIT} sh -euc '{quoted}'")]);
         let output = command.output().with_context(|| format!("start ssh to {self}"))?;
         // ssh's own failures; no script here ends with this code.
         ensure!(output.status.code() != Some(255), "ssh to {self}: {}", String::from_utf8_lossy(&output.stderr));

@@ -90,9 +90,10 @@ pub(super) fn payload() -> Vec<u8> {
     line.bytes().cycle().take(PAYLOAD_SIZE).collect()
 }
 
-/// Wraps a shell command so that it runs in the enrolled slice, its output and exit code passed on.
+/// Wraps a shell command so that it runs in the enrolled slice, its output and exit code passed on; 124 is that of a
+/// client that was left hanging. curl gives up sooner by itself.
 pub(super) fn enrolled(command: &str) -> String {
-    format!("systemd-run --quiet --pipe --wait --collect --slice={SLICE} sh -euc '{command}'")
+    format!("systemd-run --quiet --pipe --wait --collect --slice={SLICE} timeout 90 sh -euc '{command}'")
 }
 
 /// Fetches the payload with an enrolled client on `node-a`, and fails unless all of it arrived.

@@ -8,8 +8,8 @@ use super::mesh::{self, Authority};
 use crate::vagrant::capture::Capture;
 use crate::vagrant::node::{Family, Node};
 
-/// How curl ends when its `-m` runs out: it was neither answered nor refused.
-const CURL_TIMED_OUT: i32 = 28;
+/// How curl ends when its `-m` runs out, and timeout(1): the client was neither answered nor refused.
+const LEFT_HANGING: [i32; 2] = [28, 124];
 
 /// The payload arrives whole, and an onlooker sees TLS and no marker.
 pub(super) fn carries(world: &World<'_>, program: Program, family: Family) -> Result<()> {
@@ -107,6 +107,6 @@ fn refuses_enrolled_client(world: &World<'_>) -> Result<()> {
 /// curl failed, and not because its patience ended.
 fn refused(code: Option<i32>) -> Result<()> {
     ensure!(code != Some(0), "the client was answered");
-    ensure!(code != Some(CURL_TIMED_OUT), "the client was left hanging");
+    ensure!(!LEFT_HANGING.map(Some).contains(&code), "the client was left hanging");
     Ok(())
 }
