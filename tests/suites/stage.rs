@@ -11,7 +11,7 @@ use enforcer_tests::settings::kernel_has_tls;
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::{Failed, Trial};
 
-/// Held for reading by every test, for writing by those that count or weigh what is on the machine.
+/// Held for reading by every test, for writing by those that want no company.
 static MACHINE: RwLock<()> = RwLock::new(());
 
 /// Names every promise after its function and runs it in the shared world with these options.
@@ -25,43 +25,64 @@ macro_rules! promises {
     (alone; $($promise:ident),* $(,)?) => {
         vec![$($crate::stage::alone(concat!(module_path!(), "::", stringify!($promise)), $promise)),*]
     };
-    (with every offload; $($promise:ident),* $(,)?) => {
-        vec![$($crate::stage::with_every_offload(concat!(module_path!(), "::", stringify!($promise)), $promise)),*]
-            .into_iter().flatten().collect()
+    (with every offload, $company:expr; $($promise:ident),* $(,)?) => {
+        [$($crate::stage::with_every_offload(concat!(module_path!(), "::", stringify!($promise)), $company, $promise)),*]
+            .into_iter().flatten()
     };
 }
 pub(crate) use promises;
 
+/// Who may run at the same time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Company {
+    /// Other tests.
+    Others,
+    /// Nobody: the test counts or weighs, or loads the machine so that others would miss their deadlines.
+    Nobody,
+}
+
+impl Company {
+    fn keep(self, promise: impl FnOnce() -> Result<()>) -> Result<(), Failed> {
+        let result = match self {
+            Self::Others => {
+                let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+                promise()
+            }
+            Self::Nobody => {
+                let _machine = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+                promise()
+            }
+        };
+        result.map_err(|error| Failed::from(format!("{error:#}")))
+    }
+}
+
 /// A test that makes what it needs.
 pub(crate) fn beside_others(name: &str, promise: fn() -> Result<()>) -> Trial {
-    Trial::test(name, move || {
-        let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
-        verdict(promise())
-    })
+    Trial::test(name, move || Company::Others.keep(promise))
 }
 
 /// A test that needs the machine for itself.
 pub(crate) fn alone(name: &str, promise: fn() -> Result<()>) -> Trial {
-    Trial::test(name, move || {
-        let _machine = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
-        verdict(promise())
-    })
+    Trial::test(name, move || Company::Nobody.keep(promise))
 }
 
 /// A test in the world that all tests with these options share; it leaves the agents as they are.
 pub(crate) fn in_world(name: &str, options: Options, promise: fn(&World) -> Result<()>) -> Trial {
-    Trial::test(name, move || {
-        let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
-        verdict(shared(options).and_then(|world| world.explain(promise(&world))))
-    })
+    in_world_with(name, Company::Others, options, promise)
+}
+
+fn in_world_with(name: &str, company: Company, options: Options, promise: fn(&World) -> Result<()>) -> Trial {
+    Trial::test(name, move || company.keep(|| shared(options).and_then(|world| world.explain(promise(&world)))))
 }
 
 /// The same test for each way of writing records that this kernel has.
-pub(crate) fn with_every_offload(name: &str, promise: fn(&World) -> Result<()>) -> Vec<Trial> {
+pub(crate) fn with_every_offload(name: &str, company: Company, promise: fn(&World) -> Result<()>) -> Vec<Trial> {
     let in_kernel = kernel_has_tls().then_some(("kernel", Offload::On));
     let ways = [Some(("user space", Offload::Off)), in_kernel].into_iter().flatten();
     ways.map(|(way, offload)| {
-        in_world(&format!("{name} (records in {way})"), Options { offload, ..Options::STRICT }, promise)
+        let options = Options { offload, ..Options::STRICT };
+        in_world_with(&format!("{name} (records in {way})"), company, options, promise)
     })
     .collect()
 }
@@ -96,7 +117,3 @@ fn shared(options: Options) -> Result<Arc<World>> {
 
 /// A world that could not be made is not tried again: every test in it fails with the same reason.
 type Worlds = HashMap<Options, Result<Arc<World>, String>>;
-
-fn verdict(result: Result<()>) -> Result<(), Failed> {
-    result.map_err(|error| Failed::from(format!("{error:#}")))
-}

@@ -45,7 +45,7 @@ enum Part {
 /// An emulated processor is this many times slower; what the suites wait for at most is stretched by it.
 const SLOWNESS: u32 = 10;
 /// Suites at the same time in a virtual machine with two processors.
-const THREADS: &str = "--test-threads=4";
+const THREADS: &str = "--test-threads=2";
 /// For all suites on one kernel.
 const VM_TIME: Duration = Duration::from_secs(1500);
 

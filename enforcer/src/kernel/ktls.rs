@@ -5,11 +5,13 @@
 //! `ktls` crate, panics on a ChangeCipherSpec record, which any peer can send.
 
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use ktls_core::{ConnectionTrafficSecrets, ContentType, ProtocolVersion, TlsCryptoInfoRx, TlsCryptoInfoTx};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, TlsGetRecordType, recvmsg};
 use rustls::ExtractedSecrets;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// `AlertLevel.warning` of RFC 8446 6.
 const WARNING: u8 = 1;
@@ -60,6 +62,18 @@ pub fn install(socket: &impl AsFd, secrets: ExtractedSecrets) -> Result<(), Erro
         .map_err(failed("receiving keys"))?;
     tx.set(&socket.as_fd()).map_err(failed("sending keys"))?;
     rx.set(&socket.as_fd()).map_err(failed("receiving keys"))
+}
+
+/// Watches a socket for errors alone, on a descriptor of its own. When the kernel meets a record that it cannot take it
+/// raises an error without making the socket readable, and whoever waits for data would wait for ever.
+///
+/// # Errors
+///
+/// The operating system's.
+pub fn watch_errors(socket: &impl AsFd) -> io::Result<AsyncFd<OwnedFd>> {
+    let descriptor = socket.as_fd().try_clone_to_owned()?;
+    // SAFETY: the descriptor is ours, and `AsyncFd` owns it until it has let go of it.
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::PRIORITY) }?)
 }
 
 /// A record that is not application data. A plain `read` fails with EIO until it is taken.

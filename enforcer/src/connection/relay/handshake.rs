@@ -18,6 +18,7 @@ use super::records::Records;
 use crate::connection::{Expected, Workload};
 use crate::identity::{reason_of_io, tls};
 use crate::kernel::ktls;
+use crate::kernel::socket::close_in_order;
 use crate::observe::events::{Entry, Offloaded, Tls};
 
 /// From the first byte to the last of a handshake.
@@ -35,7 +36,7 @@ pub(super) async fn as_client(
     let credentials = workload.credentials()?;
     let config = credentials.client_config(&expected.identity, expected.alpn).map_err(|_config| Reason::Internal)?;
     prepare(&stream, workload)?;
-    let connect = TlsConnector::from(config).connect(tls::server_name(), Records::new(stream));
+    let connect = TlsConnector::from(config).connect(tls::server_name(), Records::new(stream)).into_fallible();
     let stream = within_deadline(connect, record).await?;
     settle(TlsStream::Client(stream), workload, expected, record)
 }
@@ -57,7 +58,7 @@ pub(super) async fn as_server(
     let credentials = workload.credentials()?;
     let config = credentials.server_config(&expected.identity, expected.alpn).map_err(|_config| Reason::Internal)?;
     prepare(&stream, workload)?;
-    let accept = TlsAcceptor::from(config).accept(Records::new(stream));
+    let accept = TlsAcceptor::from(config).accept(Records::new(stream)).into_fallible();
     let stream = within_deadline(accept, record).await?;
     drop(turn);
     settle(TlsStream::Server(stream), workload, expected, record)
@@ -84,15 +85,20 @@ pub(super) async fn turn(turns: &Semaphore) -> Result<SemaphorePermit<'_>, Reaso
     }
 }
 
-async fn within_deadline<T>(handshake: impl Future<Output = io::Result<T>>, record: &Entry) -> Result<T, Reason> {
+async fn within_deadline<T>(
+    handshake: impl Future<Output = Result<T, (io::Error, Records)>>,
+    record: &Entry,
+) -> Result<T, Reason> {
     let started = Instant::now();
     match timeout(DEADLINE, handshake).await {
         Ok(Ok(stream)) => {
             record.handshake_took(started.elapsed());
             Ok(stream)
         }
-        Ok(Err(error)) => {
+        Ok(Err((error, records))) => {
             tracing::debug!(%error, "handshake failed");
+            // No data has gone yet, and a reset could overtake the alert that tells the peer why.
+            close_in_order(records.stream());
             Err(reason_of_io(&error))
         }
         Err(_elapsed) => Err(Reason::HandshakeTimeout),

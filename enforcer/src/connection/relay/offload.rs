@@ -4,10 +4,12 @@
 //! close_notify, and a close_notify when our side ends.
 
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustls::ExtractedSecrets;
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
@@ -74,7 +76,8 @@ impl Session {
         let stream = records.into_stream();
         let sent = secrets.tx.0;
         ktls::install(&stream, secrets).map_err(io::Error::other)?;
-        Ok(Self::Kernel(KernelSession { stream, early, given: 0, sent, closing: Closing::Open }))
+        let errors = ktls::watch_errors(&stream)?;
+        Ok(Self::Kernel(KernelSession { stream, errors, early, given: 0, sent, closing: Closing::Open }))
     }
 
     /// The socket below.
@@ -103,6 +106,8 @@ fn drain(mut reader: rustls::Reader<'_>) -> io::Result<Vec<u8>> {
 /// A session whose records the kernel makes.
 pub(super) struct KernelSession {
     stream: TcpStream,
+    /// The same socket, for errors that do not make it readable.
+    errors: AsyncFd<OwnedFd>,
     /// Decrypted before the kernel took over, and not read yet. At most one record.
     early: Vec<u8>,
     given: usize,
@@ -119,6 +124,15 @@ enum Closing {
 }
 
 impl KernelSession {
+    /// Ready when the socket has failed while there was nothing to read.
+    fn poll_error(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        // An error by itself counts as the end of writing, for which nobody else waits on this descriptor.
+        let ended = ready!(self.errors.poll_write_ready(cx)).map(drop);
+        let error = ended.and_then(|()| self.stream.take_error());
+        // The error may have been taken by a write; the connection is over all the same.
+        Poll::Ready(error.map_or_else(|error| error, |taken| taken.unwrap_or(io::ErrorKind::ConnectionAborted.into())))
+    }
+
     /// Takes the record that made `read` fail.
     fn control(&mut self) -> io::Result<()> {
         // The socket was readable, and nobody else reads it.
@@ -149,7 +163,10 @@ impl AsyncRead for KernelSession {
                 return Poll::Ready(Ok(()));
             }
             let before = buffer.filled().len();
-            match ready!(Pin::new(&mut this.stream).poll_read(cx, buffer)) {
+            let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(cx, buffer) else {
+                return this.poll_error(cx).map(Err);
+            };
+            match read {
                 Ok(()) if buffer.filled().len() > before => return Poll::Ready(Ok(())),
                 // FIN without close_notify: the data may be cut short (RFC 8446 6.1).
                 Ok(()) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
