@@ -8,6 +8,7 @@
 
 mod choose;
 mod intercept;
+pub mod pair;
 mod relay;
 mod serve;
 mod workload;
