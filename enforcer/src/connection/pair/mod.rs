@@ -2,14 +2,15 @@
 //!
 //! A pair session is mutual TLS between two agents for one pair of workload identities. `message` is the language
 //! that is spoken in it; `secrets` turns one of its offers into the keys of the offered connection, so that a new
-//! connection costs messages and no public-key operation. Nothing here does input or output, and no key leaves the
-//! agent that derived it.
+//! connection costs messages and no public-key operation; `session` speaks it. No key is ever in a message.
 
 mod message;
 mod secrets;
+mod session;
 
 pub use message::{LONGEST, Malformed, Message, decode, encode};
 pub use secrets::{Error, Keys, TrafficKey, derive};
+pub use session::{Answer, Ended, Ends, Gone, Handle, start};
 
 use std::net::SocketAddr;
 
@@ -20,6 +21,16 @@ pub enum Role {
     Client,
     /// The agent that accepted it.
     Server,
+}
+
+impl Role {
+    /// The other end.
+    const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
 }
 
 /// A connection of two workloads by its addresses, which both ends see alike: nothing between enrolled nodes
@@ -57,6 +68,11 @@ impl Numbers {
         let number = self.next;
         self.next = number.checked_add(1)?;
         Some(number)
+    }
+
+    /// Whether an offer may have had this number.
+    fn knows(&self, number: u64) -> bool {
+        number < self.next
     }
 
     /// Admits a number that the other agent has given. False for one that came before, or that leaves out so many

@@ -122,4 +122,4 @@ fn label(name: &[u8], length: u8) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

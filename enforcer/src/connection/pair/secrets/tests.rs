@@ -47,25 +47,32 @@ fn suite(name: CipherSuite) -> &'static Tls13CipherSuite {
     found.unwrap()
 }
 
-fn session(name: CipherSuite) -> Session {
+/// Both configurations for sessions with this cipher suite.
+pub(in crate::connection::pair) fn configs(name: CipherSuite) -> (ClientConfig, ServerConfig) {
     let base = crypto_provider();
     let cipher_suites = vec![SupportedCipherSuite::Tls13(suite(name))];
     let provider = Arc::new(CryptoProvider { cipher_suites, ..(*base).clone() });
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["pair.test".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+    let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&TLS13])
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![cert.der().clone()], key)
         .unwrap();
+    server.send_tls13_tickets = 0;
     let mut roots = RootCertStore::empty();
     roots.add(cert.der().clone()).unwrap();
-    let mut client = ClientConfig::builder_with_provider(provider)
+    let client = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    (client, server)
+}
+
+fn session(name: CipherSuite) -> Session {
+    let (mut client, server) = configs(name);
     let log = Arc::new(ExporterSecret::default());
     client.key_log = Arc::clone(&log) as Arc<dyn KeyLog>;
     let client = ClientConnection::new(Arc::new(client), "pair.test".try_into().unwrap()).unwrap();

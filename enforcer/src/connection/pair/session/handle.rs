@@ -1,0 +1,78 @@
+//! The side of a pair session that the rest of the agent holds.
+
+use enforcer_ebpf::Reason;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::connection::pair::{Connection, Keys, Message, Offer, Role};
+
+/// Orders to a running session. The session ends when the last handle is dropped.
+#[derive(Clone)]
+pub struct Handle {
+    pub(super) role: Role,
+    pub(super) orders: mpsc::Sender<Order>,
+}
+
+/// The session ended, or ends before this is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("pair session has ended")]
+pub struct Gone;
+
+/// What a handle asks of the session's task.
+pub(super) enum Order {
+    Offer { connection: Connection, answer: oneshot::Sender<Answer> },
+    Say(Message),
+}
+
+/// How an offer ended: with the keys of the connection, or with the number of the reason why there are none.
+pub type Answer = Result<(Offer, Keys), u32>;
+
+impl Handle {
+    /// Which end of the session this agent is.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Offers a connection. The keys come when the other end has them; within
+    /// the session's deadline there is an answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Gone`].
+    pub async fn offer(&self, connection: Connection) -> Result<Answer, Gone> {
+        let (answer, answered) = oneshot::channel();
+        self.orders.send(Order::Offer { connection, answer }).await.map_err(|_closed| Gone)?;
+        answered.await.map_err(|_dropped| Gone)
+    }
+
+    /// Says that our end of a connection that we offered has its keys too.
+    ///
+    /// # Errors
+    ///
+    /// [`Gone`].
+    pub async fn installed(&self, number: u64) -> Result<(), Gone> {
+        self.say(Message::Installed { number }).await
+    }
+
+    /// Says that a connection ended before it was open.
+    ///
+    /// # Errors
+    ///
+    /// [`Gone`].
+    pub async fn abort(&self, offer: &Offer, reason: Reason) -> Result<(), Gone> {
+        self.say(Message::Abort { by: offer.by, number: offer.number, reason: reason as u32 }).await
+    }
+
+    /// Says that our end of an open connection was closed.
+    ///
+    /// # Errors
+    ///
+    /// [`Gone`].
+    pub async fn closed(&self, offer: &Offer, reason: Reason) -> Result<(), Gone> {
+        self.say(Message::Closed { by: offer.by, number: offer.number, reason: reason as u32 }).await
+    }
+
+    async fn say(&self, message: Message) -> Result<(), Gone> {
+        self.orders.send(Order::Say(message)).await.map_err(|_closed| Gone)
+    }
+}
