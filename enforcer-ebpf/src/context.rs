@@ -6,13 +6,15 @@
 use core::ptr::write_volatile;
 
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
-use aya_ebpf::programs::SockAddrContext;
+use aya_ebpf::programs::{SockAddrContext, SockOpsContext};
 use enforcer_ebpf::Endpoint;
 
 /// `SOCK_STREAM`.
 pub(crate) const STREAM: u32 = 1;
 /// `IPPROTO_TCP`.
 pub(crate) const TCP: u32 = 6;
+/// `AF_INET`.
+pub(crate) const INET: u32 = 2;
 /// Third word of a v4-mapped address, as it lies in memory.
 const MAPPED: u32 = 0x0000_ffff_u32.to_be();
 
@@ -88,6 +90,42 @@ impl SocketAddress {
     }
 }
 
+/// The workload's end of a connection.
+pub(crate) fn local_endpoint(ctx: &SockOpsContext) -> Endpoint {
+    let words = if read!((*ctx.ops).family) == INET {
+        [0, 0, MAPPED, read!((*ctx.ops).local_ip4)]
+    } else {
+        [
+            read!((*ctx.ops).local_ip6[0]),
+            read!((*ctx.ops).local_ip6[1]),
+            read!((*ctx.ops).local_ip6[2]),
+            read!((*ctx.ops).local_ip6[3]),
+        ]
+    };
+    Endpoint { address: to_bytes(words), port: read!((*ctx.ops).local_port) }
+}
+
+/// The other end of a connection.
+pub(crate) fn remote_endpoint(ctx: &SockOpsContext) -> Endpoint {
+    let words = if read!((*ctx.ops).family) == INET {
+        [0, 0, MAPPED, read!((*ctx.ops).remote_ip4)]
+    } else {
+        [
+            read!((*ctx.ops).remote_ip6[0]),
+            read!((*ctx.ops).remote_ip6[1]),
+            read!((*ctx.ops).remote_ip6[2]),
+            read!((*ctx.ops).remote_ip6[3]),
+        ]
+    };
+    // Unlike the local one, this port is in network order.
+    Endpoint { address: to_bytes(words), port: u32::from_be(read!((*ctx.ops).remote_port)) }
+}
+
+/// An IPv4 address, four octets in network order, in its v4-mapped form.
+pub(crate) fn mapped(address: [u8; 4]) -> [u8; 16] {
+    to_bytes([0, 0, MAPPED, u32::from_ne_bytes(address)])
+}
+
 /// True for an IPv4 address in its v4-mapped form.
 pub(crate) fn is_v4(address: &[u8; 16]) -> bool {
     let words = to_words(address);
@@ -114,7 +152,8 @@ pub(crate) fn loopback(version: u32, port: u32) -> Endpoint {
     Endpoint { address: to_bytes(words), port }
 }
 
-fn to_bytes(words: [u32; 4]) -> [u8; 16] {
+/// Four words, as they lie in memory.
+pub(crate) fn to_bytes(words: [u32; 4]) -> [u8; 16] {
     // SAFETY: same size, and any bytes are valid.
     unsafe { core::mem::transmute(words) }
 }

@@ -1,11 +1,13 @@
 //! Connections that somebody opens to a workload: handed to the agent's listener, whatever the port, without
-//! rewriting an address. One instance of this program is attached to each namespace.
+//! rewriting an address, or left to the application's own listener, where [`crate::gate`] holds them. One instance of
+//! this program is attached to each namespace.
 
 use aya_ebpf::Global;
 use aya_ebpf::programs::SkLookupContext;
-use enforcer_ebpf::{DIRECTION_INBOUND, ListenerKey, PortKey, Reason};
+use enforcer_ebpf::{DIRECTION_INBOUND, ListenerKey, PORT_DIRECT, PortKey, Reason};
 
-use crate::context::{TCP, read};
+use crate::context::{INET, TCP, mapped, read, to_bytes};
+use crate::gate::peer_is_direct;
 use crate::maps::{LISTENERS, PORTS};
 use crate::verdict::Verdict;
 
@@ -13,8 +15,6 @@ use crate::verdict::Verdict;
 #[unsafe(no_mangle)]
 static NETNS_COOKIE: Global<u64> = Global::new(0);
 
-/// `AF_INET`.
-const INET: u32 = 2;
 /// 127.0.0.0/8.
 const LOOPBACK_NET: u8 = 127;
 /// Picks the listener for a connection request. What the namespace sends to itself goes its usual way: it is the
@@ -24,8 +24,10 @@ pub(crate) fn select(ctx: &SkLookupContext) -> Verdict {
         return Verdict::Pass;
     }
     let (netns, port) = (NETNS_COOKIE.load(), read!((*ctx.lookup).local_port));
-    if !is_taken(netns, 0) && !is_taken(netns, port) {
-        return Verdict::Pass;
+    match taken(netns, port).or_else(|| taken(netns, 0)) {
+        None => return Verdict::Pass,
+        Some(PORT_DIRECT) if peer_is_direct(&source(ctx)) => return Verdict::Pass,
+        Some(_) => {}
     }
     let version = if read!((*ctx.lookup).family) == INET { 4 } else { 6 };
     match LISTENERS.redirect_sk_lookup(ctx, ListenerKey { netns, version, direction: DIRECTION_INBOUND }, 0) {
@@ -57,7 +59,20 @@ fn comes_from_here(ctx: &SkLookupContext) -> bool {
     remote == local || remote == [0, 0, 0, 1_u32.to_be()]
 }
 
-fn is_taken(netns: u64, port: u32) -> bool {
-    // SAFETY: only the presence of the entry counts.
-    unsafe { PORTS.get(PortKey { netns, port, reserved: 0 }) }.is_some()
+fn source(ctx: &SkLookupContext) -> [u8; 16] {
+    if read!((*ctx.lookup).family) == INET {
+        return mapped(read!((*ctx.lookup).remote_ip4).to_ne_bytes());
+    }
+    to_bytes([
+        read!((*ctx.lookup).remote_ip6[0]),
+        read!((*ctx.lookup).remote_ip6[1]),
+        read!((*ctx.lookup).remote_ip6[2]),
+        read!((*ctx.lookup).remote_ip6[3]),
+    ])
+}
+
+/// How connections to this port are taken, if they are.
+fn taken(netns: u64, port: u32) -> Option<u32> {
+    // SAFETY: copied at once; entries are written as a whole.
+    unsafe { PORTS.get(PortKey { netns, port, reserved: 0 }) }.copied()
 }

@@ -9,7 +9,4 @@ mod reason;
 mod wire;
 
 pub use reason::{Reason, UnknownReason};
-pub use wire::{
-    DIRECTION_INBOUND, DIRECTION_OUTBOUND, Endpoint, FlowKey, ListenerKey, PEER_KEY_BITS, PortKey, REASONS, Redirect,
-    SourceKey, WorkloadValue,
-};
+pub use wire::*;

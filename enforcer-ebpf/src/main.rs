@@ -1,23 +1,38 @@
-//! The eBPF programs of the relay path. Entry points only; each calls one step in its own file and turns the
-//! step's verdict into what the hook wants. Every early return on an enforced path denies.
+//! The eBPF programs. Entry points only; each calls one step in its own file and turns the step's verdict into what
+//! the hook wants. Every early return on an enforced path denies.
 //!
-//! `connect4`/`connect6` send connections to peers to the agent; `follow` tells the agent which connection is
-//! which; `inbound` hands arriving connections to the agent; `getpeername4`/`getpeername6` show the application the
-//! true other end.
+//! `connect4`/`connect6` send connections to peers to the agent, or hold them; `follow` tells the agent which connection
+//! is which, and shuts and opens the gates; `inbound` hands arriving connections to the agent, unless they are held
+//! instead; `getpeername4`/`getpeername6` show the application the true other end of a relayed connection.
+//! `egress`/`ingress` are the lock on held sockets; `set_option`/`get_option` keep the gate out of the application's
+//! sight and reach; `existing` opens what was there before. The others take notes of who holds a held socket.
 
 #![no_std]
 #![no_main]
 #![expect(unsafe_code, reason = "helpers and context fields are raw pointers")]
 
-mod context;
-mod inbound;
-mod maps;
-mod names;
 mod outbound;
+
+mod inbound;
+
+mod names;
+
+mod gate;
+mod lock;
+mod option;
+
+mod existing;
+mod owner;
+
+mod context;
+mod event;
+mod maps;
 mod verdict;
 
-use aya_ebpf::macros::{cgroup_sock_addr, sk_lookup, sock_ops};
-use aya_ebpf::programs::{SkLookupContext, SockAddrContext, SockOpsContext};
+use aya_ebpf::macros::{cgroup_skb, cgroup_sock_addr, cgroup_sockopt, fentry, fexit, sk_lookup, sock_ops};
+use aya_ebpf::programs::{
+    FEntryContext, FExitContext, SkBuffContext, SkLookupContext, SockAddrContext, SockOpsContext, SockoptContext,
+};
 
 #[cgroup_sock_addr(connect4)]
 fn connect4(ctx: SockAddrContext) -> i32 {
@@ -32,7 +47,28 @@ fn connect6(ctx: SockAddrContext) -> i32 {
 #[sock_ops]
 fn follow(ctx: SockOpsContext) -> u32 {
     outbound::follow(&ctx);
+    gate::follow(&ctx);
     1
+}
+
+#[cgroup_skb(egress)]
+fn egress(ctx: SkBuffContext) -> i32 {
+    lock::outgoing(&ctx).into()
+}
+
+#[cgroup_skb(ingress)]
+fn ingress(ctx: SkBuffContext) -> i32 {
+    lock::incoming(&ctx).into()
+}
+
+#[cgroup_sockopt(setsockopt)]
+fn set_option(ctx: SockoptContext) -> i32 {
+    option::set(&ctx).into()
+}
+
+#[cgroup_sockopt(getsockopt)]
+fn get_option(ctx: SockoptContext) -> i32 {
+    option::get(&ctx).into()
 }
 
 #[sk_lookup]
@@ -52,6 +88,75 @@ fn getpeername4(ctx: SockAddrContext) -> i32 {
 fn getpeername6(ctx: SockAddrContext) -> i32 {
     names::peer6(&ctx);
     1
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/tcp")]
+fn existing(ctx: *const existing::Visited) -> i32 {
+    existing::visit(ctx);
+    0
+}
+
+#[fentry]
+fn connect_begins(ctx: FEntryContext) -> i32 {
+    owner::connect(&ctx);
+    0
+}
+
+// The result stands behind the arguments, of which Linux 6.10 has two and older ones four.
+
+#[fexit]
+fn dequeued_of_two(ctx: FExitContext) -> i32 {
+    owner::dequeued(ctx.arg(2));
+    0
+}
+
+#[fexit]
+fn dequeued_of_four(ctx: FExitContext) -> i32 {
+    owner::dequeued(ctx.arg(4));
+    0
+}
+
+#[fexit]
+fn accept_returns(ctx: FExitContext) -> i32 {
+    owner::accepted(ctx.arg(1));
+    0
+}
+
+#[fexit]
+fn accept4_returns(ctx: FExitContext) -> i32 {
+    owner::accepted(ctx.arg(1));
+    0
+}
+
+#[fexit]
+fn io_accept_returns(_ctx: FExitContext) -> i32 {
+    owner::accepted(-1);
+    0
+}
+
+#[fentry]
+fn receive_waits(ctx: FEntryContext) -> i32 {
+    owner::waits(&ctx);
+    0
+}
+
+#[fexit]
+fn receive_waited(ctx: FExitContext) -> i32 {
+    owner::waited(&ctx);
+    0
+}
+
+#[fentry]
+fn send_waits(ctx: FEntryContext) -> i32 {
+    owner::waits(&ctx);
+    0
+}
+
+#[fexit]
+fn send_waited(ctx: FExitContext) -> i32 {
+    owner::waited(&ctx);
+    0
 }
 
 #[cfg(not(test))]

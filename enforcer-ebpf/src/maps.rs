@@ -2,8 +2,10 @@
 
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::{HashMap, LpmTrie, PerCpuArray, SockHash};
-use enforcer_ebpf::{Endpoint, FlowKey, ListenerKey, PortKey, REASONS, Redirect, SourceKey, WorkloadValue};
+use aya_ebpf::maps::{HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockHash};
+use enforcer_ebpf::{
+    Endpoint, FlowKey, Gate, Held, ListenerKey, Live, PortKey, REASONS, Redirect, SourceKey, Waiters, WorkloadValue,
+};
 
 /// Connections between `connect` and the agent's `accept`. When it is full, the agent does not know the connection
 /// and resets it.
@@ -11,7 +13,17 @@ const FLOWS_LIMIT: u32 = 65_536;
 /// Inbound connections that live at the same time. When it is full, the agent refuses the next.
 const SOURCES_LIMIT: u32 = 262_144;
 
-/// Prefixes of registered peers; the value is not used.
+/// Connections that are held at the same time. When it is full, the next one is refused, and never opened.
+const HELD_LIMIT: u32 = 65_536;
+/// Direct connections at the same time. When it is full, the agent ends the next one.
+const LIVE_LIMIT: u32 = 1 << 20;
+/// Threads inside `connect` or `accept` whose descriptors are remembered; the longest unused is forgotten first, and the
+/// agent then searches for it.
+const CALLS_LIMIT: u32 = 16_384;
+/// Octets of the ring buffer: about 9,000 events.
+const EVENTS_SIZE: u32 = 1 << 20;
+
+/// Prefixes of registered peers: `PEER_RELAY` or `PEER_DIRECT`.
 #[map]
 pub(crate) static PEERS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(65_536, 0);
 
@@ -29,7 +41,7 @@ pub(crate) static FLOWS: HashMap<FlowKey, Redirect> =
 pub(crate) static SOURCES: HashMap<SourceKey, Endpoint> =
     HashMap::with_max_entries(SOURCES_LIMIT, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
 
-/// Ports on which connections are taken.
+/// Ports on which connections are taken: `PORT_RELAY` or `PORT_DIRECT`.
 #[map]
 pub(crate) static PORTS: HashMap<PortKey, u32> =
     HashMap::with_max_entries(65_536, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
@@ -45,3 +57,42 @@ pub(crate) static REFUSALS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REA
 /// Where a redirected socket was meant to go; freed by the kernel with the socket.
 #[btf_map]
 pub(crate) static REDIRECTS: SkStorage<Redirect> = SkStorage::new();
+
+/// Namespaces whose sockets are shut unless a program opens them, by their cookie; the value of
+/// `net.ipv4.tcp_notsent_lowat` that was usual there before.
+#[map]
+pub(crate) static NAMESPACES: HashMap<u64, u32> = HashMap::with_max_entries(16_384, 0);
+
+/// Connections that wait for their keys.
+#[map]
+pub(crate) static HELD: HashMap<u64, Held> =
+    HashMap::with_max_entries(HELD_LIMIT, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
+
+/// Direct connections, as the agent has written them down.
+#[map]
+pub(crate) static LIVE: HashMap<u64, Live> =
+    HashMap::with_max_entries(LIVE_LIMIT, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
+
+/// What the agent is told.
+#[map]
+pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_SIZE, 0);
+
+/// The descriptor of the `connect` that a thread is in.
+#[map]
+pub(crate) static CALLS: LruHashMap<u64, i32> = LruHashMap::with_max_entries(CALLS_LIMIT, 0);
+
+/// The socket that a thread's `accept` is about to return, by its cookie.
+#[map]
+pub(crate) static ACCEPTING: LruHashMap<u64, u64> = LruHashMap::with_max_entries(CALLS_LIMIT, 0);
+
+/// The gate of each held or direct socket.
+#[btf_map]
+pub(crate) static GATES: SkStorage<Gate> = SkStorage::new();
+
+/// TCP_NOTSENT_LOWAT as the application wants it.
+#[btf_map]
+pub(crate) static WANTED: SkStorage<u32> = SkStorage::new();
+
+/// Threads that wait inside a call on a held socket.
+#[btf_map]
+pub(crate) static WAITING: SkStorage<Waiters> = SkStorage::new();

@@ -1,5 +1,5 @@
 //! Connections that a workload opens: sent to the agent when they go to a registered peer, and not touched when
-//! they do not.
+//! they do not. Those that can be direct go to the peer itself, and [`crate::gate`] holds them.
 //!
 //! The agent listens on the loopback of the workload's own namespace. What the application asked for is kept in the
 //! socket's storage; `follow` puts it where the agent finds it when it accepts the connection.
@@ -15,10 +15,11 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::{SockAddrContext, SockOpsContext};
 use enforcer_ebpf::{
-    DIRECTION_OUTBOUND, Endpoint, FlowKey, ListenerKey, PEER_KEY_BITS, Reason, Redirect, WorkloadValue,
+    DIRECTION_OUTBOUND, Endpoint, FlowKey, ListenerKey, PEER_DIRECT, PEER_KEY_BITS, Reason, Redirect, WorkloadValue,
 };
 
 use crate::context::{SocketAddress, is_local, is_v4, loopback, read};
+use crate::gate;
 use crate::maps::{FLOWS, LISTENERS, PEERS, REDIRECTS, WORKLOADS};
 use crate::verdict::Verdict;
 
@@ -56,12 +57,20 @@ fn redirect(ctx: &SockAddrContext, address: &SocketAddress, destination: Endpoin
     if !address.is_tcp() {
         return Ok(None);
     }
-    if is_local(&destination.address) || PEERS.get(Key::new(PEER_KEY_BITS, destination.address)).is_none() {
-        // The socket may have been redirected before, by a `connect` that failed.
+    // The socket may have been redirected or held before, by a `connect` that failed.
+    let stays = is_local(&destination.address);
+    let peer = if stays { None } else { PEERS.get(Key::new(PEER_KEY_BITS, destination.address)) };
+    let Some(&peer) = peer else {
         clear_storage(address.socket());
+        gate::release(address.socket());
         return Ok(None);
-    }
+    };
     let (cgroup, workload) = workload().ok_or(Reason::WorkloadUnknown)?;
+    if peer == PEER_DIRECT && workload.direct != 0 {
+        clear_storage(address.socket());
+        return gate::hold(address.socket(), cgroup).map(|()| None);
+    }
+    gate::release(address.socket());
     let version = if is_v4(&destination.address) { 4 } else { 6 };
     // SAFETY: the context is the kernel's own.
     let (netns, cookie) =

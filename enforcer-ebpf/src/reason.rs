@@ -55,6 +55,11 @@ reasons! {
     /// Kernel: a map that must hold the connection is full.
     MapFull = 18, "map-full";
 
+    /// Kernel: payload or an end of data met a held socket, and did not pass.
+    HeldPayload = 19, "held-payload";
+    /// Kernel: the ring buffer is full; the agent will find the connection in the hold table.
+    EventLost = 20, "event-lost";
+
     /// The peer is registered as speaking plaintext and the mode is strict.
     StrictPlaintextPeer = 32, "strict-plaintext-peer";
     /// The source is not registered and the mode is strict.

@@ -38,7 +38,8 @@ impl From<Verdict> for u32 {
     }
 }
 
-fn count(reason: Reason) {
+/// Counts what a program met.
+pub(crate) fn count(reason: Reason) {
     if let Some(counter) = REFUSALS.get_ptr_mut(reason as u32) {
         // SAFETY: the slot is this CPU's own, and programs of one CPU do not interrupt each other here.
         unsafe { *counter += 1 };

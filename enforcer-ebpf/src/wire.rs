@@ -12,6 +12,46 @@ pub const DIRECTION_INBOUND: u32 = 1;
 /// Length of a whole address in the peer trie, bits. An IPv4 prefix of `n` bits is one of `96 + n` here.
 pub const PEER_KEY_BITS: u32 = 128;
 
+/// Value in the peer trie: connections to and from these addresses are taken to the agent.
+pub const PEER_RELAY: u32 = 1;
+/// Value in the peer trie: as [`PEER_RELAY`], but where the workload can too, the connection is direct.
+pub const PEER_DIRECT: u32 = 2;
+
+/// Value of a taken port: inbound connections are handed to the agent.
+pub const PORT_RELAY: u32 = 1;
+/// Value of a taken port: those of peers that can do it are direct, the others are handed to the agent.
+pub const PORT_DIRECT: u32 = 2;
+
+/// [`Gate::state`]: no payload may leave or arrive.
+pub const GATE_HELD: u32 = 1;
+/// [`Gate::state`]: this end has its keys, so records may arrive; nothing may leave yet.
+pub const GATE_KEYED: u32 = 2;
+/// [`Gate::state`]: both ends have their keys.
+pub const GATE_OPEN: u32 = 3;
+/// [`Gate::state`]: there was no room in the hold table; the agent destroys the socket.
+pub const GATE_REFUSED: u32 = 4;
+/// [`Gate::state`]: the connection is over before it was open: it may end in order, but no payload may pass.
+pub const GATE_ENDED: u32 = 5;
+
+/// [`Held::stage`]: `connect` has begun.
+pub const STAGE_CONNECTING: u32 = 1;
+/// [`Held::stage`]: the TCP handshake is over. A connection that was opened to the workload waits for `accept`.
+pub const STAGE_ESTABLISHED: u32 = 2;
+/// [`Held::stage`]: the workload has accepted it.
+pub const STAGE_ACCEPTED: u32 = 3;
+
+/// [`Event::kind`]: a workload's `connect` has succeeded, and the socket is held.
+pub const EVENT_CONNECTED: u32 = 1;
+/// [`Event::kind`]: a workload has accepted a held connection.
+pub const EVENT_ACCEPTED: u32 = 2;
+/// [`Event::kind`]: a held or direct connection is over.
+pub const EVENT_CLOSED: u32 = 3;
+/// [`Event::kind`]: a connection found no room in the hold table, and has to be destroyed.
+pub const EVENT_REFUSED: u32 = 4;
+
+/// Threads that are known to wait inside a call on one socket.
+pub const WAITERS: usize = 8;
+
 /// Slots of the refusal counters: one for every number a [`crate::Reason`] may have.
 pub const REASONS: u32 = 128;
 
@@ -90,6 +130,10 @@ pub struct WorkloadValue {
     pub port_v4: u32,
     /// Port on ::1 inside the workload's namespace, host order; 0: none.
     pub port_v6: u32,
+    /// Not 0 when its connections to peers that can do it are direct.
+    pub direct: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// A port on which connections to a workload are taken.
@@ -116,13 +160,116 @@ pub struct ListenerKey {
     pub direction: u32,
 }
 
+/// The gate of one socket, kept in its own storage. Programs make it, and from then on only the agent writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Gate {
+    /// One of the `GATE_` numbers.
+    pub state: u32,
+    /// The number of the descriptor with which the workload called `connect`; -1: not known.
+    pub descriptor: i32,
+    /// Process (thread group) that called `connect`; 0: not known.
+    pub process: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Id of the workload's cgroup, of a connection that it opens; else 0.
+    pub cgroup: u64,
+}
+
+/// A connection in the hold table, by the cookie of the workload's socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Held {
+    /// SO_NETNS_COOKIE.
+    pub netns: u64,
+    /// Id of the workload's cgroup, of a connection that it opens; else 0.
+    pub cgroup: u64,
+    /// The end that opened the connection.
+    pub source: Endpoint,
+    /// The end that it was opened to.
+    pub destination: Endpoint,
+    /// [`DIRECTION_OUTBOUND`] or [`DIRECTION_INBOUND`].
+    pub direction: u32,
+    /// One of the `STAGE_` numbers.
+    pub stage: u32,
+    /// Process (thread group) that holds the socket; 0: not known.
+    pub process: u32,
+    /// Its descriptor there; -1: not known.
+    pub descriptor: i32,
+}
+
+/// What programs tell the agent through the ring buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Event {
+    /// Cookie of the workload's socket (SO_COOKIE).
+    pub cookie: u64,
+    /// One of the `EVENT_` numbers.
+    pub kind: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// As in the hold table. Of a direct connection that is over: zeros.
+    pub held: Held,
+    /// Octets that the peer has acknowledged, of a connection that is over.
+    pub sent: u64,
+    /// Octets received in order, of a connection that is over.
+    pub received: u64,
+}
+
+/// Threads that wait inside a call on a socket, kept in the socket's storage. Written by programs alone, and under the
+/// socket's own lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Waiters {
+    /// Thread ids; 0: free.
+    pub threads: [u32; WAITERS],
+    /// How many found no free slot, ever.
+    pub overflow: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Octets for an identity in [`Live`]; a longer one is relayed.
+pub const IDENTITY: usize = 256;
+
+/// A direct connection, by the cookie of the workload's socket. Written by the agent, removed with the socket.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Live {
+    /// SO_NETNS_COOKIE.
+    pub netns: u64,
+    /// Number of the offer in its pair session.
+    pub offer: u64,
+    /// When it was opened, seconds since 1970.
+    pub opened: u64,
+    /// When the first of both certificates ends, seconds since 1970.
+    pub expires: u64,
+    /// The end that opened the connection.
+    pub source: Endpoint,
+    /// The end that it was opened to.
+    pub destination: Endpoint,
+    /// [`DIRECTION_OUTBOUND`] or [`DIRECTION_INBOUND`].
+    pub direction: u32,
+    /// TLS cipher suite, its number in the IANA registry.
+    pub cipher: u32,
+    /// Identity of the workload, padded with zeros.
+    pub local: [u8; IDENTITY],
+    /// Identity of the peer, padded with zeros.
+    pub peer: [u8; IDENTITY],
+}
+
 // No implicit padding: the sizes are the sums of the fields. The kernel hashes every byte of a key.
 const _: () = {
     assert!(size_of::<Endpoint>() == 20);
     assert!(size_of::<Redirect>() == 40);
     assert!(size_of::<FlowKey>() == 16);
     assert!(size_of::<SourceKey>() == 32);
-    assert!(size_of::<WorkloadValue>() == 8);
+    assert!(size_of::<WorkloadValue>() == 16);
+    assert!(size_of::<Gate>() == 24);
+    assert!(size_of::<Held>() == 72);
+    assert!(size_of::<Event>() == 104);
+    assert!(size_of::<Waiters>() == 40);
+    assert!(size_of::<Live>() == 80 + 2 * IDENTITY);
     assert!(size_of::<PortKey>() == 16);
     assert!(size_of::<ListenerKey>() == 16);
 };
@@ -130,7 +277,9 @@ const _: () = {
 #[cfg(feature = "user")]
 #[expect(unsafe_code, reason = "aya asks for the promise that a type is plain data; the asserts above are the proof")]
 mod pod {
-    use super::{Endpoint, FlowKey, ListenerKey, PortKey, Redirect, SourceKey, WorkloadValue};
+    use super::{
+        Endpoint, Event, FlowKey, Gate, Held, ListenerKey, Live, PortKey, Redirect, SourceKey, Waiters, WorkloadValue,
+    };
 
     macro_rules! pod {
         ($($name:ty),+) => {
@@ -141,7 +290,7 @@ mod pod {
         };
     }
 
-    pod!(Endpoint, FlowKey, ListenerKey, PortKey, Redirect, SourceKey, WorkloadValue);
+    pod!(Endpoint, Event, FlowKey, Gate, Held, ListenerKey, Live, PortKey, Redirect, SourceKey, Waiters, WorkloadValue);
 }
 
 #[cfg(test)]

@@ -1,0 +1,125 @@
+//! The second lock on a held socket, and the only one on receiving: no payload and no end of data passes, in or out.
+//!
+//! TCP itself sends what was dropped again, so whatever a peer sends too early arrives when it may.
+
+use aya_ebpf::bindings::bpf_sock;
+use aya_ebpf::helpers::generated::{bpf_sk_fullsock, bpf_skb_load_bytes};
+use aya_ebpf::programs::SkBuffContext;
+use enforcer_ebpf::{GATE_ENDED, GATE_HELD, GATE_KEYED, GATE_OPEN, Reason};
+
+use crate::context::{TCP, mapped, read};
+use crate::gate::{peer_is_direct, storage};
+use crate::verdict::Verdict;
+
+/// `BPF_TCP_LISTEN`.
+const LISTEN: u32 = 10;
+/// `ETH_P_IP` and `ETH_P_IPV6`, as they lie in a context.
+const IP4: u32 = 0x0800_u16.to_be() as u32;
+const IP6: u32 = 0x86dd_u16.to_be() as u32;
+/// TCP flags (RFC 9293 3.1).
+const FIN: u8 = 1;
+const RST: u8 = 4;
+
+/// A packet leaves a workload.
+pub(crate) fn outgoing(ctx: &SkBuffContext) -> Verdict {
+    let Some(socket) = socket(ctx) else { return Verdict::Pass };
+    let Some(gate) = storage(socket, None) else { return Verdict::Pass };
+    // SAFETY: the storage lives as long as the socket.
+    match unsafe { (*gate).state } {
+        GATE_OPEN => Verdict::Pass,
+        GATE_HELD | GATE_KEYED => judge(ctx, |segment| !segment.has_payload && !segment.has(FIN)),
+        GATE_ENDED => judge(ctx, |segment| !segment.has_payload),
+        _ => judge(ctx, |segment| segment.has(RST)),
+    }
+}
+
+/// A packet arrives at a workload.
+pub(crate) fn incoming(ctx: &SkBuffContext) -> Verdict {
+    let Some(socket) = socket(ctx) else { return Verdict::Pass };
+    let Some(gate) = storage(socket, None) else {
+        return if read!((*socket).state) == LISTEN { answering(ctx) } else { Verdict::Pass };
+    };
+    // SAFETY: as above.
+    match unsafe { (*gate).state } {
+        GATE_OPEN | GATE_KEYED => Verdict::Pass,
+        GATE_HELD => judge(ctx, |segment| !segment.has_payload && !segment.has(FIN)),
+        GATE_ENDED => judge(ctx, |segment| !segment.has_payload),
+        _ => judge(ctx, |segment| segment.has(RST)),
+    }
+}
+
+/// The last packet of a TCP handshake belongs to the listening socket; its payload would be there before the gate is.
+/// No agent lets a peer send any.
+fn answering(ctx: &SkBuffContext) -> Verdict {
+    match Segment::of(ctx) {
+        Some(segment) if segment.has_payload && peer_is_direct(&segment.source) => Verdict::Deny(Reason::HeldPayload),
+        _ => Verdict::Pass,
+    }
+}
+
+/// What cannot be read does not pass.
+fn judge(ctx: &SkBuffContext, passes: impl Fn(&Segment) -> bool) -> Verdict {
+    match Segment::of(ctx) {
+        Some(segment) if passes(&segment) => Verdict::Pass,
+        _ => Verdict::Deny(Reason::HeldPayload),
+    }
+}
+
+/// The socket that a packet belongs to, if it is a whole one (no request, no TIME_WAIT).
+fn socket(ctx: &SkBuffContext) -> Option<*mut bpf_sock> {
+    let common = read!((*ctx.skb.skb).__bindgen_anon_2.sk);
+    if common.is_null() {
+        return None;
+    }
+    // SAFETY: the kernel checks the pointer; the result is checked below.
+    let socket = unsafe { bpf_sk_fullsock(common.cast()) };
+    if socket.is_null() { None } else { Some(socket.cast()) }
+}
+
+/// What matters of a TCP segment.
+struct Segment {
+    source: [u8; 16],
+    has_payload: bool,
+    flags: u8,
+}
+
+impl Segment {
+    /// Reads it; `None` for what is no plain TCP over IP (IPv6 with extension headers, for one).
+    fn of(ctx: &SkBuffContext) -> Option<Self> {
+        let (source, start) = match read!((*ctx.skb.skb).protocol) {
+            IP4 => {
+                let header: [u8; 20] = load(ctx, 0)?;
+                if u32::from(header[9]) != TCP {
+                    return None;
+                }
+                let source = [header[12], header[13], header[14], header[15]];
+                (mapped(source), u32::from(header[0] & 0xf) * 4)
+            }
+            IP6 => {
+                let header: [u8; 40] = load(ctx, 0)?;
+                if u32::from(header[6]) != TCP {
+                    return None;
+                }
+                let mut source = [0; 16];
+                source.copy_from_slice(&header[8..24]);
+                (source, 40)
+            }
+            _ => return None,
+        };
+        // Data offset and flags: octets 12 and 13 of the TCP header.
+        let [offset, flags]: [u8; 2] = load(ctx, start + 12)?;
+        let headers = start + u32::from(offset >> 4) * 4;
+        Some(Self { source, has_payload: read!((*ctx.skb.skb).len) > headers, flags })
+    }
+
+    fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+fn load<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    // SAFETY: the context is the kernel's own, and the helper writes N bytes.
+    let loaded = unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32) };
+    (loaded == 0).then_some(bytes)
+}
