@@ -92,33 +92,32 @@ impl SocketAddress {
 
 /// The workload's end of a connection.
 pub(crate) fn local_endpoint(ctx: &SockOpsContext) -> Endpoint {
-    let words = if read!((*ctx.ops).family) == INET {
-        [0, 0, MAPPED, read!((*ctx.ops).local_ip4)]
-    } else {
-        [
-            read!((*ctx.ops).local_ip6[0]),
-            read!((*ctx.ops).local_ip6[1]),
-            read!((*ctx.ops).local_ip6[2]),
-            read!((*ctx.ops).local_ip6[3]),
-        ]
-    };
-    Endpoint { address: to_bytes(words), port: read!((*ctx.ops).local_port) }
+    let v4 = read!((*ctx.ops).local_ip4);
+    let v6 = [
+        read!((*ctx.ops).local_ip6[0]),
+        read!((*ctx.ops).local_ip6[1]),
+        read!((*ctx.ops).local_ip6[2]),
+        read!((*ctx.ops).local_ip6[3]),
+    ];
+    Endpoint { address: either(ctx, v4, v6), port: read!((*ctx.ops).local_port) }
 }
 
 /// The other end of a connection.
 pub(crate) fn remote_endpoint(ctx: &SockOpsContext) -> Endpoint {
-    let words = if read!((*ctx.ops).family) == INET {
-        [0, 0, MAPPED, read!((*ctx.ops).remote_ip4)]
-    } else {
-        [
-            read!((*ctx.ops).remote_ip6[0]),
-            read!((*ctx.ops).remote_ip6[1]),
-            read!((*ctx.ops).remote_ip6[2]),
-            read!((*ctx.ops).remote_ip6[3]),
-        ]
-    };
+    let v4 = read!((*ctx.ops).remote_ip4);
+    let v6 = [
+        read!((*ctx.ops).remote_ip6[0]),
+        read!((*ctx.ops).remote_ip6[1]),
+        read!((*ctx.ops).remote_ip6[2]),
+        read!((*ctx.ops).remote_ip6[3]),
+    ];
     // Unlike the local one, this port is in network order.
-    Endpoint { address: to_bytes(words), port: u32::from_be(read!((*ctx.ops).remote_port)) }
+    Endpoint { address: either(ctx, v4, v6), port: u32::from_be(read!((*ctx.ops).remote_port)) }
+}
+
+/// Both are read first: of two reads in two branches LLVM makes one with a computed offset, which no verifier admits.
+fn either(ctx: &SockOpsContext, v4: u32, v6: [u32; 4]) -> [u8; 16] {
+    to_bytes(if read!((*ctx.ops).family) == INET { [0, 0, MAPPED, v4] } else { v6 })
 }
 
 /// An IPv4 address, four octets in network order, in its v4-mapped form.

@@ -93,7 +93,7 @@ fn connecting(ctx: &SockOpsContext, socket: *mut bpf_sock) {
         process: opened.process,
         descriptor: opened.descriptor,
     };
-    take(ctx, gate, &held, netns.1);
+    take(ctx, (socket, gate), &held, netns.1);
 }
 
 /// The TCP handshake of a connection that a workload opened is over, and nobody knows yet.
@@ -132,7 +132,7 @@ fn arrived(ctx: &SockOpsContext, socket: *mut bpf_sock) {
         descriptor: -1,
     };
     match storage(socket, Some(&mut value)) {
-        Some(gate) => take(ctx, gate, &held, netns.1),
+        Some(gate) => take(ctx, (socket, gate), &held, netns.1),
         // Without memory for a gate only the write gate holds; the agent destroys the socket.
         None => {
             count(Reason::MapFull);
@@ -142,9 +142,9 @@ fn arrived(ctx: &SockOpsContext, socket: *mut bpf_sock) {
 }
 
 /// Shuts the gate and writes the connection into the hold table. Where that is full the socket stays shut for good.
-fn take(ctx: &SockOpsContext, gate: *mut Gate, held: &Held, usual: u32) {
+fn take(ctx: &SockOpsContext, (socket, gate): (*mut bpf_sock, *mut Gate), held: &Held, usual: u32) {
     let cookie = cookie(ctx);
-    remember_wanted(ctx, usual);
+    remember_wanted(ctx, socket, usual);
     set(ctx, 0);
     let _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
     if HELD.insert(&cookie, held, u64::from(BPF_NOEXIST)).is_err() {
@@ -214,11 +214,11 @@ fn open(ctx: &SockOpsContext, socket: *mut bpf_sock, usual: u32) {
 }
 
 /// Keeps what the application had chosen before its socket was held, if it had.
-fn remember_wanted(ctx: &SockOpsContext, usual: u32) {
+fn remember_wanted(ctx: &SockOpsContext, socket: *mut bpf_sock, usual: u32) {
     let mut value = current(ctx);
     if value != 0 && value != usual {
         // One that the application has chosen since is kept. Without memory the application gets the usual one back.
-        let _ = wanted(read!((*ctx.ops).__bindgen_anon_2.sk), Some(&mut value));
+        let _ = wanted(socket, Some(&mut value));
     }
 }
 

@@ -60,15 +60,15 @@ fn comes_from_here(ctx: &SkLookupContext) -> bool {
 }
 
 fn source(ctx: &SkLookupContext) -> [u8; 16] {
-    if read!((*ctx.lookup).family) == INET {
-        return mapped(read!((*ctx.lookup).remote_ip4).to_ne_bytes());
-    }
-    to_bytes([
+    // Both are read first, as in `crate::context`.
+    let v4 = mapped(read!((*ctx.lookup).remote_ip4).to_ne_bytes());
+    let v6 = [
         read!((*ctx.lookup).remote_ip6[0]),
         read!((*ctx.lookup).remote_ip6[1]),
         read!((*ctx.lookup).remote_ip6[2]),
         read!((*ctx.lookup).remote_ip6[3]),
-    ])
+    ];
+    if read!((*ctx.lookup).family) == INET { v4 } else { to_bytes(v6) }
 }
 
 /// How connections to this port are taken, if they are.

@@ -48,6 +48,17 @@ reasons! {
     /// The destination is in the workload's own namespace: it passed in the clear and never left the host.
     SameNamespace = 4, "same-namespace";
 
+    /// Relayed, because the workload's policy says so.
+    RelayWanted = 5, "relay-wanted";
+    /// Relayed, because this kernel cannot do direct connections.
+    KernelUnable = 6, "kernel-unable";
+    /// Relayed, because the workload is in the host's network namespace, whose sockets cannot be gated.
+    HostNamespace = 7, "host-namespace";
+    /// Relayed, because the registry names no agent for the peer.
+    PeerWithoutAgent = 8, "peer-without-agent";
+    /// Relayed, because the peer speaks mutual TLS without an agent.
+    PeerForeign = 9, "peer-foreign";
+
     /// Kernel: no enrolled workload belongs to the calling cgroup.
     WorkloadUnknown = 16, "workload-unknown";
     /// Kernel: the agent is not listening in the workload's namespace.
@@ -75,6 +86,11 @@ reasons! {
     /// The destination was registered when the program looked, and is not any more.
     DestinationUnknown = 38, "destination-unknown";
 
+    /// The workload's policy wants direct connections only, and this one cannot be.
+    DirectImpossible = 39, "direct-impossible";
+    /// The identity is longer than the table of direct connections has room for.
+    IdentityTooLong = 40, "identity-too-long";
+
     /// The handshake, or the wait for its turn, took longer than its deadline.
     HandshakeTimeout = 48, "handshake-timeout";
     /// The peer answered with something that is not TLS 1.3.
@@ -89,6 +105,21 @@ reasons! {
     PeerIncompatible = 53, "peer-incompatible";
     /// The peer closed or reset the connection during the handshake.
     PeerClosedInHandshake = 54, "peer-closed-in-handshake";
+
+    /// No pair session could be had with the peer's agent in time.
+    PeerAgentUnreachable = 55, "peer-agent-unreachable";
+    /// The same connection was offered twice.
+    OfferRepeated = 56, "offer-repeated";
+    /// The connection ended before it had its keys.
+    EndedBeforeKeys = 57, "ended-before-keys";
+    /// Data was on its way before the connection had its keys.
+    EarlyData = 58, "early-data";
+    /// Nobody could be found who has the connection's socket.
+    DescriptorUnknown = 59, "descriptor-unknown";
+    /// A thread that waits in a call on the socket is being traced by somebody else.
+    ProcessTraced = 60, "process-traced";
+    /// More threads wait in calls on the socket than can be followed.
+    TooManyWaiters = 61, "too-many-waiters";
 
     /// The destination could not be reached: refused, unreachable or timed out.
     DestinationUnreachable = 64, "destination-unreachable";
@@ -107,6 +138,8 @@ reasons! {
     AgentStopped = 85, "agent-stopped";
     /// Both sides closed in order.
     Closed = 86, "closed";
+    /// The certificate of one end has run out, and there is no new one.
+    CertificateExpired = 87, "certificate-expired";
     /// A system call failed on our side.
     Internal = 95, "internal-error";
 }

@@ -102,6 +102,7 @@ pub async fn run(config: &Path) -> Result<(), Error> {
     let mut guard = Guard::open(&snapshot.node().bpf_directory)?;
     let enrolled = enrol::enrol(&snapshot, &abilities, &store, &mut guard)?;
 
+    let _events = enrolled.events;
     let metrics = Arc::new(Metrics::new(status::sources(&store, &guard)));
     let connections = Connections::new(Arc::clone(&metrics));
     let path = Arc::new(connection::Path {

@@ -1,17 +1,21 @@
 //! Enrolment: from the snapshot to namespaces, listeners, map entries and attached programs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use enforcer_ebpf::{DIRECTION_INBOUND, DIRECTION_OUTBOUND, ListenerKey, PortKey, WorkloadValue};
+use enforcer_ebpf::{
+    DIRECTION_INBOUND, DIRECTION_OUTBOUND, ListenerKey, PEER_DIRECT, PEER_RELAY, PORT_DIRECT, PORT_RELAY, PortKey,
+    WorkloadValue,
+};
+use ipnet::IpNet;
 use tokio::net::TcpListener;
 
 use super::Error;
-use crate::connection::{Listener, Place, Workload, place_records};
-use crate::control::snapshot::{self, Snapshot};
+use crate::connection::{Listener, Means, Place, Site, Workload, means, place_records};
+use crate::control::snapshot::{self, Peer, Snapshot, Speaks};
 use crate::identity::store::Store;
-use crate::kernel::bpf::Guard;
+use crate::kernel::bpf::{Events, Guard, Paths};
 use crate::kernel::cgroup::Cgroup;
 use crate::kernel::netns::Namespace;
 use crate::kernel::probe::Abilities;
@@ -24,6 +28,9 @@ pub(super) struct Enrolled {
     pub(super) workloads: Vec<Arc<Workload>>,
     pub(super) by_cgroup: HashMap<u64, Arc<Workload>>,
     pub(super) listeners: Vec<(Arc<Listener>, TcpListener)>,
+    pub(super) places: Vec<Arc<Place>>,
+    /// Where programs tell of direct connections, if there may be any.
+    pub(super) events: Option<Events>,
 }
 
 /// A workload with what belongs to it in the kernel.
@@ -39,6 +46,13 @@ struct Group {
     members: Vec<Member>,
 }
 
+impl Group {
+    /// True when some of its workloads may have direct connections: then its sockets are gated.
+    fn has_direct(&self) -> bool {
+        self.members.iter().any(|member| member.workload.means == Means::Direct)
+    }
+}
+
 /// Puts the snapshot in force.
 pub(super) fn enrol(
     snapshot: &Snapshot,
@@ -46,49 +60,81 @@ pub(super) fn enrol(
     store: &Arc<Store>,
     guard: &mut Guard,
 ) -> Result<Enrolled, Error> {
-    let mut enrolled = Enrolled { workloads: Vec::new(), by_cgroup: HashMap::new(), listeners: Vec::new() };
-    let mut values = HashMap::new();
-    let mut ports = HashSet::new();
     let groups = group(snapshot, abilities, store)?;
-    let mut cgroups = Vec::new();
-    let mut places = Vec::new();
+    let is_direct = groups.iter().any(Group::has_direct);
+    let events = if is_direct { Some(guard.prepare_direct()?) } else { None };
+    let mut enrolled = Enrolled {
+        workloads: Vec::new(),
+        by_cgroup: HashMap::new(),
+        listeners: Vec::new(),
+        places: Vec::new(),
+        events,
+    };
+    let mut tables = Tables::default();
+    let mut guarded = Vec::new();
     for group in groups {
+        let paths = if group.has_direct() { Paths::WithDirect } else { Paths::Relay };
         let (place, members) = place(group);
         let value = open_listeners(&place, &members, guard, &mut enrolled.listeners)?;
-        for member in members {
-            ports.extend(port_keys(&place.namespace, &member.wanted));
-            values.insert(member.cgroup.id(), value);
+        for member in &members {
+            tables.add(&place.namespace, member, value);
             enrolled.workloads.push(Arc::clone(&member.workload));
-            enrolled.by_cgroup.insert(member.cgroup.id(), member.workload);
-            cgroups.push(member.cgroup);
+            enrolled.by_cgroup.insert(member.cgroup.id(), Arc::clone(&member.workload));
         }
-        places.push(place);
+        enrolled.places.push(Arc::clone(&place));
+        guarded.push((place, members, paths));
     }
-    guard.maps.set_peers(snapshot.peers().iter().flat_map(|peer| peer.addresses.iter().copied()))?;
-    guard.maps.set_workloads(&values)?;
-    guard.maps.set_ports(&ports)?;
-    for cgroup in &cgroups {
-        guard.enrol(cgroup)?;
+    guard.maps.set_peers(snapshot.peers().iter().flat_map(prefixes))?;
+    guard.maps.set_workloads(&tables.workloads)?;
+    guard.maps.set_ports(&tables.ports)?;
+    for (_, members, paths) in &guarded {
+        members.iter().try_for_each(|member| guard.enrol(&member.cgroup, *paths))?;
     }
-    for place in &places {
-        guard.guard_namespace(&place.namespace)?;
+    for (place, _, paths) in &guarded {
+        guard.guard_namespace(&place.namespace, *paths)?;
     }
     guard.sweep()?;
     Ok(enrolled)
+}
+
+/// What the programs look up.
+#[derive(Default)]
+struct Tables {
+    workloads: HashMap<u64, WorkloadValue>,
+    ports: HashMap<PortKey, u32>,
+}
+
+impl Tables {
+    fn add(&mut self, namespace: &Namespace, member: &Member, value: WorkloadValue) {
+        let direct = member.workload.means == Means::Direct;
+        self.workloads.insert(member.cgroup.id(), WorkloadValue { direct: direct.into(), ..value });
+        let kind = if direct { PORT_DIRECT } else { PORT_RELAY };
+        self.ports.extend(port_keys(namespace, &member.wanted).into_iter().map(|key| (key, kind)));
+    }
+}
+
+/// The prefixes of a peer, and how connections with it are taken.
+fn prefixes(peer: &Peer) -> impl Iterator<Item = (IpNet, u32)> {
+    let has_agent = matches!(peer.speaks, Speaks::Enforcer(_)) && peer.agent.is_some();
+    let kind = if has_agent { PEER_DIRECT } else { PEER_RELAY };
+    peer.addresses.iter().map(move |prefix| (*prefix, kind))
 }
 
 /// Opens what the workloads are made of and sorts them by namespace: two may name the same one differently.
 fn group(snapshot: &Snapshot, abilities: &Abilities, store: &Arc<Store>) -> Result<Vec<Group>, Error> {
     let mut groups: Vec<Group> = Vec::new();
     for wanted in snapshot.workloads() {
-        let member = Member {
-            wanted: wanted.clone(),
-            workload: Arc::new(workload(wanted, snapshot, abilities, store)),
-            cgroup: open_cgroup(wanted)?,
-        };
         let path = wanted.network.path();
         let namespace =
             Namespace::open(&path).map_err(|cause| Error::Path { operation: "open network namespace", path, cause })?;
+        let means = means(snapshot.path_of(wanted), abilities.direct().map_err(drop), Site::of(&namespace));
+        let offload = place_records(wanted.offload, abilities.ktls().map_err(drop));
+        let member = Member {
+            wanted: wanted.clone(),
+            workload: Arc::new(Workload::new(wanted, snapshot, (means, offload), Arc::clone(store))),
+            cgroup: open_cgroup(wanted)?,
+        };
+        announce(&member.workload);
         match groups.iter_mut().find(|group| group.namespace.cookie() == namespace.cookie()) {
             Some(group) => group.members.push(member),
             None => groups.push(Group { namespace, members: vec![member] }),
@@ -97,11 +143,13 @@ fn group(snapshot: &Snapshot, abilities: &Abilities, store: &Arc<Store>) -> Resu
     Ok(groups)
 }
 
-fn workload(wanted: &snapshot::Workload, snapshot: &Snapshot, abilities: &Abilities, store: &Arc<Store>) -> Workload {
-    let offload = place_records(wanted.offload, abilities.ktls().map_err(drop));
-    tracing::info!(workload = wanted.name, identity = %wanted.identity, records = offload.explanation(), "enrolling");
-    let mode = snapshot.mode_of(wanted);
-    Workload::new(&wanted.name, wanted.identity.clone(), (mode, offload), Arc::clone(store))
+fn announce(workload: &Workload) {
+    let (name, identity, records) = (&workload.name, &workload.identity, workload.offload.explanation());
+    let path = match workload.means {
+        Means::Direct => "direct where the peer has an agent",
+        Means::Relay(reason) => reason.label(),
+    };
+    tracing::info!(workload = %name, %identity, path, relayed = records, "enrolling");
 }
 
 fn open_cgroup(wanted: &snapshot::Workload) -> Result<Cgroup, Error> {
@@ -141,7 +189,7 @@ fn open_listeners(
     listeners: &mut Vec<(Arc<Listener>, TcpListener)>,
 ) -> Result<WorkloadValue, Error> {
     let workload = members.first().map(|member| member.wanted.name.clone()).unwrap_or_default();
-    let mut value = WorkloadValue { port_v4: 0, port_v6: 0 };
+    let mut value = WorkloadValue { port_v4: 0, port_v6: 0, direct: 0, reserved: 0 };
     for version in [4, 6] {
         for direction in [Direction::Outbound, Direction::Inbound] {
             let failed = |cause| Error::Listen { workload: workload.clone(), cause };

@@ -2,16 +2,17 @@
 
 use enforcer_ebpf::Reason;
 
-use crate::control::snapshot::{Mode, Speaks};
+use crate::control::snapshot::{Mode, Peer, Speaks, WantedPath};
 use crate::identity::Identity;
 use crate::identity::tls::Alpn;
+use crate::kernel::netns::Namespace;
 use crate::observe::events::{Direction, Path};
 
 /// What is done with a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// Mutual TLS with a peer that must prove this identity.
-    Relay(Expected),
+    /// Mutual TLS with a peer that must prove this identity, through the relay for this reason.
+    Relay(Expected, Reason),
     /// Carried in the clear, for this reason.
     Plain(Reason),
     /// Reset, for this reason.
@@ -32,7 +33,7 @@ impl Choice {
     #[must_use]
     pub fn path(&self) -> Path {
         match self {
-            Self::Relay(_) => Path::Relay,
+            Self::Relay(..) => Path::Relay,
             Self::Plain(_) => Path::Plain,
             Self::Refuse(_) => Path::Refused,
         }
@@ -42,48 +43,115 @@ impl Choice {
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
-            Self::Relay(_) => Reason::PeerEnrolled,
-            Self::Plain(reason) | Self::Refuse(reason) => *reason,
+            Self::Relay(_, reason) | Self::Plain(reason) | Self::Refuse(reason) => *reason,
         }
     }
 }
 
-/// Decides. `peer` is what the registry knows of the other end's address, if anything.
+/// Which path a workload's connections can take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// Direct, where the peer has an agent.
+    Direct,
+    /// The relay alone, for this reason.
+    Relay(Reason),
+}
+
+/// Where a workload's sockets are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Site {
+    /// In a network namespace that is not the host's.
+    OwnNamespace,
+    /// In the host's. A gate would need a sysctl there that every other program would feel.
+    HostNamespace,
+}
+
+impl Site {
+    /// Of a workload in this namespace.
+    #[must_use]
+    pub fn of(namespace: &Namespace) -> Self {
+        if namespace.is_own() { Self::HostNamespace } else { Self::OwnNamespace }
+    }
+}
+
+/// Decides once for each workload.
 #[must_use]
-pub fn choose(direction: Direction, mode: Mode, peer: Option<&Speaks>) -> Choice {
-    match (peer, direction, mode) {
-        (Some(Speaks::Enforcer(identity)), _, _) => relay(identity, Alpn::Enforcer),
-        (Some(Speaks::Mtls(identity)), _, _) => relay(identity, Alpn::None),
+pub fn means(wanted: WantedPath, kernel_is_able: Result<(), ()>, site: Site) -> Means {
+    match (wanted, kernel_is_able, site) {
+        (WantedPath::Relay, _, _) => Means::Relay(Reason::RelayWanted),
+        (_, Err(()), _) => Means::Relay(Reason::KernelUnable),
+        (_, Ok(()), Site::HostNamespace) => Means::Relay(Reason::HostNamespace),
+        (WantedPath::Auto | WantedPath::Direct, Ok(()), Site::OwnNamespace) => Means::Direct,
+    }
+}
+
+/// Decides about a connection that has come to the agent, because it is not direct. `peer` is what the registry knows
+/// of the other end's address, if anything.
+#[must_use]
+pub fn choose(direction: Direction, workload: Wants, peer: Option<&Peer>) -> Choice {
+    let choice = match (peer.map(|peer| &peer.speaks), direction, workload.mode) {
+        (Some(Speaks::Enforcer(identity)), _, _) => {
+            let why = match (workload.means, peer.and_then(|peer| peer.agent)) {
+                (Means::Relay(reason), _) => reason,
+                (Means::Direct, _) => Reason::PeerWithoutAgent,
+            };
+            Choice::Relay(Expected { identity: identity.clone(), alpn: Alpn::Enforcer }, why)
+        }
+        (Some(Speaks::Mtls(identity)), _, _) => {
+            Choice::Relay(Expected { identity: identity.clone(), alpn: Alpn::None }, Reason::PeerForeign)
+        }
         (Some(Speaks::Plaintext), _, Mode::Strict) => Choice::Refuse(Reason::StrictPlaintextPeer),
         (Some(Speaks::Plaintext), _, Mode::Permissive) => Choice::Plain(Reason::PermissivePlaintextPeer),
         // The program sends only registered destinations here.
         (None, Direction::Outbound, _) => Choice::Refuse(Reason::DestinationUnknown),
         (None, Direction::Inbound, Mode::Strict) => Choice::Refuse(Reason::StrictUnknownSource),
         (None, Direction::Inbound, Mode::Permissive) => Choice::Plain(Reason::PermissiveUnknownSource),
+    };
+    match (choice, workload.path) {
+        (Choice::Relay(..), WantedPath::Direct) => Choice::Refuse(Reason::DirectImpossible),
+        (choice, _) => choice,
     }
 }
 
-fn relay(identity: &Identity, alpn: Alpn) -> Choice {
-    Choice::Relay(Expected { identity: identity.clone(), alpn })
+/// What a workload wants and can have.
+#[derive(Clone, Copy, Debug)]
+pub struct Wants {
+    /// What happens to connections that cannot be mutual TLS.
+    pub mode: Mode,
+    /// Which path its connections are to take.
+    pub path: WantedPath,
+    /// Which path they can take.
+    pub means: Means,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn peer(speaks: Speaks) -> Peer {
+        Peer { name: "peer".into(), addresses: Vec::new(), speaks, agent: None }
+    }
+
+    fn relay(identity: &Identity, alpn: Alpn, why: Reason) -> Choice {
+        Choice::Relay(Expected { identity: identity.clone(), alpn }, why)
+    }
+
     #[test]
     fn every_combination_has_its_choice() {
         use Direction::{Inbound, Outbound};
         use Mode::{Permissive, Strict};
+        let wants = |mode| Wants { mode, path: WantedPath::Auto, means: Means::Relay(Reason::KernelUnable) };
         let identity: Identity = "spiffe://example.org/ns/default/sa/db".parse().unwrap();
-        let ours = Speaks::Enforcer(identity.clone());
-        let foreign = Speaks::Mtls(identity.clone());
+        let ours = peer(Speaks::Enforcer(identity.clone()));
+        let foreign = peer(Speaks::Mtls(identity.clone()));
         for direction in [Inbound, Outbound] {
             for mode in [Strict, Permissive] {
-                assert_eq!(choose(direction, mode, Some(&ours)), relay(&identity, Alpn::Enforcer));
-                assert_eq!(choose(direction, mode, Some(&foreign)), relay(&identity, Alpn::None));
+                let expected = relay(&identity, Alpn::Enforcer, Reason::KernelUnable);
+                assert_eq!(choose(direction, wants(mode), Some(&ours)), expected);
+                let expected = relay(&identity, Alpn::None, Reason::PeerForeign);
+                assert_eq!(choose(direction, wants(mode), Some(&foreign)), expected);
             }
-            let plain = |mode| choose(direction, mode, Some(&Speaks::Plaintext));
+            let plain = |mode| choose(direction, wants(mode), Some(&peer(Speaks::Plaintext)));
             assert_eq!(plain(Strict), Choice::Refuse(Reason::StrictPlaintextPeer));
             assert_eq!(plain(Permissive), Choice::Plain(Reason::PermissivePlaintextPeer));
         }
@@ -94,7 +162,33 @@ mod tests {
             (Outbound, Permissive, Choice::Refuse(Reason::DestinationUnknown)),
         ];
         for (direction, mode, expected) in unknown {
-            assert_eq!(choose(direction, mode, None), expected, "{direction:?} {mode:?}");
+            assert_eq!(choose(direction, wants(mode), None), expected, "{direction:?} {mode:?}");
+        }
+    }
+
+    #[test]
+    fn a_workload_that_wants_direct_connections_gets_no_other() {
+        let identity: Identity = "spiffe://example.org/ns/default/sa/db".parse().unwrap();
+        let wants = Wants { mode: Mode::Permissive, path: WantedPath::Direct, means: Means::Direct };
+        for speaks in [Speaks::Enforcer(identity.clone()), Speaks::Mtls(identity)] {
+            let choice = choose(Direction::Outbound, wants, Some(&peer(speaks)));
+            assert_eq!(choice, Choice::Refuse(Reason::DirectImpossible));
+        }
+    }
+
+    #[test]
+    fn direct_needs_a_willing_policy_an_able_kernel_and_a_namespace() {
+        let refused = |reason| Means::Relay(reason);
+        let cases = [
+            (WantedPath::Auto, Ok(()), Site::OwnNamespace, Means::Direct),
+            (WantedPath::Direct, Ok(()), Site::OwnNamespace, Means::Direct),
+            (WantedPath::Relay, Ok(()), Site::OwnNamespace, refused(Reason::RelayWanted)),
+            (WantedPath::Auto, Err(()), Site::OwnNamespace, refused(Reason::KernelUnable)),
+            (WantedPath::Auto, Ok(()), Site::HostNamespace, refused(Reason::HostNamespace)),
+            (WantedPath::Direct, Err(()), Site::HostNamespace, refused(Reason::KernelUnable)),
+        ];
+        for (wanted, kernel, site, expected) in cases {
+            assert_eq!(means(wanted, kernel, site), expected, "{wanted:?} {kernel:?} {site:?}");
         }
     }
 }

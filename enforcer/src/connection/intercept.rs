@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use super::serve::{Listener, Path};
 use super::workload::Workload;
-use crate::control::snapshot::Speaks;
+use crate::control::snapshot::Peer;
 use crate::kernel::netns::Namespace;
 use crate::observe::events::Direction;
 
@@ -23,7 +23,7 @@ pub struct Request {
     /// Where it was meant to go.
     pub destination: SocketAddr,
     /// What the registry knows of the other end.
-    pub peer: Option<Speaks>,
+    pub peer: Option<Peer>,
 }
 
 /// Finds out. `None`: no program sent it here, somebody has connected to the listener; it is reset and counted.
@@ -47,7 +47,7 @@ fn outbound(path: &Path, listener: &Listener, accepted: &TcpStream) -> Option<Re
         namespace: Arc::clone(&listener.place.namespace),
         source,
         destination,
-        peer: path.snapshot.peer_of(destination.ip()).map(|peer| peer.speaks.clone()),
+        peer: path.snapshot.peer_of(destination.ip()).cloned(),
     })
 }
 
@@ -62,6 +62,6 @@ fn inbound(path: &Path, listener: &Listener, accepted: &TcpStream) -> Option<Req
         namespace: Arc::clone(&listener.place.namespace),
         source,
         destination,
-        peer: path.snapshot.peer_of(source.ip()).map(|peer| peer.speaks.clone()),
+        peer: path.snapshot.peer_of(source.ip()).cloned(),
     })
 }

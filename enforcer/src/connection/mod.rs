@@ -9,13 +9,14 @@
 //! `pair` is what two agents say to each other about connections that no agent carries. Nothing here uses it yet.
 
 mod choose;
+//pub mod direct;
 mod intercept;
 pub mod pair;
 mod relay;
 mod serve;
 mod workload;
 
-pub use choose::{Choice, Expected, choose};
+pub use choose::{Choice, Expected, Means, Site, Wants, choose, means};
 pub use intercept::Request;
 pub use serve::{Listener, Path, Place, serve};
 pub use workload::{Workload, place_records};
@@ -30,7 +31,7 @@ use crate::observe::events::{Direction, Opening};
 /// Takes one accepted connection from its start to its end.
 async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
     let Some(request) = intercept::intercept(&path, &listener, &accepted) else { return };
-    let choice = choose(listener.direction, request.workload.mode, request.peer.as_ref());
+    let choice = choose(listener.direction, request.workload.wants(), request.peer.as_ref());
     let record = path.connections.open(Opening {
         direction: listener.direction,
         workload: Arc::clone(&request.workload.name),

@@ -1,11 +1,13 @@
 //! An enrolled workload as its connections need it: who it is, what it may, and how much of it there may be at once.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use enforcer_ebpf::Reason;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::control::snapshot::{Mode, Offload};
+use super::choose::{Means, Wants};
+use crate::control::snapshot::{self, Mode, Offload, Snapshot, WantedPath};
 use crate::identity::Identity;
 use crate::identity::store::{Credentials, Store};
 use crate::observe::events::{Offloaded, UserSpace};
@@ -25,7 +27,13 @@ pub struct Workload {
     pub identity: Identity,
     /// What happens to connections that cannot be mutual TLS.
     pub mode: Mode,
-    /// Where its records are made.
+    /// Which path its connections are to take.
+    pub wanted_path: WantedPath,
+    /// Which path they can take.
+    pub means: Means,
+    /// Its cgroup's directory.
+    pub cgroup: PathBuf,
+    /// Where the records of its relayed connections are made.
     pub offload: Offloaded,
     /// Turns to shake hands on connections that the workload opens.
     pub opening: Semaphore,
@@ -50,17 +58,31 @@ pub fn place_records(wanted: Offload, kernel_is_able: Result<(), ()>) -> Offload
 impl Workload {
     /// Puts the parts together.
     #[must_use]
-    pub fn new(name: &str, identity: Identity, (mode, offload): (Mode, Offloaded), store: Arc<Store>) -> Self {
+    pub fn new(
+        wanted: &snapshot::Workload,
+        snapshot: &Snapshot,
+        (means, offload): (Means, Offloaded),
+        store: Arc<Store>,
+    ) -> Self {
         Self {
-            name: name.into(),
-            identity,
-            mode,
+            name: wanted.name.as_str().into(),
+            identity: wanted.identity.clone(),
+            mode: snapshot.mode_of(wanted),
+            wanted_path: snapshot.path_of(wanted),
+            means,
+            cgroup: wanted.cgroup.clone(),
             offload,
             opening: Semaphore::new(HANDSHAKES),
             answering: Semaphore::new(HANDSHAKES),
             places: Arc::new(Semaphore::new(CONNECTIONS)),
             store,
         }
+    }
+
+    /// What it wants and can have.
+    #[must_use]
+    pub fn wants(&self) -> Wants {
+        Wants { mode: self.mode, path: self.wanted_path, means: self.means }
     }
 
     /// The current certificate.

@@ -3,7 +3,7 @@
 //! A thread enters a namespace, makes a socket there and comes back before it does anything else; the socket stays
 //! in that namespace for life. Nothing here awaits: a task that is moved between threads must never be in between.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -13,6 +13,9 @@ use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Socket, Type};
 
 use super::socket;
+
+/// Shows the namespace of the thread that opens it.
+const NOTSENT_LOWAT: &str = "/proc/sys/net/ipv4/tcp_notsent_lowat";
 
 /// An open network namespace.
 #[derive(Debug)]
@@ -44,6 +47,25 @@ impl Namespace {
     /// True for the namespace that the agent itself runs in.
     pub fn is_own(&self) -> bool {
         self.is_own
+    }
+
+    /// The namespace's `net.ipv4.tcp_notsent_lowat`: what sockets have that say nothing themselves.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read, or is no number.
+    pub fn notsent_lowat(&self) -> io::Result<u32> {
+        let text = self.enter(|| fs::read_to_string(NOTSENT_LOWAT))?;
+        text.trim().parse().map_err(io::Error::other)
+    }
+
+    /// Sets it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn set_notsent_lowat(&self, value: u32) -> io::Result<()> {
+        self.enter(|| fs::write(NOTSENT_LOWAT, value.to_string()))
     }
 
     /// Runs `work` with this thread inside the namespace.

@@ -16,9 +16,11 @@ use serde::Serialize;
 
 pub use features::{Feature, Need};
 
-/// The maps of the relay's programs.
-const MAPS: [(MapType, &str); 5] = [
+/// The maps of the programs.
+const MAPS: [(MapType, &str); 7] = [
     (MapType::Hash, "hash"),
+    (MapType::LruHash, "LRU hash"),
+    (MapType::RingBuf, "ring buffer"),
     (MapType::PerCpuArray, "per-CPU array"),
     (MapType::LpmTrie, "prefix trie"),
     (MapType::SockHash, "socket hash"),
@@ -98,6 +100,19 @@ impl Abilities {
     /// The kernel's answer to the first cipher that it does not take.
     pub fn ktls(&self) -> Result<(), &str> {
         Feature::CIPHERS.iter().try_for_each(|&cipher| self.of(cipher))
+    }
+
+    /// Whether connections can be direct: everything that needs kernel TLS and programs at kernel functions.
+    ///
+    /// # Errors
+    ///
+    /// What is missing, and the kernel's answer.
+    pub fn direct(&self) -> Result<(), String> {
+        const NEEDED: [Feature; 4] = [Feature::CgroupSkb, Feature::RingBuffer, Feature::Fentry, Feature::Btf];
+        let missing = Feature::CIPHERS.iter().chain(&NEEDED).find_map(|&feature| {
+            self.of(feature).err().map(|error| format!("{}: {error}", feature.description().name))
+        });
+        missing.map_or(Ok(()), Err)
     }
 
     /// What the relay needs and is not there; nothing when the relay works.

@@ -52,6 +52,8 @@ impl Direction {
 /// How a connection is carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Path {
+    /// Mutual TLS in the application's own socket.
+    Direct,
     /// Mutual TLS, the agent in the middle.
     Relay,
     /// In the clear, for a reason.
@@ -65,6 +67,7 @@ impl Path {
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
+            Self::Direct => "direct",
             Self::Relay => "relay",
             Self::Plain => "plain",
             Self::Refused => "refused",

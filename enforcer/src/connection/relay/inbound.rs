@@ -28,7 +28,7 @@ pub(in crate::connection) async fn carry(
             Ok((application, _shown)) => carry_plain(application, peer, record).await,
             Err(reason) => reason,
         },
-        Choice::Relay(expected) => {
+        Choice::Relay(expected, _) => {
             let session = match handshake::as_server(peer, &request.workload, expected, record).await {
                 Ok(session) => session,
                 Err(reason) => return reason,

@@ -30,7 +30,7 @@ pub(in crate::connection) async fn carry(
     let ended = match choice {
         Choice::Refuse(reason) => Err(*reason),
         Choice::Plain(_) => plain(application, request, record).await,
-        Choice::Relay(expected) => relay(application, request, (expected, record)).await,
+        Choice::Relay(expected, _) => relay(application, request, (expected, record)).await,
     };
     ended.unwrap_or_else(|reason| reason)
 }

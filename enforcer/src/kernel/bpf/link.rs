@@ -1,10 +1,11 @@
-//! Replacing the program in a pinned link (BPF_LINK_UPDATE, Linux 5.7), which aya has no call for.
+//! Links of programs to cgroups: made, pinned, and given another program in one step (BPF_LINK_CREATE and
+//! BPF_LINK_UPDATE, Linux 5.7). aya has no call for the latter, and lets nobody pin a link of a sockopt program.
 
 use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -13,13 +14,25 @@ use aya::programs::Program;
 use super::Error;
 
 /// Commands of bpf(2), from `enum bpf_cmd` in linux/bpf.h.
+const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
 
-/// The part of `union bpf_attr` that BPF_OBJ_GET reads.
+/// The part of `union bpf_attr` that BPF_LINK_CREATE reads.
 #[derive(Default)]
 #[repr(C)]
-struct ObjectGet {
+struct LinkCreate {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// The part of `union bpf_attr` that BPF_OBJ_PIN and BPF_OBJ_GET read.
+#[derive(Default)]
+#[repr(C)]
+struct Object {
     path: u64,
     descriptor: u32,
     flags: u32,
@@ -55,9 +68,32 @@ pub(super) fn replace(path: &Path, program: &Program) -> Result<bool, Error> {
     }
 }
 
+/// Attaches the loaded program to a cgroup, one of the numbers of `enum bpf_attach_type`, and pins the link.
+pub(super) fn create(path: &Path, program: &Program, (target, attach_type): (BorrowedFd<'_>, u32)) -> Result<(), Error> {
+    let failed = |operation, cause| Error::Link { operation, path: path.to_owned(), cause };
+    let program = program.fd().map_err(|cause| failed("read program of", io::Error::other(cause)))?;
+    let mut attributes = LinkCreate {
+        program: program.as_fd().as_raw_fd().cast_unsigned(),
+        target: target.as_raw_fd().cast_unsigned(),
+        attach_type,
+        flags: 0,
+    };
+    let link = bpf(BPF_LINK_CREATE, &mut attributes).map_err(|cause| failed("create", cause))?;
+    // SAFETY: the kernel just made this descriptor for us.
+    let link = unsafe { OwnedFd::from_raw_fd(link) };
+    pin(&link, path).map_err(|cause| failed("pin", cause))
+}
+
+fn pin(link: &OwnedFd, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let descriptor = link.as_raw_fd().cast_unsigned();
+    let mut attributes = Object { path: path.as_ptr() as u64, descriptor, flags: 0 };
+    bpf(BPF_OBJ_PIN, &mut attributes).map(drop)
+}
+
 fn open(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attributes = ObjectGet { path: path.as_ptr() as u64, ..ObjectGet::default() };
+    let mut attributes = Object { path: path.as_ptr() as u64, ..Object::default() };
     let descriptor = bpf(BPF_OBJ_GET, &mut attributes)?;
     // SAFETY: the kernel just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })

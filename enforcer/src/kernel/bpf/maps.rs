@@ -17,6 +17,7 @@ use super::Error;
 pub struct Maps {
     peers: LpmTrie<MapData, [u8; 16], u32>,
     workloads: HashMap<MapData, u64, WorkloadValue>,
+    namespaces: HashMap<MapData, u64, u32>,
     ports: HashMap<MapData, PortKey, u32>,
     listeners: SockHash<MapData, ListenerKey>,
     refusals: Arc<PerCpuArray<MapData, u64>>,
@@ -34,6 +35,7 @@ impl Maps {
         Ok(Self {
             peers: take(programs, "PEERS")?,
             workloads: take(programs, "WORKLOADS")?,
+            namespaces: take(programs, "NAMESPACES")?,
             ports: take(programs, "PORTS")?,
             listeners: take(programs, "LISTENERS")?,
             refusals: Arc::new(take(programs, "REFUSALS")?),
@@ -42,16 +44,18 @@ impl Maps {
         })
     }
 
-    /// Makes the registered prefixes exactly these.
+    /// Makes the registered prefixes exactly these, each with `PEER_RELAY` or `PEER_DIRECT`.
     ///
     /// # Errors
     ///
     /// [`Error::Map`], when the map is full.
-    pub fn set_peers(&mut self, prefixes: impl IntoIterator<Item = IpNet>) -> Result<(), Error> {
+    pub fn set_peers(&mut self, prefixes: impl IntoIterator<Item = (IpNet, u32)>) -> Result<(), Error> {
         let failed = |operation| move |cause| failed(operation, "PEERS", cause);
-        let wanted: HashSet<(u32, [u8; 16])> = prefixes.into_iter().map(peer_key).collect();
-        for &(bits, address) in &wanted {
-            self.peers.insert(&Key::new(bits, address), 1, 0).map_err(failed("insert"))?;
+        let mut wanted = HashSet::new();
+        for (prefix, kind) in prefixes {
+            let (bits, address) = peer_key(prefix);
+            self.peers.insert(&Key::new(bits, address), kind, 0).map_err(failed("insert"))?;
+            wanted.insert((bits, address));
         }
         let present: Vec<_> = self.peers.keys().collect::<Result<_, _>>().map_err(failed("list"))?;
         for key in present {
@@ -74,16 +78,47 @@ impl Maps {
         retain("WORKLOADS", &mut self.workloads, |cgroup| wanted.contains_key(cgroup))
     }
 
-    /// Makes the ports on which connections are taken exactly these.
+    /// Makes the ports on which connections are taken exactly these, each with `PORT_RELAY` or `PORT_DIRECT`.
     ///
     /// # Errors
     ///
     /// [`Error::Map`], when the map is full.
-    pub fn set_ports(&mut self, wanted: &HashSet<PortKey>) -> Result<(), Error> {
-        for port in wanted {
-            self.ports.insert(port, 1, 0).map_err(|cause| failed("insert", "PORTS", cause))?;
+    pub fn set_ports(&mut self, wanted: &std::collections::HashMap<PortKey, u32>) -> Result<(), Error> {
+        for (port, kind) in wanted {
+            self.ports.insert(port, kind, 0).map_err(|cause| failed("insert", "PORTS", cause))?;
         }
-        retain("PORTS", &mut self.ports, |port| wanted.contains(port))
+        retain("PORTS", &mut self.ports, |port| wanted.contains_key(port))
+    }
+
+    /// What was usual for TCP_NOTSENT_LOWAT in a namespace before its sockets were gated; `None`: they are not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn usual_lowat(&self, netns: u64) -> Result<Option<u32>, Error> {
+        match self.namespaces.get(&netns, 0) {
+            Ok(usual) => Ok(Some(usual)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(cause) => Err(failed("read", "NAMESPACES", cause)),
+        }
+    }
+
+    /// From now on programs open the sockets of this namespace that are not held.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`], when the map is full.
+    pub fn set_usual_lowat(&mut self, netns: u64, usual: u32) -> Result<(), Error> {
+        self.namespaces.insert(netns, usual, 0).map_err(|cause| failed("insert", "NAMESPACES", cause))
+    }
+
+    /// Namespaces whose sockets are gated, with what was usual there before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn gated_namespaces(&self) -> Result<Vec<(u64, u32)>, Error> {
+        self.namespaces.iter().collect::<Result<_, _>>().map_err(|cause| failed("list", "NAMESPACES", cause))
     }
 
     /// Makes a listening socket known. The kernel forgets it when the socket is closed.
@@ -164,7 +199,7 @@ impl Drop for Shown {
     }
 }
 
-fn take<T: TryFrom<Map, Error = MapError>>(programs: &mut Ebpf, name: &'static str) -> Result<T, Error> {
+pub(super) fn take<T: TryFrom<Map, Error = MapError>>(programs: &mut Ebpf, name: &'static str) -> Result<T, Error> {
     let map = programs.take_map(name).ok_or(Error::Missing { kind: "map", name })?;
     T::try_from(map).map_err(|cause| failed("open", name, cause))
 }
@@ -185,7 +220,7 @@ fn retain<K: aya::Pod, V: aya::Pod>(
     Ok(())
 }
 
-fn failed(operation: &'static str, name: &'static str, cause: MapError) -> Error {
+pub(super) fn failed(operation: &'static str, name: &'static str, cause: MapError) -> Error {
     Error::Map { operation, name, cause: Box::new(cause) }
 }
 

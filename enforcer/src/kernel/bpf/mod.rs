@@ -1,26 +1,31 @@
-//! The eBPF programs and maps of the relay path, pinned so that they outlive the agent.
+//! The eBPF programs and maps, pinned so that they outlive the agent.
 //!
 //! Life of the guard: [`Guard::open`] loads the programs and creates the maps, or adopts those that an earlier agent
 //! pinned; the agent writes down where it listens; [`Guard::enrol`] and [`Guard::guard_namespace`] attach the
 //! programs, or replace them in links that are attached already, without a moment in between; [`Guard::sweep`] lets
 //! go of what is no longer wanted; [`remove`] undoes everything. When the agent dies nothing changes in the kernel,
-//! except that its listeners are gone: from then on the programs refuse.
+//! except that its listeners are gone: from then on the programs refuse what would be relayed, and hold the rest.
 
+mod existing;
+mod hold;
 mod link;
 mod maps;
+mod trace;
 
 use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::FdLink;
-use aya::programs::{CgroupAttachMode, CgroupSockAddr, Program, SkLookup, SockOps};
+use aya::programs::{Program, ProgramError, SkLookup};
 use aya::{Ebpf, EbpfLoader};
 
 use super::cgroup::Cgroup;
 use super::netns::Namespace;
+pub use hold::{Events, Holds};
 pub use maps::{Flows, Maps, Shown, Sources};
 
 /// The object that `cargo xtask build-ebpf` made from `enforcer-ebpf`.
@@ -28,13 +33,35 @@ static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../enforcer-ebpf/enforcer.bpf.o"));
 
 /// Changes with every incompatible change of a map, so that no agent adopts maps that it would misread.
-const LAYOUT: &str = "v1";
+const LAYOUT: &str = "v2";
 
 /// Maps that are pinned under their own names.
-const MAPS: [&str; 8] = ["PEERS", "WORKLOADS", "FLOWS", "SOURCES", "PORTS", "LISTENERS", "REFUSALS", "REDIRECTS"];
+const MAPS: [&str; 17] = [
+    "PEERS",
+    "WORKLOADS",
+    "FLOWS",
+    "SOURCES",
+    "PORTS",
+    "LISTENERS",
+    "REFUSALS",
+    "REDIRECTS",
+    "NAMESPACES",
+    "HELD",
+    "LIVE",
+    "EVENTS",
+    "CALLS",
+    "ACCEPTING",
+    "GATES",
+    "WANTED",
+    "WAITING",
+];
 
-/// Programs attached to the cgroup of every workload.
-const CGROUP_PROGRAMS: [&str; 5] = ["connect4", "connect6", "follow", "getpeername4", "getpeername6"];
+/// Programs attached to the cgroup of every workload, and how (`enum bpf_attach_type` in linux/bpf.h).
+const CGROUP_PROGRAMS: [(&str, u32); 5] =
+    [("connect4", 10), ("connect6", 11), ("follow", 3), ("getpeername4", 29), ("getpeername6", 30)];
+
+/// Programs attached to the cgroup of a workload that may have direct connections.
+const DIRECT_PROGRAMS: [(&str, u32); 4] = [("egress", 1), ("ingress", 0), ("set_option", 22), ("get_option", 21)];
 
 /// The program attached to every namespace.
 const NAMESPACE_PROGRAM: &str = "inbound";
@@ -61,7 +88,7 @@ pub enum Error {
         name: &'static str,
         /// Why.
         #[source]
-        cause: Box<aya::programs::ProgramError>,
+        cause: Box<ProgramError>,
     },
     /// The object lacks a program or a map, or it has another type.
     #[error("eBPF object has no {kind} {name}")]
@@ -82,6 +109,15 @@ pub enum Error {
         #[source]
         cause: io::Error,
     },
+    /// The kernel does not describe itself.
+    #[error("read the kernel's BTF")]
+    Btf(#[source] aya::BtfError),
+    /// The ring buffer cannot be waited for.
+    #[error("wait for events of eBPF programs")]
+    Events(#[source] io::Error),
+    /// A namespace cannot be gated.
+    #[error("gate the sockets of a network namespace")]
+    Gate(#[source] io::Error),
     /// A map operation failed.
     #[error("{operation} in eBPF map {name}")]
     Map {
@@ -95,12 +131,23 @@ pub enum Error {
     },
 }
 
+/// Which paths the connections of a workload, or of a namespace, may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paths {
+    /// Everything is relayed.
+    Relay,
+    /// Some connections are direct.
+    WithDirect,
+}
+
 /// The programs and where they are pinned.
 pub struct Guard {
     directory: PathBuf,
     programs: Ebpf,
     /// The maps, for everybody who needs one.
     pub maps: Maps,
+    /// The maps of the direct path.
+    pub holds: Holds,
     /// Names of the link pins that this agent wants.
     wanted: HashSet<String>,
 }
@@ -119,17 +166,23 @@ impl Guard {
             .mode(0o700)
             .create(links(&directory))
             .map_err(|cause| Error::Directory { path: directory.clone(), cause })?;
-        let mut programs = load(&directory, 0)?;
-        for name in CGROUP_PROGRAMS {
-            match program(&mut programs, name)? {
-                Program::CgroupSockAddr(program) => program.load(),
-                Program::SockOps(program) => program.load(),
-                _ => return Err(Error::Missing { kind: "program", name }),
-            }
-            .map_err(|cause| Error::Program { name, cause: Box::new(cause) })?;
-        }
+        let mut programs = load(&directory, Instance::default())?;
+        load_programs(&mut programs, &CGROUP_PROGRAMS)?;
         let maps = Maps::take(&mut programs)?;
-        Ok(Self { directory, programs, maps, wanted: HashSet::new() })
+        let holds = Holds::take(&mut programs)?;
+        Ok(Self { directory, programs, maps, holds, wanted: HashSet::new() })
+    }
+
+    /// Prepares for workloads with direct connections: loads their programs, and attaches those that follow who holds
+    /// a held socket. Returns where events come out.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], on a kernel that cannot do it.
+    pub fn prepare_direct(&mut self) -> Result<Events, Error> {
+        load_programs(&mut self.programs, &DIRECT_PROGRAMS)?;
+        self.wanted.extend(trace::attach(&mut self.programs, &links(&self.directory))?);
+        Events::take(&mut self.programs)
     }
 
     /// Puts the workload of a cgroup under the programs.
@@ -137,40 +190,50 @@ impl Guard {
     /// # Errors
     ///
     /// [`Error::Program`] and [`Error::Link`].
-    pub fn enrol(&mut self, cgroup: &Cgroup) -> Result<(), Error> {
-        for name in CGROUP_PROGRAMS {
+    pub fn enrol(&mut self, cgroup: &Cgroup, path: Paths) -> Result<(), Error> {
+        let direct = if path == Paths::WithDirect { &DIRECT_PROGRAMS[..] } else { &[] };
+        // The locks come before the gates: nothing is held that is not locked.
+        for &(name, attach_type) in direct.iter().chain(&CGROUP_PROGRAMS) {
             let pin = format!("{name}-{}", cgroup.id());
             let path = links(&self.directory).join(&pin);
             let program = program(&mut self.programs, name)?;
             if !link::replace(&path, program)? {
-                pin_link(attach_cgroup(name, program, cgroup)?, &path)?;
+                link::create(&path, program, (cgroup.as_fd(), attach_type))?;
             }
             self.wanted.insert(pin);
         }
         Ok(())
     }
 
-    /// Hands connections that arrive in a namespace to the agent's listeners there.
+    /// Hands connections that arrive in a namespace to the agent's listeners there, and gates its sockets where some of
+    /// its workloads have direct connections. Their cgroups must be enrolled before.
     ///
     /// # Errors
     ///
     /// [`Error`].
-    pub fn guard_namespace(&mut self, namespace: &Namespace) -> Result<(), Error> {
+    pub fn guard_namespace(&mut self, namespace: &Namespace, path: Paths) -> Result<(), Error> {
         let name = NAMESPACE_PROGRAM;
+        let known = self.maps.usual_lowat(namespace.cookie())?;
+        let usual = known.map_or_else(|| namespace.notsent_lowat().map_err(Error::Gate), Ok)?;
         // An instance of its own, because the program must know its namespace and has no way to ask.
-        let mut instance = load(&self.directory, namespace.cookie())?;
+        let mut instance = load(&self.directory, Instance { netns: namespace.cookie(), usual_lowat: usual })?;
         let program = program(&mut instance, name)?;
         let failed = |cause| Error::Program { name, cause: Box::new(cause) };
         let Program::SkLookup(inbound) = program else { return Err(Error::Missing { kind: "program", name }) };
         inbound.load().map_err(failed)?;
         let pin = format!("{name}-{}", namespace.cookie());
-        let path = links(&self.directory).join(&pin);
-        if !link::replace(&path, program)? {
+        let pinned = links(&self.directory).join(&pin);
+        if !link::replace(&pinned, program)? {
             let inbound: &mut SkLookup = program.try_into().map_err(failed)?;
             let id = inbound.attach(namespace).map_err(failed)?;
-            pin_link(inbound.take_link(id).map_err(failed)?.into(), &path)?;
+            pin_link(inbound.take_link(id).map_err(failed)?.into(), &pinned)?;
         }
         self.wanted.insert(pin);
+        if path == Paths::WithDirect {
+            self.maps.set_usual_lowat(namespace.cookie(), usual)?;
+            existing::open(&mut instance, namespace)?;
+            namespace.set_notsent_lowat(0).map_err(Error::Gate)?;
+        }
         Ok(())
     }
 
@@ -206,32 +269,44 @@ pub fn remove(directory: &Path) -> Result<(), Error> {
     }
 }
 
-fn load(directory: &Path, netns: u64) -> Result<Ebpf, Error> {
+/// What differs from one instance of the programs to the next.
+struct Instance {
+    netns: u64,
+    usual_lowat: u32,
+}
+
+impl Default for Instance {
+    fn default() -> Self {
+        Self { netns: 0, usual_lowat: u32::MAX }
+    }
+}
+
+fn load(directory: &Path, instance: Instance) -> Result<Ebpf, Error> {
     let mut loader = EbpfLoader::new();
     for name in MAPS {
         loader.map_pin_path(name, directory.join(name));
     }
-    Ok(loader.override_global("NETNS_COOKIE", &netns, true).load(OBJECT)?)
+    loader.override_global("NETNS_COOKIE", &instance.netns, true);
+    loader.override_global("USUAL_LOWAT", &instance.usual_lowat, true);
+    Ok(loader.load(OBJECT)?)
+}
+
+fn load_programs(programs: &mut Ebpf, names: &[(&'static str, u32)]) -> Result<(), Error> {
+    for &(name, _) in names {
+        match program(programs, name)? {
+            Program::CgroupSockAddr(program) => program.load(),
+            Program::SockOps(program) => program.load(),
+            Program::CgroupSkb(program) => program.load(),
+            Program::CgroupSockopt(program) => program.load(),
+            _ => return Err(Error::Missing { kind: "program", name }),
+        }
+        .map_err(|cause| Error::Program { name, cause: Box::new(cause) })?;
+    }
+    Ok(())
 }
 
 fn program<'a>(programs: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Program, Error> {
     programs.program_mut(name).ok_or(Error::Missing { kind: "program", name })
-}
-
-fn attach_cgroup(name: &'static str, program: &mut Program, cgroup: &Cgroup) -> Result<FdLink, Error> {
-    let failed = |cause| Error::Program { name, cause: Box::new(cause) };
-    // `Single` is no flag at all, and links are never exclusive; with the other flags the kernel says EINVAL.
-    let mode = CgroupAttachMode::Single;
-    let link = if let Program::SockOps(_) = program {
-        let program: &mut SockOps = program.try_into().map_err(failed)?;
-        let id = program.attach(cgroup, mode).map_err(failed)?;
-        program.take_link(id).map_err(failed)?.try_into()
-    } else {
-        let program: &mut CgroupSockAddr = program.try_into().map_err(failed)?;
-        let id = program.attach(cgroup, mode).map_err(failed)?;
-        program.take_link(id).map_err(failed)?.try_into()
-    };
-    link.map_err(|_not_a_link| Error::Missing { kind: "link of program", name })
 }
 
 fn pin_link(link: FdLink, path: &Path) -> Result<(), Error> {

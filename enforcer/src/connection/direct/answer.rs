@@ -1,0 +1,137 @@
+//! The end that a connection was opened to: judge the offer, wait until the application has accepted the connection,
+//! give the keys to the kernel; open the gate when the other end has its keys too.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use enforcer_ebpf::{Held, Reason};
+
+use super::install::{self, Socket};
+use super::live::Opened;
+use super::Direct;
+use crate::connection::pair::{Ends, Facts, Host, Keys, Offer, Pair, Role};
+
+/// Gives each pair session its own ends.
+pub struct Hosting(Arc<Direct>);
+
+impl Hosting {
+    /// For the sessions of this agent.
+    #[must_use]
+    pub fn new(direct: Arc<Direct>) -> Self {
+        Self(direct)
+    }
+}
+
+impl Host for Hosting {
+    type Ends = Answers;
+
+    fn ends(&self, pair: &Pair, facts: &Facts) -> Arc<Answers> {
+        Arc::new(Answers {
+            direct: Arc::clone(&self.0),
+            pair: pair.clone(),
+            facts: facts.clone(),
+            keyed: Mutex::default(),
+        })
+    }
+}
+
+/// The ends of connections that the other agent of one pair session offers.
+pub struct Answers {
+    direct: Arc<Direct>,
+    pair: Pair,
+    facts: Facts,
+    /// Connections whose keys are in, by the numbers of their offers: they wait for the other end.
+    keyed: Mutex<HashMap<u64, Keyed>>,
+}
+
+struct Keyed {
+    socket: Socket,
+    held: Held,
+}
+
+impl Answers {
+    /// Whether the other agent may offer this connection at all: its address must be one that the registry gives to
+    /// its identity, and nothing else is believed.
+    fn authorize(&self, source: IpAddr) -> Result<(), Reason> {
+        match self.direct.snapshot.peer_of(source).and_then(|peer| peer.speaks.identity()) {
+            Some(identity) if *identity == self.pair.remote => Ok(()),
+            Some(_) => Err(Reason::PeerIdentityMismatch),
+            None => Err(Reason::StrictUnknownSource),
+        }
+    }
+
+    async fn take(&self, offer: Offer, keys: Keys) -> Result<(), Reason> {
+        self.authorize(offer.connection.source.ip())?;
+        let accepted = self.direct.accepts.wait(offer.connection).await?;
+        let (cookie, held) = (accepted.cookie, accepted.held);
+        match self.key((cookie, &held), &keys) {
+            Ok(socket) => {
+                self.locked().insert(offer.number, Keyed { socket, held });
+                Ok(())
+            }
+            Err(reason) => {
+                self.direct.destroy(cookie, &held, reason);
+                self.direct.lives.failed(cookie, reason);
+                Err(reason)
+            }
+        }
+    }
+
+    fn key(&self, (cookie, held): (u64, &Held), keys: &Keys) -> Result<Socket, Reason> {
+        let workload = self.direct.workload(held).ok_or(Reason::PortUnknown)?;
+        if workload.identity != self.pair.local {
+            return Err(Reason::PeerIdentityMismatch);
+        }
+        let record = self.direct.record(held).ok_or(Reason::PortUnknown)?;
+        self.direct.lives.begin(cookie, record);
+        let _place = workload.place()?;
+        let socket = install::fetch(&self.direct, cookie, held)?;
+        socket.key(&self.direct, &keys.back, &keys.forward)?;
+        Ok(socket)
+    }
+
+    fn locked(&self) -> MutexGuard<'_, HashMap<u64, Keyed>> {
+        self.keyed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_up(&self, keyed: &Keyed, reason: Reason) {
+        self.direct.destroy(keyed.socket.cookie(), &keyed.held, reason);
+        self.direct.lives.failed(keyed.socket.cookie(), reason);
+    }
+}
+
+impl Ends for Answers {
+    async fn answer(&self, offer: Offer, keys: Keys) -> Result<(), Reason> {
+        self.take(offer, keys).await
+    }
+
+    fn open(&self, offer: &Offer) {
+        let Some(keyed) = self.locked().remove(&offer.number) else { return };
+        let cookie = keyed.socket.cookie();
+        let opened = Opened { cookie, held: &keyed.held, offer, peer: &self.pair.remote, facts: &self.facts };
+        let result = self.direct.lives.opened(&self.direct, &opened).and_then(|()| keyed.socket.open(&self.direct));
+        if let Err(reason) = result {
+            self.give_up(&keyed, reason);
+        }
+    }
+
+    fn ended(&self, by: Role, number: u64, reason: u32) {
+        if by == self.facts.role {
+            return;
+        }
+        if let Some(keyed) = self.locked().remove(&number) {
+            self.give_up(&keyed, Reason::try_from(reason).unwrap_or(Reason::PeerRefused));
+        }
+    }
+}
+
+/// The session is over: what it has not opened cannot be opened any more.
+impl Drop for Answers {
+    fn drop(&mut self) {
+        let keyed = std::mem::take(&mut *self.locked());
+        for keyed in keyed.values() {
+            self.give_up(keyed, Reason::PeerAgentUnreachable);
+        }
+    }
+}

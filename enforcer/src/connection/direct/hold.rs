@@ -1,0 +1,278 @@
+//! What the kernel holds: events become offers, and accepted connections meet the offers that came for them.
+//!
+//! The hold table in the kernel is the truth. An agent reads it when it starts, so that connections which were opened
+//! while there was none go on, and whenever the ring buffer was full.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use enforcer_ebpf::{
+    DIRECTION_OUTBOUND, EVENT_ACCEPTED, EVENT_CLOSED, EVENT_CONNECTED, EVENT_REFUSED, Event, Held, Reason,
+    STAGE_ACCEPTED, STAGE_ESTABLISHED,
+};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::{Direct, offer};
+use crate::connection::pair::Connection;
+use crate::kernel::bpf::Events;
+
+/// How long an accepted connection waits for its offer.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A held connection that the application has accepted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Accepted {
+    pub(super) cookie: u64,
+    pub(super) held: Held,
+}
+
+/// Where accepted connections and offers meet, whichever comes first.
+#[derive(Default)]
+pub struct Accepts(Mutex<HashMap<Connection, Meeting>>);
+
+enum Meeting {
+    /// It was offered, and the application has not accepted it.
+    Offered(oneshot::Sender<Accepted>),
+    /// The application has accepted it, and it was not offered.
+    Accepted(Accepted),
+}
+
+impl Accepts {
+    /// The application has accepted a connection. False when its offer is still to come.
+    fn accepted(&self, accepted: Accepted) -> bool {
+        let mut meetings = self.locked();
+        match meetings.entry(Connection::from(&accepted.held)) {
+            Entry::Occupied(waiting) if matches!(waiting.get(), Meeting::Offered(_)) => {
+                let Meeting::Offered(answer) = waiting.remove() else { return false };
+                // An offer that was withdrawn has left nobody to tell.
+                answer.send(accepted).is_ok()
+            }
+            Entry::Occupied(mut same) => {
+                same.insert(Meeting::Accepted(accepted));
+                false
+            }
+            Entry::Vacant(empty) => {
+                empty.insert(Meeting::Accepted(accepted));
+                false
+            }
+        }
+    }
+
+    /// Waits until the application has accepted this connection. Dropping the future withdraws.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::OfferRepeated`], when somebody waits for it already.
+    pub(super) async fn wait(&self, connection: Connection) -> Result<Accepted, Reason> {
+        let answer = {
+            let mut meetings = self.locked();
+            match meetings.entry(connection) {
+                Entry::Occupied(met) if matches!(met.get(), Meeting::Accepted(_)) => {
+                    let Meeting::Accepted(accepted) = met.remove() else { return Err(Reason::Internal) };
+                    return Ok(accepted);
+                }
+                Entry::Occupied(_) => return Err(Reason::OfferRepeated),
+                Entry::Vacant(empty) => {
+                    let (tell, answer) = oneshot::channel();
+                    empty.insert(Meeting::Offered(tell));
+                    answer
+                }
+            }
+        };
+        let _withdraw = Withdraw { accepts: self, connection };
+        answer.await.map_err(|_dropped| Reason::Internal)
+    }
+
+    /// Takes an accepted connection that was not offered. `None`: it was, or it is gone.
+    fn give_up(&self, connection: Connection, cookie: u64) -> Option<Accepted> {
+        let mut meetings = self.locked();
+        let Entry::Occupied(met) = meetings.entry(connection) else { return None };
+        match met.get() {
+            Meeting::Accepted(accepted) if accepted.cookie == cookie => {
+                let accepted = *accepted;
+                met.remove();
+                Some(accepted)
+            }
+            _ => None,
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, HashMap<Connection, Meeting>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes an offer out that nobody waits for any more.
+struct Withdraw<'a> {
+    accepts: &'a Accepts,
+    connection: Connection,
+}
+
+impl Drop for Withdraw<'_> {
+    fn drop(&mut self) {
+        let mut meetings = self.accepts.locked();
+        if let Entry::Occupied(met) = meetings.entry(self.connection)
+            && matches!(met.get(), Meeting::Offered(answer) if answer.is_closed())
+        {
+            met.remove();
+        }
+    }
+}
+
+/// Follows what programs tell, until `stop`.
+pub async fn watch(direct: Arc<Direct>, mut events: Events, stop: CancellationToken) {
+    let mut watch = Watch { lost: direct.holds.lost_events(), direct, due: VecDeque::new() };
+    watch.adopt();
+    loop {
+        let due = watch.due.front().map(|&(due, ..)| due);
+        let read = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            read = events.read(|event| watch.take(event)) => read,
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                watch.expire(Instant::now());
+                continue;
+            }
+        };
+        if let Err(error) = read {
+            tracing::error!(%error, "cannot read events of eBPF programs; new direct connections stay held");
+            return;
+        }
+        watch.find_lost();
+    }
+}
+
+struct Watch {
+    direct: Arc<Direct>,
+    /// Events that were lost until now.
+    lost: u64,
+    /// Until when accepted connections wait for their offers, in the order of time. Most have had theirs long before.
+    due: VecDeque<(Instant, Connection, u64)>,
+}
+
+impl Watch {
+    /// Goes on with everything that is held and not known yet.
+    fn adopt(&mut self) {
+        let held = match self.direct.holds.held() {
+            Ok(held) => held,
+            Err(error) => return tracing::error!(%error, "cannot read the hold table"),
+        };
+        for (cookie, held) in held {
+            match (held.direction, held.stage) {
+                (DIRECTION_OUTBOUND, STAGE_ESTABLISHED) => offer::start(&self.direct, cookie, held),
+                (_, STAGE_ACCEPTED) => self.accepted(Accepted { cookie, held }),
+                _ => {}
+            }
+        }
+    }
+
+    fn find_lost(&mut self) {
+        let lost = self.direct.holds.lost_events();
+        if lost != self.lost {
+            tracing::warn!(lost = lost - self.lost, "events were lost; reading the hold table");
+            self.lost = lost;
+            self.adopt();
+        }
+    }
+
+    fn take(&mut self, event: &Event) {
+        let Event { cookie, held, .. } = *event;
+        match event.kind {
+            EVENT_CONNECTED => offer::start(&self.direct, cookie, held),
+            EVENT_ACCEPTED => self.accepted(Accepted { cookie, held }),
+            EVENT_CLOSED => {
+                self.direct.accepts.give_up(Connection::from(&held), cookie);
+                self.direct.lives.closed(cookie, (event.sent, event.received));
+            }
+            EVENT_REFUSED => self.direct.destroy(cookie, &held, Reason::MapFull),
+            _ => {}
+        }
+    }
+
+    fn accepted(&mut self, accepted: Accepted) {
+        if !self.direct.accepts.accepted(accepted) {
+            self.due.push_back((Instant::now() + DEADLINE, Connection::from(&accepted.held), accepted.cookie));
+        }
+    }
+
+    /// Ends accepted connections that nobody has offered in time.
+    fn expire(&mut self, now: Instant) {
+        while let Some((_, connection, cookie)) = self.due.pop_front_if(|&mut (due, ..)| due <= now) {
+            let Some(accepted) = self.direct.accepts.give_up(connection, cookie) else { continue };
+            // What is not in the table any more was settled, or is gone.
+            if self.direct.holds.held_one(cookie).is_some() {
+                self.direct.destroy(cookie, &accepted.held, Reason::HandshakeTimeout);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use enforcer_ebpf::{DIRECTION_INBOUND, Endpoint};
+
+    use super::*;
+
+    fn connection(port: u16) -> Connection {
+        Connection { source: "10.0.0.1:4000".parse().unwrap(), destination: ([10, 0, 0, 2], port).into() }
+    }
+
+    fn accepted(connection: Connection) -> Accepted {
+        let held = Held {
+            netns: 1,
+            cgroup: 0,
+            source: Endpoint::from(connection.source),
+            destination: Endpoint::from(connection.destination),
+            direction: DIRECTION_INBOUND,
+            stage: STAGE_ACCEPTED,
+            process: 7,
+            descriptor: 5,
+        };
+        Accepted { cookie: 9, held }
+    }
+
+    #[tokio::test]
+    async fn offer_and_accepted_connection_meet_in_either_order() {
+        let accepts = Accepts::default();
+        assert!(!accepts.accepted(accepted(connection(1))));
+        assert_eq!(accepts.wait(connection(1)).await.unwrap().cookie, 9);
+        let accept = async {
+            tokio::task::yield_now().await;
+            assert!(accepts.accepted(accepted(connection(2))));
+        };
+        let (found, ()) = tokio::join!(accepts.wait(connection(2)), accept);
+        assert_eq!(found.unwrap().cookie, 9);
+        assert!(accepts.locked().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_withdrawn_offer_leaves_nothing_and_a_second_one_is_refused() {
+        let accepts = Accepts::default();
+        let mut first = std::pin::pin!(accepts.wait(connection(1)));
+        assert!(futures_poll(first.as_mut()).await.is_none());
+        assert_eq!(accepts.wait(connection(1)).await.unwrap_err(), Reason::OfferRepeated);
+        let _ = first;
+        let accepts = Accepts::default();
+        {
+            let mut waiting = Box::pin(accepts.wait(connection(1)));
+            assert!(futures_poll(waiting.as_mut()).await.is_none());
+        }
+        assert!(accepts.locked().is_empty());
+        assert!(!accepts.accepted(accepted(connection(1))));
+        assert!(accepts.give_up(connection(1), 8).is_none(), "another socket with the same addresses");
+        assert!(accepts.give_up(connection(1), 9).is_some());
+    }
+
+    /// Polls once.
+    async fn futures_poll<T>(mut future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+            std::task::Poll::Ready(value) => std::task::Poll::Ready(Some(value)),
+            std::task::Poll::Pending => std::task::Poll::Ready(None),
+        })
+        .await
+    }
+}

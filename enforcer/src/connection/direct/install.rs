@@ -1,0 +1,107 @@
+//! From keys to an open socket, in steps that both ends take in their own order.
+//!
+//! What a thread does that was inside a call on the socket when the keys came would still be plaintext: such a thread
+//! is made to start its call again, after the keys are in and before the gate opens. Programs know these threads.
+
+use std::os::fd::OwnedFd;
+
+use enforcer_ebpf::{GATE_KEYED, GATE_OPEN, Held, Reason, WAITERS};
+
+use super::Direct;
+use crate::connection::pair::TrafficKey;
+use crate::kernel::ktls::{self, Key};
+use crate::kernel::process::{self, Process};
+use crate::kernel::restart::{self, restart_call};
+
+/// A held socket of an application, in the agent's hands too. While it is, the connection cannot end.
+pub(super) struct Socket {
+    descriptor: OwnedFd,
+    cookie: u64,
+}
+
+/// Fetches the application's socket, and puts the kernel's record layer under it: that is refused once the peer has
+/// sent FIN, or the application has.
+pub(super) fn fetch(direct: &Direct, cookie: u64, held: &Held) -> Result<Socket, Reason> {
+    let descriptor = find(direct, cookie, held)?;
+    ktls::attach(&descriptor).map_err(|error| {
+        tracing::debug!(%error, "record layer not attached");
+        Reason::EndedBeforeKeys
+    })?;
+    Ok(Socket { descriptor, cookie })
+}
+
+fn find(direct: &Direct, cookie: u64, held: &Held) -> Result<OwnedFd, Reason> {
+    if let (Some(process), Ok(descriptor)) = (Process::new(held.process), u32::try_from(held.descriptor)) {
+        match direct.processes.socket_of(process, descriptor, cookie) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => tracing::debug!(%error, "socket not where it was"),
+        }
+    }
+    direct.searched();
+    let workload = direct.workload(held).ok_or(Reason::WorkloadUnknown)?;
+    match direct.processes.find_socket(&workload.cgroup, cookie) {
+        Ok(Some((_process, socket))) => Ok(socket),
+        Ok(None) => Err(Reason::ApplicationReset),
+        Err(error) => {
+            tracing::warn!(%error, workload = %workload.name, "cannot search for a socket");
+            Err(Reason::DescriptorUnknown)
+        }
+    }
+}
+
+impl Socket {
+    /// Gives both keys to the kernel. From now on records may arrive, and nothing may leave.
+    pub(super) fn key(&self, direct: &Direct, send: &TrafficKey, receive: &TrafficKey) -> Result<(), Reason> {
+        // What was written before would go out as it is. The gate has let nothing in; data that rides on the first
+        // packet (RFC 7413) is the one way around it.
+        let unsent = ktls::unsent(&self.descriptor).map_err(internal)?;
+        let unread = ktls::unread(&self.descriptor).map_err(internal)?;
+        if unsent > 1 || unread > 0 {
+            return Err(Reason::EarlyData);
+        }
+        ktls::send_with(&self.descriptor, &key(send)).map_err(internal)?;
+        ktls::receive_with(&self.descriptor, &key(receive)).map_err(internal)?;
+        direct.holds.set_gate(&self.descriptor, GATE_KEYED).map_err(internal)?;
+        self.restart_calls(direct)
+    }
+
+    /// Opens the gate.
+    pub(super) fn open(&self, direct: &Direct) -> Result<(), Reason> {
+        direct.holds.set_gate(&self.descriptor, GATE_OPEN).map_err(internal)?;
+        let usual = direct.holds.wanted(&self.descriptor).unwrap_or(u32::MAX);
+        ktls::set_write_gate(&self.descriptor, usual).map_err(internal)
+    }
+
+    /// The socket's cookie.
+    pub(super) fn cookie(&self) -> u64 {
+        self.cookie
+    }
+
+    fn restart_calls(&self, direct: &Direct) -> Result<(), Reason> {
+        let Some(waiters) = direct.holds.waiters(&self.descriptor) else { return Ok(()) };
+        if waiters.overflow > 0 {
+            tracing::warn!(known = WAITERS, "more threads wait on one socket than are known");
+            return Err(Reason::TooManyWaiters);
+        }
+        for thread in waiters.threads.into_iter().filter(|&thread| thread != 0) {
+            direct.restarted();
+            restart_call(thread).map_err(|error| {
+                tracing::warn!(%error, thread, "thread not restarted");
+                match error {
+                    restart::Error::AlreadyTraced { .. } => Reason::ProcessTraced,
+                    _ => Reason::Internal,
+                }
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn key(key: &TrafficKey) -> Key<'_> {
+    Key { suite: key.suite, key: key.key(), iv: &key.iv }
+}
+
+fn internal(error: impl std::error::Error) -> Reason {
+    tracing::warn!(error = %process::with_causes(&error), "held socket not given its keys");
+    Reason::Internal
+}

@@ -1,0 +1,104 @@
+//! The direct path: the application's own socket carries kernel TLS, and the agent steps out.
+//!
+//! Programs in the kernel hold a connection at both ends from its first packet on, and tell the agent (`hold`). The
+//! agent of the end that opened it offers it in the pair session of both identities (`offer`); the other one decides
+//! whether that may be and waits until its application has accepted the connection (`answer`). Each end fetches the
+//! application's socket, gives the keys to the kernel, makes threads that wait inside a call start it again, and opens
+//! the gate (`install`). From then on no agent is involved: `live` keeps the record of what is open, and ends what may
+//! not go on.
+//!
+//! ```text
+//! held        offer ->            answer                     offerer           answerer
+//! CONNECTED   offer(number) ----> may it? accepted? keys in  HELD              HELD -> KEYED
+//!             keys in, opened <-- accept                     HELD -> OPEN      KEYED
+//!             installed --------> opened                     OPEN              KEYED -> OPEN
+//! ```
+//!
+//! Neither end sends before both have their keys: the offerer opens when the other end has them, the answerer when it
+//! is told that the offerer has. Whatever fails on the way ends the connection with a reset at both ends, with its
+//! reason in the record; nothing here ever opens a gate without keys.
+
+mod answer;
+mod hold;
+mod install;
+mod live;
+mod offer;
+
+pub use answer::{Answers, Hosting};
+pub use hold::watch;
+pub use live::Lives;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use enforcer_ebpf::{DIRECTION_OUTBOUND, Held, Reason};
+
+use super::pair::Connection;
+use super::{Place, Workload};
+use crate::control::snapshot::{Peer, Snapshot, Speaks};
+use crate::identity::Identity;
+use crate::kernel::bpf::Holds;
+use crate::kernel::destroy::Destroyer;
+use crate::kernel::process::Processes;
+use crate::observe::events::Connections;
+use hold::Accepts;
+
+/// What all direct connections share.
+pub struct Direct {
+    /// What is wanted.
+    pub snapshot: Arc<Snapshot>,
+    /// Enrolled workloads by the id of their cgroup.
+    pub by_cgroup: HashMap<u64, Arc<Workload>>,
+    /// Namespaces of enrolled workloads by their cookie, each with the means to end its connections.
+    pub places: HashMap<u64, (Arc<Place>, Destroyer)>,
+    /// The tables in the kernel.
+    pub holds: Holds,
+    /// The records.
+    pub connections: Connections,
+    /// Processes whose sockets were asked for.
+    pub processes: Processes,
+    /// Connections that were accepted and not offered, or offered and not accepted.
+    pub accepts: Accepts,
+    /// What is open.
+    pub lives: Lives,
+}
+
+impl Direct {
+    /// The workload whose connection this is.
+    fn workload(&self, held: &Held) -> Option<&Arc<Workload>> {
+        if held.direction == DIRECTION_OUTBOUND {
+            return self.by_cgroup.get(&held.cgroup);
+        }
+        let (place, _) = self.places.get(&held.netns)?;
+        place.workload_at(u16::try_from(held.destination.port).ok()?)
+    }
+
+    /// Who the registry says is at the other end, if it has an agent.
+    fn peer(&self, held: &Held) -> Option<(&Peer, &Identity)> {
+        let Connection { source, destination } = Connection::from(held);
+        let other = if held.direction == DIRECTION_OUTBOUND { destination } else { source };
+        let peer = self.snapshot.peer_of(other.ip())?;
+        match (&peer.speaks, peer.agent) {
+            (Speaks::Enforcer(identity), Some(_)) => Some((peer, identity)),
+            _ => None,
+        }
+    }
+
+    /// Ends a connection with a reset, whoever has its socket.
+    fn destroy(&self, cookie: u64, held: &Held, reason: Reason) {
+        let Connection { source, destination } = Connection::from(held);
+        let ends = if held.direction == DIRECTION_OUTBOUND { (source, destination) } else { (destination, source) };
+        let Some((_, destroyer)) = self.places.get(&held.netns) else { return };
+        match destroyer.destroy(ends, cookie) {
+            Ok(_gone) => tracing::debug!(%source, %destination, %reason, "connection ended"),
+            // Its gate stays shut: it cannot do harm, and ends when the application gives it up.
+            Err(error) => tracing::warn!(%error, %source, %destination, %reason, "connection not ended"),
+        }
+    }
+}
+
+impl From<&Held> for Connection {
+    fn from(held: &Held) -> Self {
+        Self { source: held.source.into(), destination: held.destination.into() }
+    }
+}

@@ -1,0 +1,87 @@
+//! The end that opened a connection: offer it to the other agent, give the keys to the kernel, open the gate.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use enforcer_ebpf::{Held, Reason};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::live::Opened;
+use super::{Direct, install};
+use crate::connection::pair::{Connection, Handle, Keys, Offer, Pair};
+use crate::identity::Identity;
+
+/// How long the application's first bytes may wait for the other agent to be there: one that is being replaced is back
+/// much sooner.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Between two attempts to reach it.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Takes a held connection to the end of being held, in a task of its own. One that is under way already is left alone.
+pub(super) fn start(direct: &Arc<Direct>, cookie: u64, held: Held) {
+    if direct.lives.knows(cookie) {
+        return;
+    }
+    let Some(record) = direct.record(&held) else {
+        return direct.destroy(cookie, &held, Reason::WorkloadUnknown);
+    };
+    direct.lives.begin(cookie, record);
+    let shared = Arc::clone(direct);
+    direct.tasks.spawn(async move {
+        if let Err(reason) = carry(&shared, cookie, &held).await {
+            shared.destroy(cookie, &held, reason);
+            shared.lives.failed(cookie, reason);
+        }
+    });
+}
+
+/// From held to open.
+async fn carry(direct: &Direct, cookie: u64, held: &Held) -> Result<(), Reason> {
+    let started = Instant::now();
+    let workload = direct.workload(held).ok_or(Reason::WorkloadUnknown)?;
+    let _place = workload.place()?;
+    let (_, remote) = direct.peer(held).ok_or(Reason::DestinationUnknown)?;
+    let socket = install::fetch(direct, cookie, held)?;
+    let (handle, offer, keys) = agreed(direct, held, started + DEADLINE).await?;
+    direct.lives.with(cookie, |record| record.handshake_took(started.elapsed()));
+    let opened = Opened { cookie, held, offer: &offer, peer: remote, facts: handle.facts() };
+    let open = || {
+        socket.key(direct, &keys.forward, &keys.back)?;
+        // Written down first: as soon as it is open the application may close it.
+        direct.lives.opened(direct, &opened)?;
+        socket.open(direct)
+    };
+    match open() {
+        // Without this message the other end does not open, and ends the connection in time.
+        Ok(()) => drop(handle.installed(offer.number).await),
+        Err(reason) => {
+            drop(handle.abort(&offer, reason).await);
+            return Err(reason);
+        }
+    }
+    Ok(())
+}
+
+/// A session with the other agent, and what it has agreed to there.
+async fn agreed(direct: &Direct, held: &Held, deadline: Instant) -> Result<(Handle, Offer, Keys), Reason> {
+    let (peer, remote) = direct.peer(held).ok_or(Reason::DestinationUnknown)?;
+    let agent = peer.agent.ok_or(Reason::DestinationUnknown)?;
+    let local: &Identity = &direct.workload(held).ok_or(Reason::WorkloadUnknown)?.identity;
+    let pair = Pair { local: local.clone(), remote: remote.clone() };
+    loop {
+        let attempt = timeout_at(deadline, direct.sessions.get(&pair, agent)).await;
+        let reason = match attempt.map_err(|_elapsed| Reason::PeerAgentUnreachable)? {
+            Ok(handle) => match handle.offer(Connection::from(held)).await {
+                Ok(Ok((offer, keys))) => return Ok((handle, offer, keys)),
+                Ok(Err(number)) => return Err(Reason::try_from(number).unwrap_or(Reason::PeerRefused)),
+                // The session ended with our offer in it: the other agent is being replaced.
+                Err(_gone) => Reason::PeerAgentUnreachable,
+            },
+            Err(reason) => reason,
+        };
+        if reason != Reason::PeerAgentUnreachable || Instant::now() + RETRY > deadline {
+            return Err(reason);
+        }
+        sleep(RETRY).await;
+    }
+}

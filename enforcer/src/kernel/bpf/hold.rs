@@ -1,0 +1,168 @@
+//! The maps of the direct path as the agent uses them: what is held, the gates of sockets, what is open, and the ring
+//! buffer by which programs tell of a change.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aya::Ebpf;
+use aya::maps::{HashMap, MapData, MapError, RingBuf, SkStorage};
+use enforcer_ebpf::{Event, Gate, Held, Live, Waiters};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::Error;
+use super::maps::{failed, take};
+
+/// The tables and the sockets' own storage. Clones are the same maps.
+#[derive(Clone)]
+pub struct Holds(Arc<Tables>);
+
+struct Tables {
+    held: Mutex<HashMap<MapData, u64, Held>>,
+    live: Mutex<HashMap<MapData, u64, Live>>,
+    gates: Mutex<SkStorage<MapData, Gate>>,
+    wanted: SkStorage<MapData, u32>,
+    waiting: SkStorage<MapData, Waiters>,
+}
+
+impl Holds {
+    pub(super) fn take(programs: &mut Ebpf) -> Result<Self, Error> {
+        Ok(Self(Arc::new(Tables {
+            held: Mutex::new(take(programs, "HELD")?),
+            live: Mutex::new(take(programs, "LIVE")?),
+            gates: Mutex::new(take(programs, "GATES")?),
+            wanted: take(programs, "WANTED")?,
+            waiting: take(programs, "WAITING")?,
+        })))
+    }
+
+    /// What is held now, by the cookies of the sockets.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn held(&self) -> Result<Vec<(u64, Held)>, Error> {
+        let held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.iter().collect::<Result<_, _>>().map_err(|cause| failed("list", "HELD", cause))
+    }
+
+    /// One held connection, as the programs know it now.
+    #[must_use]
+    pub fn held_one(&self, cookie: u64) -> Option<Held> {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner).get(&cookie, 0).ok()
+    }
+
+    /// What is open now, by the cookies of the sockets.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn live(&self) -> Result<Vec<(u64, Live)>, Error> {
+        let live = self.0.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.iter().collect::<Result<_, _>>().map_err(|cause| failed("list", "LIVE", cause))
+    }
+
+    /// Takes a connection out of the hold table.
+    pub fn forget_held(&self, cookie: u64) {
+        // Programs remove it too, when the socket is closed.
+        let _gone = self.0.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&cookie);
+    }
+
+    /// Takes a connection out of the table of open ones.
+    pub fn forget_live(&self, cookie: u64) {
+        // As above.
+        let _gone = self.0.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&cookie);
+    }
+
+    /// Moves a connection from the one table to the other.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`], when the table is full.
+    pub fn goes_live(&self, cookie: u64, live: &Live) -> Result<(), Error> {
+        let mut table = self.0.live.lock().unwrap_or_else(PoisonError::into_inner);
+        table.insert(cookie, live, 0).map_err(|cause| failed("insert", "LIVE", cause))?;
+        drop(table);
+        self.forget_held(cookie);
+        Ok(())
+    }
+
+    /// The state of a socket's gate, one of the `GATE_` numbers; `None`: no program holds it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn gate(&self, socket: &impl AsFd) -> Result<Option<u32>, Error> {
+        let gates = self.0.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        match gates.get(&Raw(socket.as_fd()), 0) {
+            Ok(gate) => Ok(Some(gate.state)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(cause) => Err(failed("read", "GATES", cause)),
+        }
+    }
+
+    /// Sets the state of a socket's gate, one of the `GATE_` numbers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn set_gate(&self, socket: &impl AsFd, state: u32) -> Result<(), Error> {
+        let gate = Gate { state, descriptor: -1, process: 0, reserved: 0, cgroup: 0 };
+        let mut gates = self.0.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        gates.insert(&Raw(socket.as_fd()), gate, 0).map_err(|cause| failed("write", "GATES", cause))
+    }
+
+    /// TCP_NOTSENT_LOWAT as the application wants it; `None`: it has not said.
+    #[must_use]
+    pub fn wanted(&self, socket: &impl AsFd) -> Option<u32> {
+        self.0.wanted.get(&Raw(socket.as_fd()), 0).ok().filter(|&wanted| wanted != 0)
+    }
+
+    /// The threads that wait inside a call on the socket.
+    #[must_use]
+    pub fn waiters(&self, socket: &impl AsFd) -> Option<Waiters> {
+        self.0.waiting.get(&Raw(socket.as_fd()), 0).ok()
+    }
+}
+
+/// What aya takes for a descriptor.
+struct Raw<'a>(BorrowedFd<'a>);
+
+impl AsRawFd for Raw<'_> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// What programs tell, in the order in which they tell it.
+pub struct Events(AsyncFd<RingBuf<MapData>>);
+
+impl Events {
+    pub(super) fn take(programs: &mut Ebpf) -> Result<Self, Error> {
+        let ring: RingBuf<MapData> = take(programs, "EVENTS")?;
+        // SAFETY: the ring owns its descriptor for as long as it lives, which is as long as `AsyncFd` does.
+        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
+        let ring = ring.map_err(|error| Error::Events(error.into()))?;
+        Ok(Self(ring))
+    }
+
+    /// Waits for events, and hands each to `each`.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's.
+    pub async fn read(&mut self, mut each: impl FnMut(&Event)) -> io::Result<()> {
+        let mut ready = self.0.readable_mut().await?;
+        // Cleared first: what comes while the ring is emptied makes it ready again.
+        ready.clear_ready();
+        let ring = ready.get_inner_mut();
+        while let Some(item) = ring.next() {
+            if item.len() == size_of::<Event>() {
+                // SAFETY: as many bytes as the type has, and any bit pattern is valid; they may lie at any address.
+                each(&unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
+            }
+        }
+        Ok(())
+    }
+}

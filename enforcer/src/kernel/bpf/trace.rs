@@ -1,0 +1,92 @@
+//! The programs at kernel functions, which take notes of who holds a held socket. One set serves the whole node.
+//!
+//! They are pinned like the others: connections that are opened while no agent runs have owners too. A link of this
+//! kind cannot be given another program, so a successor attaches its own before it lets go of the old ones; meanwhile
+//! both take the same notes.
+
+use std::fs;
+use std::path::Path;
+
+use aya::programs::links::FdLink;
+use aya::programs::{FEntry, FExit, Program, ProgramError};
+use aya::{Btf, Ebpf};
+
+use super::{Error, pin_link, program};
+
+/// Programs and the kernel functions that they are attached to.
+const TRACED: [(&str, &str); 7] = [
+    ("connect_begins", "__x64_sys_connect"),
+    ("accept_returns", "__x64_sys_accept"),
+    ("accept4_returns", "__x64_sys_accept4"),
+    ("receive_waits", "sk_wait_data"),
+    ("receive_waited", "sk_wait_data"),
+    ("send_waits", "sk_stream_wait_memory"),
+    ("send_waited", "sk_stream_wait_memory"),
+];
+/// Accepting through io_uring; a kernel may be built without it.
+const IO_URING: (&str, &str) = ("io_accept_returns", "io_accept");
+/// The function whose number of arguments differs, and a program for each number.
+const DEQUEUE: (&str, [&str; 2]) = ("inet_csk_accept", ["dequeued_of_two", "dequeued_of_four"]);
+
+/// Attaches all of them, and pins the links in `directory`.
+pub(super) fn attach(programs: &mut Ebpf, directory: &Path) -> Result<Vec<String>, Error> {
+    let btf = Btf::from_sys_fs().map_err(Error::Btf)?;
+    let mut pins = Vec::new();
+    for (name, function) in TRACED {
+        let failed = |cause| Error::Program { name, cause: Box::new(cause) };
+        load(program(programs, name)?, function, &btf).map_err(failed)?;
+        pins.push(replace(program(programs, name)?, name, directory)?);
+    }
+    let (name, function) = IO_URING;
+    // Without it such a connection is found by searching, when its peer's offer comes.
+    if load(program(programs, name)?, function, &btf).is_ok() {
+        pins.push(replace(program(programs, name)?, name, directory)?);
+    }
+    let (function, [of_two, of_four]) = DEQUEUE;
+    // A program that asks for an argument that is not there is not loaded.
+    let name = match load(program(programs, of_four)?, function, &btf) {
+        Ok(()) => of_four,
+        Err(_other_kernel) => {
+            let failed = |cause| Error::Program { name: of_two, cause: Box::new(cause) };
+            load(program(programs, of_two)?, function, &btf).map_err(failed)?;
+            of_two
+        }
+    };
+    pins.push(replace(program(programs, name)?, name, directory)?);
+    Ok(pins)
+}
+
+fn load(program: &mut Program, function: &str, btf: &Btf) -> Result<(), ProgramError> {
+    match program {
+        Program::FEntry(program) => program.load(function, btf),
+        Program::FExit(program) => program.load(function, btf),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// Attaches a loaded program and puts its pin into the place of an earlier agent's. Returns the name of the pin.
+fn replace(program: &mut Program, name: &'static str, directory: &Path) -> Result<String, Error> {
+    let failed = |cause| Error::Program { name, cause: Box::new(cause) };
+    let link: FdLink = match program {
+        Program::FEntry(program) => {
+            let program: &mut FEntry = program;
+            let id = program.attach().map_err(failed)?;
+            program.take_link(id).map_err(failed)?.into()
+        }
+        Program::FExit(program) => {
+            let program: &mut FExit = program;
+            let id = program.attach().map_err(failed)?;
+            program.take_link(id).map_err(failed)?.into()
+        }
+        _ => return Err(Error::Missing { kind: "tracing program", name }),
+    };
+    let (pin, fresh) = (format!("trace-{name}"), directory.join(format!("fresh-{name}")));
+    let renamed = |cause| Error::Directory { path: fresh.clone(), cause };
+    if fresh.exists() {
+        // Of an agent that was killed at this very place.
+        fs::remove_file(&fresh).map_err(renamed)?;
+    }
+    pin_link(link, &fresh)?;
+    fs::rename(&fresh, directory.join(&pin)).map_err(renamed)?;
+    Ok(pin)
+}
