@@ -36,6 +36,8 @@ pub struct Metrics {
     open: Gauge,
     handshakes: Family<Opened, Histogram, fn() -> Histogram>,
     bytes: Family<Carried, Counter>,
+    searches: Counter,
+    restarts: Counter,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,6 +70,8 @@ impl Metrics {
             open: Gauge::default(),
             handshakes: Family::new_with_constructor(handshake_histogram),
             bytes: Family::default(),
+            searches: Counter::default(),
+            restarts: Counter::default(),
         };
         metrics.register(sources);
         metrics
@@ -89,6 +93,16 @@ impl Metrics {
             self.handshakes.clone(),
         );
         registry.register("bytes", "Payload of connections that ended", self.bytes.clone());
+        registry.register(
+            "descriptor_searches",
+            "Sockets of direct connections that had to be searched for in /proc",
+            self.searches.clone(),
+        );
+        registry.register(
+            "call_restarts",
+            "Threads that were inside a call on a socket when it got its keys, and were made to start it again",
+            self.restarts.clone(),
+        );
         registry.register_collector(Box::new(sources));
     }
 
@@ -117,6 +131,16 @@ impl Metrics {
         let (path, reason) = (Path::Refused.label(), reason.label());
         let outcome = Outcome { direction: direction.label(), path, reason, end: reason };
         self.connections.get_or_create(&outcome).inc();
+    }
+
+    /// A socket was not where programs had seen it.
+    pub fn searched(&self) {
+        self.searches.inc();
+    }
+
+    /// A thread was made to start its call again.
+    pub fn restarted(&self) {
+        self.restarts.inc();
     }
 
     /// Everything as OpenMetrics text 1.0.

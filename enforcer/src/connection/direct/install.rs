@@ -31,15 +31,15 @@ pub(super) fn fetch(direct: &Direct, cookie: u64, held: &Held) -> Result<Socket,
 }
 
 fn find(direct: &Direct, cookie: u64, held: &Held) -> Result<OwnedFd, Reason> {
-    if let (Some(process), Ok(descriptor)) = (Process::new(held.process), u32::try_from(held.descriptor)) {
-        match direct.processes.socket_of(process, descriptor, cookie) {
+    if held.process != 0 && held.descriptor >= 0 {
+        match direct.processes.socket_of(held.process, held.descriptor, cookie) {
             Ok(socket) => return Ok(socket),
             Err(error) => tracing::debug!(%error, "socket not where it was"),
         }
     }
-    direct.searched();
+    direct.metrics.searched();
     let workload = direct.workload(held).ok_or(Reason::WorkloadUnknown)?;
-    match direct.processes.find_socket(&workload.cgroup, cookie) {
+    match direct.processes.find_in_cgroup(&workload.cgroup, cookie) {
         Ok(Some((_process, socket))) => Ok(socket),
         Ok(None) => Err(Reason::ApplicationReset),
         Err(error) => {
@@ -84,7 +84,7 @@ impl Socket {
             return Err(Reason::TooManyWaiters);
         }
         for thread in waiters.threads.into_iter().filter(|&thread| thread != 0) {
-            direct.restarted();
+            direct.metrics.restarted();
             restart_call(thread).map_err(|error| {
                 tracing::warn!(%error, thread, "thread not restarted");
                 match error {

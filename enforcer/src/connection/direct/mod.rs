@@ -33,14 +33,17 @@ use std::sync::Arc;
 
 use enforcer_ebpf::{DIRECTION_OUTBOUND, Held, Reason};
 
-use super::pair::Connection;
+use tokio_util::task::TaskTracker;
+
+use super::pair::{Connection, Sessions};
 use super::{Place, Workload};
 use crate::control::snapshot::{Peer, Snapshot, Speaks};
 use crate::identity::Identity;
 use crate::kernel::bpf::Holds;
 use crate::kernel::destroy::Destroyer;
 use crate::kernel::process::Processes;
-use crate::observe::events::Connections;
+use crate::observe::events::{Connections, Direction, Entry, Opening, Path};
+use crate::observe::metrics::Metrics;
 use hold::Accepts;
 
 /// What all direct connections share.
@@ -59,8 +62,14 @@ pub struct Direct {
     pub processes: Processes,
     /// Connections that were accepted and not offered, or offered and not accepted.
     pub accepts: Accepts,
-    /// What is open.
+    /// What is open, and what is on its way there.
     pub lives: Lives,
+    /// Sessions with other agents.
+    pub sessions: Sessions<Hosting>,
+    /// Counts of what should be rare.
+    pub metrics: Arc<Metrics>,
+    /// Tasks of connections that are on their way.
+    pub tasks: TaskTracker,
 }
 
 impl Direct {
@@ -71,6 +80,22 @@ impl Direct {
         }
         let (place, _) = self.places.get(&held.netns)?;
         place.workload_at(u16::try_from(held.destination.port).ok()?)
+    }
+
+    /// A record for a connection that is on its way. `None`: nobody knows whose it is.
+    fn record(&self, held: &Held) -> Option<Entry> {
+        let workload = self.workload(held)?;
+        let Connection { source, destination } = Connection::from(held);
+        let outbound = held.direction == DIRECTION_OUTBOUND;
+        let record = self.connections.open(Opening {
+            direction: if outbound { Direction::Outbound } else { Direction::Inbound },
+            workload: Arc::clone(&workload.name),
+            local: workload.identity.clone(),
+            source,
+            destination,
+        });
+        record.decided(Path::Direct, Reason::PeerEnrolled);
+        Some(record)
     }
 
     /// Who the registry says is at the other end, if it has an agent.

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
-use aya::maps::{HashMap, MapData, MapError, RingBuf, SkStorage};
-use enforcer_ebpf::{Event, Gate, Held, Live, Waiters};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
+use enforcer_ebpf::{Event, Gate, Held, Live, Reason, Waiters};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -24,17 +24,25 @@ struct Tables {
     gates: Mutex<SkStorage<MapData, Gate>>,
     wanted: SkStorage<MapData, u32>,
     waiting: SkStorage<MapData, Waiters>,
+    refusals: Arc<PerCpuArray<MapData, u64>>,
 }
 
 impl Holds {
-    pub(super) fn take(programs: &mut Ebpf) -> Result<Self, Error> {
+    pub(super) fn take(programs: &mut Ebpf, refusals: Arc<PerCpuArray<MapData, u64>>) -> Result<Self, Error> {
         Ok(Self(Arc::new(Tables {
+            refusals,
             held: Mutex::new(take(programs, "HELD")?),
             live: Mutex::new(take(programs, "LIVE")?),
             gates: Mutex::new(take(programs, "GATES")?),
             wanted: take(programs, "WANTED")?,
             waiting: take(programs, "WAITING")?,
         })))
+    }
+
+    /// Events for which the ring buffer had no room, until now.
+    #[must_use]
+    pub fn lost_events(&self) -> u64 {
+        self.0.refusals.get(&(Reason::EventLost as u32), 0).map_or(0, |counts| counts.iter().sum())
     }
 
     /// What is held now, by the cookies of the sockets.

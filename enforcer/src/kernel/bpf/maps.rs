@@ -20,7 +20,7 @@ pub struct Maps {
     namespaces: HashMap<MapData, u64, u32>,
     ports: HashMap<MapData, PortKey, u32>,
     listeners: SockHash<MapData, ListenerKey>,
-    refusals: Arc<PerCpuArray<MapData, u64>>,
+    pub(super) refusals: Arc<PerCpuArray<MapData, u64>>,
     flows: Flows,
     sources: Sources,
 }

@@ -18,6 +18,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aya::programs::links::FdLink;
 use aya::programs::{Program, ProgramError, SkLookup};
@@ -169,7 +170,7 @@ impl Guard {
         let mut programs = load(&directory, Instance::default())?;
         load_programs(&mut programs, &CGROUP_PROGRAMS)?;
         let maps = Maps::take(&mut programs)?;
-        let holds = Holds::take(&mut programs)?;
+        let holds = Holds::take(&mut programs, Arc::clone(&maps.refusals))?;
         Ok(Self { directory, programs, maps, holds, wanted: HashSet::new() })
     }
 
