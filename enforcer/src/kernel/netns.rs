@@ -3,7 +3,7 @@
 //! A thread enters a namespace, makes a socket there and comes back before it does anything else; the socket stays
 //! in that namespace for life. Nothing here awaits: a task that is moved between threads must never be in between.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -13,6 +13,9 @@ use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Socket, Type};
 
 use super::socket;
+
+/// What is below /proc/sys/net is that of the namespace of the thread that opens it.
+const NOTSENT_LOWAT: &str = "/proc/sys/net/ipv4/tcp_notsent_lowat";
 
 /// An open network namespace.
 #[derive(Debug)]
@@ -44,6 +47,36 @@ impl Namespace {
     /// True for the namespace that the agent itself runs in.
     pub fn is_own(&self) -> bool {
         self.is_own
+    }
+
+    /// Another handle of the same namespace.
+    ///
+    /// # Errors
+    ///
+    /// When there are no descriptors left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { file: self.file.try_clone()?, ..*self })
+    }
+
+    /// The `TCP_NOTSENT_LOWAT` of all TCP sockets of the namespace whose own is 0: with 0 here their write gate is
+    /// shut, from birth on.
+    ///
+    /// # Errors
+    ///
+    /// When /proc/sys cannot be read, or holds no number.
+    pub fn notsent_lowat(&self) -> io::Result<u32> {
+        let text = self.enter(|| fs::read_to_string(NOTSENT_LOWAT))?;
+        text.trim().parse().map_err(io::Error::other)
+    }
+
+    /// Sets what [`Self::notsent_lowat`] tells. It is at once in force for all these sockets, but those that wait to
+    /// write are not woken. [`u32::MAX`] is the kernel's own default.
+    ///
+    /// # Errors
+    ///
+    /// When /proc/sys cannot be written: in a container it is often mounted read-only.
+    pub fn set_notsent_lowat(&self, lowat: u32) -> io::Result<()> {
+        self.enter(|| fs::write(NOTSENT_LOWAT, lowat.to_string()))
     }
 
     /// Runs `work` with this thread inside the namespace.
@@ -94,3 +127,6 @@ fn home() -> io::Result<&'static File> {
 fn any_socket() -> io::Result<Socket> {
     Socket::new(Domain::UNIX, Type::DGRAM, None)
 }
+
+#[cfg(test)]
+pub(in crate::kernel) mod tests;
