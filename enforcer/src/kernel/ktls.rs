@@ -3,6 +3,10 @@
 //! `ktls-core` lays out and installs the keys. Its reading loop is not used: it reserves 64 KiB for every connection
 //! that meets a control record, and its close_notify is lost when the send buffer is full. The other candidate, the
 //! `ktls` crate, panics on a ChangeCipherSpec record, which any peer can send.
+//!
+//! This file is what the relay does with its own sockets; `direct` is what is done to an application's socket.
+
+mod direct;
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -12,6 +16,9 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, TlsGetRecordType, recvmsg}
 use rustls::ExtractedSecrets;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+pub(super) use direct::expect_no_padding;
+pub use direct::{Key, flush_open_record, receive_with, send_with, set_write_gate, unread, unsent};
 
 /// `AlertLevel.warning` of RFC 8446 6.
 const WARNING: u8 = 1;

@@ -12,4 +12,5 @@ pub mod ktls;
 pub mod limits;
 pub mod netns;
 pub mod probe;
+pub mod process;
 pub mod socket;

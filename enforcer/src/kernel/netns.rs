@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::socket;
 
-/// Shows the namespace of the thread that opens it.
+/// What is below /proc/sys/net is that of the namespace of the thread that opens it.
 const NOTSENT_LOWAT: &str = "/proc/sys/net/ipv4/tcp_notsent_lowat";
 
 /// An open network namespace.
@@ -49,23 +49,34 @@ impl Namespace {
         self.is_own
     }
 
-    /// The namespace's `net.ipv4.tcp_notsent_lowat`: what sockets have that say nothing themselves.
+    /// Another handle of the same namespace.
     ///
     /// # Errors
     ///
-    /// When it cannot be read, or is no number.
+    /// When there are no descriptors left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { file: self.file.try_clone()?, ..*self })
+    }
+
+    /// The `TCP_NOTSENT_LOWAT` of all TCP sockets of the namespace whose own is 0: with 0 here their write gate is
+    /// shut, from birth on.
+    ///
+    /// # Errors
+    ///
+    /// When /proc/sys cannot be read, or holds no number.
     pub fn notsent_lowat(&self) -> io::Result<u32> {
         let text = self.enter(|| fs::read_to_string(NOTSENT_LOWAT))?;
         text.trim().parse().map_err(io::Error::other)
     }
 
-    /// Sets it.
+    /// Sets what [`Self::notsent_lowat`] tells. It is at once in force for all these sockets, but those that wait to
+    /// write are not woken. [`u32::MAX`] is the kernel's own default.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
-    pub fn set_notsent_lowat(&self, value: u32) -> io::Result<()> {
-        self.enter(|| fs::write(NOTSENT_LOWAT, value.to_string()))
+    /// When /proc/sys cannot be written: in a container it is often mounted read-only.
+    pub fn set_notsent_lowat(&self, lowat: u32) -> io::Result<()> {
+        self.enter(|| fs::write(NOTSENT_LOWAT, lowat.to_string()))
     }
 
     /// Runs `work` with this thread inside the namespace.
@@ -116,3 +127,6 @@ fn home() -> io::Result<&'static File> {
 fn any_socket() -> io::Result<Socket> {
     Socket::new(Domain::UNIX, Type::DGRAM, None)
 }
+
+#[cfg(test)]
+pub(in crate::kernel) mod tests;

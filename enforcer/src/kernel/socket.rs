@@ -1,5 +1,5 @@
 //! TCP sockets of the relay: made inside a workload's namespace, with bounded buffers, never blocking, and closing
-//! with RST unless they are told otherwise.
+//! with RST unless they are told otherwise. Also the numbers by which the kernel knows any socket.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -104,18 +104,26 @@ pub fn close_in_order(stream: &TcpStream) {
 ///
 /// The operating system's: `ENOPROTOOPT` on older kernels.
 pub fn netns_cookie(socket: &impl AsRawFd) -> io::Result<u64> {
+    number(socket, libc::SO_NETNS_COOKIE)
+}
+
+/// SO_COOKIE: the number by which programs know the socket, unique until the machine restarts.
+///
+/// # Errors
+///
+/// The operating system's: `ENOTSOCK` for a descriptor of something else.
+pub fn cookie(socket: &impl AsRawFd) -> io::Result<u64> {
+    number(socket, libc::SO_COOKIE)
+}
+
+/// An option of SOL_SOCKET that is a u64.
+fn number(socket: &impl AsRawFd, option: libc::c_int) -> io::Result<u64> {
     /// Of a u64.
     const LENGTH: libc::socklen_t = 8;
-    let (mut cookie, mut length) = (0_u64, LENGTH);
+    let (mut value, mut length) = (0_u64, LENGTH);
     // SAFETY: the pointers are to a live u64 and its length; the kernel writes at most that many bytes.
     let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw mut value).cast(), &raw mut length)
     };
-    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+    if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 
 use ktls_core::{
     AeadKey, ConnectionTrafficSecrets, Error, ProtocolVersion, TlsCryptoInfoRx, TlsCryptoInfoTx, setup_ulp,
 };
+
+use crate::kernel::ktls::expect_no_padding;
 
 /// Sending and receiving with one cipher.
 pub(super) fn cipher(secrets: fn() -> ConnectionTrafficSecrets) -> Result<(), String> {
@@ -16,7 +17,7 @@ pub(super) fn cipher(secrets: fn() -> ConnectionTrafficSecrets) -> Result<(), St
 /// `TLS_RX_EXPECT_NO_PAD`: the kernel decrypts right into the reader's buffer (Linux 6.0).
 pub(super) fn expect_no_pad() -> Result<(), String> {
     let (socket, _peer) = install(aes_128_gcm).map_err(|error| explain(&error))?;
-    set_expect_no_pad(&socket).map_err(|error| format!("set TLS_RX_EXPECT_NO_PAD: {error}"))
+    expect_no_padding(&socket).map_err(|error| format!("set TLS_RX_EXPECT_NO_PAD: {error}"))
 }
 
 /// Other keys for a session that is in the kernel already (absent in Linux 6.12, there in 7.2).
@@ -66,16 +67,4 @@ fn pair() -> io::Result<(TcpStream, TcpStream)> {
     let socket = TcpStream::connect(listener.local_addr()?)?;
     let (peer, _address) = listener.accept()?;
     Ok((socket, peer))
-}
-
-fn set_expect_no_pad(socket: &TcpStream) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    let length = libc::socklen_t::try_from(size_of_val(&on)).map_err(io::Error::other)?;
-    let (level, option) = (libc::SOL_TLS, libc::TLS_RX_EXPECT_NO_PAD);
-    // SAFETY: the descriptor is open while `socket` lives, and the kernel reads `length` bytes at the address of `on`,
-    // which lives until the call returns.
-    match unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), length) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }

@@ -1,0 +1,199 @@
+//! Kernel TLS under an application's own socket: whether it is untouched, its keys, its gate, and the record that an
+//! application leaves open.
+//!
+//! All of it may block: the kernel holds a socket's lock while it copies from an application's memory, and a hostile
+//! application can make that take as long as it likes (a page that comes from its own FUSE file system, or from
+//! userfaultfd). So none of it belongs on a thread that others wait for.
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd};
+
+use ktls_core::{AeadKey, ConnectionTrafficSecrets, ProtocolVersion, TlsCryptoInfoRx, TlsCryptoInfoTx};
+use rustls::CipherSuite;
+
+use super::Error;
+
+/// Octets of an AES-GCM nonce that `iv` begins with and that the kernel calls the salt.
+const SALT: usize = 4;
+/// `ContentType.application_data` of RFC 8446 5.1.
+const APPLICATION_DATA: u8 = 23;
+
+/// The key of one direction, for records that are counted from 0.
+///
+/// The caller erases what is borrowed here. `ktls-core` erases the key in both its structures when it drops them, but
+/// not the IV and salt (no secrets without the key), nor what the compiler leaves on the stack when it moves these
+/// structures by value: their `repr(C)` layout is private, so that they cannot be filled in place.
+#[derive(Clone, Copy)]
+pub struct Key<'a> {
+    /// A TLS 1.3 suite.
+    pub suite: CipherSuite,
+    /// 16 octets for AES-128-GCM, 32 for AES-256-GCM and ChaCha20-Poly1305.
+    pub key: &'a [u8],
+    /// The `iv` of RFC 8446 7.3.
+    pub iv: &'a [u8; 12],
+}
+
+impl Key<'_> {
+    fn secrets(&self) -> Result<ConnectionTrafficSecrets, ktls_core::Error> {
+        let unusable = || {
+            let words = format!("{:?} with a key of {} octets", self.suite, self.key.len());
+            ktls_core::Error::CryptoMaterial(io::Error::new(io::ErrorKind::InvalidInput, words))
+        };
+        let (salt, rest) = split(self.iv);
+        match self.suite {
+            CipherSuite::TLS13_AES_128_GCM_SHA256 => {
+                let key = AeadKey::new(self.key.try_into().map_err(|_wrong_length| unusable())?);
+                Ok(ConnectionTrafficSecrets::Aes128Gcm { key, iv: rest, salt })
+            }
+            CipherSuite::TLS13_AES_256_GCM_SHA384 => {
+                let key = AeadKey::new(self.key.try_into().map_err(|_wrong_length| unusable())?);
+                Ok(ConnectionTrafficSecrets::Aes256Gcm { key, iv: rest, salt })
+            }
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => {
+                let key = AeadKey::new(self.key.try_into().map_err(|_wrong_length| unusable())?);
+                Ok(ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv: *self.iv, salt: [] })
+            }
+            _ => Err(unusable()),
+        }
+    }
+}
+
+/// From here on the kernel encrypts what the application sends. The socket is [`super::attach`]ed, and nothing was
+/// sent before ([`unsent`]).
+///
+/// # Errors
+///
+/// [`Error`]: a suite that is not one of TLS 1.3, a key of the wrong length, or the kernel's.
+pub fn send_with(socket: &impl AsFd, key: &Key<'_>) -> Result<(), Error> {
+    let failed = |cause| Error { part: "sending keys", cause };
+    let keys = key.secrets().map_err(failed)?;
+    let info = TlsCryptoInfoTx::new(ProtocolVersion::TLSv1_3, keys, 0).map_err(failed)?;
+    info.set(&socket.as_fd()).map_err(failed)
+}
+
+/// From here on the kernel decrypts what the application receives. The socket is [`super::attach`]ed, and nothing was
+/// received before ([`unread`]).
+///
+/// # Errors
+///
+/// As with [`send_with`].
+pub fn receive_with(socket: &impl AsFd, key: &Key<'_>) -> Result<(), Error> {
+    let failed = |cause| Error { part: "receiving keys", cause };
+    let keys = key.secrets().map_err(failed)?;
+    let info = TlsCryptoInfoRx::new(ProtocolVersion::TLSv1_3, keys, 0).map_err(failed)?;
+    info.set(&socket.as_fd()).map_err(failed)?;
+    // Only saves a copy: without it (before Linux 6.0) everything works.
+    let _set = expect_no_padding(socket);
+    Ok(())
+}
+
+/// Decrypts right into the reader's buffer, in the expectation that the peer pads no record (`TLS_RX_EXPECT_NO_PAD`,
+/// Linux 6.0). Padded records still work; each costs a second decryption.
+pub(in crate::kernel) fn expect_no_padding(socket: &impl AsFd) -> io::Result<()> {
+    set_option(socket, (libc::SOL_TLS, libc::TLS_RX_EXPECT_NO_PAD), 1)
+}
+
+/// Octets that the application has written and the peer has not acknowledged (SIOCOUTQ); a FIN counts as one. The
+/// queue of a gated socket must be empty before keys go in.
+///
+/// # Errors
+///
+/// The operating system's; `EINVAL` for a listening socket.
+pub fn unsent(socket: &impl AsFd) -> io::Result<u32> {
+    // SIOCOUTQ has the number of TIOCOUTQ, which is how libc knows it.
+    queued(socket, libc::TIOCOUTQ)
+}
+
+/// Octets that have arrived and the application has not read (FIONREAD).
+///
+/// # Errors
+///
+/// The operating system's; `EINVAL` for a listening socket.
+pub fn unread(socket: &impl AsFd) -> io::Result<u32> {
+    queued(socket, libc::FIONREAD)
+}
+
+fn queued(socket: &impl AsFd, request: libc::c_ulong) -> io::Result<u32> {
+    let mut octets: libc::c_int = 0;
+    // SAFETY: the descriptor is open while `socket` is borrowed; both requests write one int, to a live one.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), request, &raw mut octets) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    u32::try_from(octets).map_err(io::Error::other)
+}
+
+/// Sets `TCP_NOTSENT_LOWAT`. [`u32::MAX`] opens the gate, and the kernel wakes those who wait to write. 0 leaves it to
+/// the namespace (`Namespace::set_notsent_lowat`): the gate is shut only where that is 0 too. Any other number is
+/// an open gate, also when the application itself has set it.
+///
+/// # Errors
+///
+/// The operating system's.
+pub fn set_write_gate(socket: &impl AsFd, lowat: u32) -> io::Result<()> {
+    // The option is an unsigned number that travels as an int.
+    set_option(socket, (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT), lowat.cast_signed())
+}
+
+/// Makes the kernel send the record that the application's MSG_MORE left open, and which it would lose when the socket
+/// is closed. Does nothing when there is none: announcing the type of a record ends the one before it, and a message
+/// without payload begins no new one.
+///
+/// Waits as long as another thread is inside a send on this socket.
+///
+/// # Errors
+///
+/// The operating system's; `WouldBlock` when the send buffer is full, `EINVAL` or so when the socket has no sending keys.
+pub fn flush_open_record(socket: &impl AsFd) -> io::Result<()> {
+    let mut control = RecordType::application_data();
+    // SAFETY: a msghdr of zeros is a valid message without address, payload and control data.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = size_of::<RecordType>();
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the message and the control data that it points to live until the call returns.
+    match unsafe { libc::sendmsg(socket.as_fd().as_raw_fd(), &raw const message, flags) } {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A control message of one octet, `TLS_SET_RECORD_TYPE`.
+#[repr(C)]
+struct RecordType {
+    header: libc::cmsghdr,
+    kind: u8,
+    padding: [u8; 7],
+}
+
+const _: () = assert!(size_of::<RecordType>() == 24);
+
+impl RecordType {
+    fn application_data() -> Self {
+        let header = libc::cmsghdr {
+            cmsg_len: mem::offset_of!(Self, padding),
+            cmsg_level: libc::SOL_TLS,
+            cmsg_type: libc::TLS_SET_RECORD_TYPE,
+        };
+        Self { header, kind: APPLICATION_DATA, padding: [0; 7] }
+    }
+}
+
+fn set_option(socket: &impl AsFd, (level, option): (libc::c_int, libc::c_int), value: libc::c_int) -> io::Result<()> {
+    /// Of an int.
+    const LENGTH: libc::socklen_t = 4;
+    let descriptor = socket.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open while `socket` is borrowed; the kernel reads LENGTH octets of a live int.
+    match unsafe { libc::setsockopt(descriptor, level, option, (&raw const value).cast(), LENGTH) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn split(&[a, b, c, d, ref rest @ ..]: &[u8; 12]) -> ([u8; SALT], [u8; 8]) {
+    ([a, b, c, d], *rest)
+}
+
+#[cfg(test)]
+mod tests;
