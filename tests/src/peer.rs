@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::ground::unused_port;
@@ -47,10 +47,7 @@ impl Server {
 
     /// Waits until it has served its connections.
     pub fn outcomes(self) -> Result<Vec<Outcome>> {
-        match parse(&self.running.finish()?.success()?)? {
-            Value::Array(outcomes) => Ok(outcomes.into_iter().map(Outcome).collect()),
-            other => bail!("a server printed {other}"),
-        }
+        list(parse(&self.running.finish()?.success()?)?)
     }
 
     /// Waits until it has served its one connection.
@@ -78,6 +75,19 @@ pub fn outcome_of(client: Running) -> Result<Outcome> {
     Ok(Outcome(parse(finished.success()?.lines().last().unwrap_or_default())?))
 }
 
+/// The same of a client that did it several times, or opened several connections at once.
+pub fn outcomes_of(client: Running) -> Result<Vec<Outcome>> {
+    let finished = client.finish_within(wait::patience() * 6)?;
+    list(parse(finished.success()?.lines().last().unwrap_or_default())?)
+}
+
+fn list(printed: Value) -> Result<Vec<Outcome>> {
+    match printed {
+        Value::Array(outcomes) => Ok(outcomes.into_iter().map(Outcome).collect()),
+        other => bail!("instead of a list an endpoint printed {other}"),
+    }
+}
+
 impl Outcome {
     /// What the connection gave in the end, or an error if it broke.
     pub fn details(&self) -> Result<&Value> {
@@ -100,6 +110,14 @@ impl Outcome {
     /// The text that came.
     pub fn text(&self) -> Result<&str> {
         self.details()?["text"].as_str().with_context(|| format!("no text in {}", self.0))
+    }
+
+    /// Fails unless so many bytes of the pattern came; the pattern is always the same, and so is its checksum.
+    pub fn prove_exchanged(&self, bytes: usize) -> Result<()> {
+        let details = self.details()?;
+        ensure!(details["received"] == bytes, "not all has come: {details}");
+        ensure!(details["checksum"] == details["sent"], "what came is not what was sent: {details}");
+        Ok(())
     }
 
     /// The address of one end, `local` or `peer`; an IPv4 address in IPv6 clothes is undressed.

@@ -20,6 +20,11 @@ pub fn endpoint_binary() -> Result<PathBuf> {
     binary("ENFORCER_ENDPOINT", "endpoint", "cargo build -p enforcer-tests --bin endpoint")
 }
 
+/// The program in Go: `ENFORCER_GO_PROGRAM`, or `go-program` in the target directory of the running test.
+pub fn go_binary() -> Result<PathBuf> {
+    binary("ENFORCER_GO_PROGRAM", "go-program", "cargo xtask test --only namespaces")
+}
+
 /// How many times longer than on a real processor everything may take: `ENFORCER_TEST_SLOW`, or 1.
 ///
 /// Emulated machines set it. It stretches bounds; it never makes a suite wait longer for a state it has.

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use enforcer_tests::config::Offload;
-use enforcer_tests::ground::Ground;
+use enforcer_tests::ground::{Ground, Route};
 use enforcer_tests::settings::kernel_has_tls;
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::{Failed, Trial};
@@ -18,6 +18,11 @@ static MACHINE: RwLock<()> = RwLock::new(());
 macro_rules! promises {
     (in $options:expr; $($promise:ident),* $(,)?) => {
         vec![$($crate::stage::in_world(concat!(module_path!(), "::", stringify!($promise)), $options, $promise)),*]
+    };
+    (in $options:expr, called $suffix:expr, $company:expr; $($promise:ident),* $(,)?) => {
+        vec![$($crate::stage::in_world_with(
+            &format!(concat!(module_path!(), "::", stringify!($promise), "{}"), $suffix), $company, $options, $promise
+        )),*]
     };
     (beside others; $($promise:ident),* $(,)?) => {
         vec![$($crate::stage::beside_others(concat!(module_path!(), "::", stringify!($promise)), $promise)),*]
@@ -72,19 +77,27 @@ pub(crate) fn in_world(name: &str, options: Options, promise: fn(&World) -> Resu
     in_world_with(name, Company::Others, options, promise)
 }
 
-fn in_world_with(name: &str, company: Company, options: Options, promise: fn(&World) -> Result<()>) -> Trial {
+/// The same in company or alone.
+pub(crate) fn in_world_with(
+    name: &str,
+    company: Company,
+    options: Options,
+    promise: fn(&World) -> Result<()>,
+) -> Trial {
     Trial::test(name, move || company.keep(|| shared(options).and_then(|world| world.explain(promise(&world)))))
 }
 
 /// The same test for each way of writing records that this kernel has.
 pub(crate) fn with_every_offload(name: &str, company: Company, promise: fn(&World) -> Result<()>) -> Vec<Trial> {
-    let in_kernel = kernel_has_tls().then_some(("kernel", Offload::On));
-    let ways = [Some(("user space", Offload::Off)), in_kernel].into_iter().flatten();
-    ways.map(|(way, offload)| {
-        let options = Options { offload, ..Options::STRICT };
-        in_world_with(&format!("{name} (records in {way})"), company, options, promise)
-    })
-    .collect()
+    let ways = every_offload();
+    ways.map(|(suffix, options)| in_world_with(&format!("{name}{suffix}"), company, options, promise)).collect()
+}
+
+/// Each way of writing records that this kernel has, with what is added to the name of a test.
+pub(crate) fn every_offload() -> impl Iterator<Item = (&'static str, Options)> {
+    let in_kernel = kernel_has_tls().then_some((" (records in kernel)", Offload::On));
+    let ways = [Some((" (records in user space)", Offload::Off)), in_kernel].into_iter().flatten();
+    ways.map(|(suffix, offload)| (suffix, Options { offload, ..Options::STRICT }))
 }
 
 /// A text that occurs nowhere else.
@@ -96,11 +109,21 @@ pub(crate) fn marker() -> String {
 /// Does `work` while the wire between the nodes is watched; fails if an onlooker saw `secret`, or anything but
 /// TLS on the connections to `port`.
 pub(crate) fn sealed(ground: &Ground, secret: &str, port: u16, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    sealed_on(ground, secret, &[port], work)
+}
+
+/// The same for connections to several ports, of which each must have one.
+pub(crate) fn sealed_on(ground: &Ground, secret: &str, ports: &[u16], work: impl FnOnce() -> Result<()>) -> Result<()> {
     let capture = ground.watch_mesh()?;
     work()?;
     let recording = capture.stop()?;
     recording.prove_absent(secret)?;
-    recording.prove_only_tls(port)
+    ports.iter().try_for_each(|port| recording.prove_only_tls(*port))
+}
+
+/// Does it on every way through the mesh, and says on which one it failed.
+pub(crate) fn on_every_route(world: &World, promise: impl Fn(Route<'_>) -> Result<()>) -> Result<()> {
+    world.ground.routes().into_iter().try_for_each(|route| promise(route).with_context(|| route.to_string()))
 }
 
 /// The world with these options, made by the first test that wants it. Main takes them all down.

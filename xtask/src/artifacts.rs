@@ -44,6 +44,18 @@ pub(crate) fn build(profile: Profile) -> Result<Artifacts> {
     })
 }
 
+/// Builds the one program of the suites that is not written in Rust, beside the others, where the suites look for it.
+///
+/// Linked statically, so that it runs in a virtual machine that knows nothing of Go.
+pub(crate) fn go_program(artifacts: &Artifacts) -> Result<PathBuf> {
+    let program = artifacts.endpoint.with_file_name("go-program");
+    let mut go = process::command("go");
+    go.args(["build", "-trimpath", "-o"]).arg(&program).arg(".");
+    go.env("CGO_ENABLED", "0").env("GOPROXY", "off").current_dir(process::workspace().join("tests/programs/go"));
+    process::run(&mut go)?;
+    Ok(program)
+}
+
 /// Builds the agent alone.
 pub(crate) fn enforcer(profile: Profile) -> Result<PathBuf> {
     find(&executables(&["build", profile.flag(), "--package", "enforcer", "--bins"])?, "enforcer")

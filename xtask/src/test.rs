@@ -49,6 +49,9 @@ const THREADS: &str = "--test-threads=2";
 /// For all suites on one kernel.
 const VM_TIME: Duration = Duration::from_secs(1500);
 
+/// Where the program in Go goes in a virtual machine; only the suites want it.
+const GO_PROGRAM: &str = "/usr/local/bin/go-program";
+
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let wants = |part| args.only.is_none_or(|only| only == part);
@@ -99,18 +102,22 @@ fn unit(args: &Args, sink: &mut Closing) -> Result<()> {
 }
 
 fn namespaces(args: &Args, sink: &mut Closing) -> Result<()> {
-    setup::ensure(&[Need::Suites])?;
+    setup::ensure(&[Need::Suites, Need::Programs])?;
     let artifacts = artifacts::build(Profile::Dev)?;
+    artifacts::go_program(&artifacts)?;
     let mut suites = process::root_command(&artifacts.suites);
     succeeded(process::tee(suites.args(&args.filter), sink)?)
 }
 
 fn machine(args: &Args, kernel: Kernel, sink: &mut Closing) -> Result<()> {
+    setup::ensure(&[Need::Programs])?;
     let artifacts = artifacts::build(Profile::Dev)?;
+    let mut files = guest_files(&artifacts);
+    files.push(Put { host: artifacts::go_program(&artifacts)?, guest: GO_PROGRAM.into() });
     let mut command = guest_environment();
     command.extend(["/usr/local/bin/suites".to_owned(), THREADS.to_owned()]);
     command.extend(args.filter.clone());
-    let vm = Vm { files: guest_files(&artifacts), timeout: VM_TIME, memory_mib: 3072, ..Vm::new(kernel, command) };
+    let vm = Vm { files, timeout: VM_TIME, memory_mib: 3072, ..Vm::new(kernel, command) };
     succeeded(vm.run(sink)?)
 }
 
@@ -130,6 +137,7 @@ pub(crate) fn guest_environment() -> Vec<String> {
     let variables = [
         "ENFORCER_BIN=/usr/local/bin/enforcer".to_owned(),
         "ENFORCER_ENDPOINT=/usr/local/bin/endpoint".to_owned(),
+        format!("ENFORCER_GO_PROGRAM={GO_PROGRAM}"),
         format!("ENFORCER_TEST_SLOW={SLOWNESS}"),
     ];
     std::iter::once("env".to_owned()).chain(variables).collect()

@@ -6,7 +6,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 
-const BLOCK: usize = 64 * 1024;
+pub(super) const BLOCK: usize = 64 * 1024;
 
 /// Sends `bytes` bytes and receives as many, at the same time.
 pub(super) fn exchange(stream: &TcpStream, bytes: usize) -> io::Result<Value> {
@@ -45,6 +45,12 @@ pub(super) fn receive(stream: impl Read, limit: usize) -> io::Result<(usize, Str
             }
         }
     }
+}
+
+/// Receives until the other end ends.
+pub(super) fn collect(stream: impl Read) -> io::Result<Value> {
+    let (received, checksum) = receive(stream, usize::MAX)?;
+    Ok(json!({ "received": received, "checksum": checksum }))
 }
 
 /// Bytes that never repeat within a test and do not compress (the counter of splitmix64).

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::bulk::{self, Checksum, Pattern};
-use super::{ClientBehaviour, Connect, ends, outcome, print};
+use super::{ClientBehaviour, Connect, ends, outcome, print, unsupported};
 
 /// What nobody answers within this time is taken for a hang.
 const HANG: Duration = Duration::from_secs(60);
@@ -17,10 +17,25 @@ const HANG: Duration = Duration::from_secs(60);
 /// After this long without a byte accepted, a flood counts as stalled.
 const STALLED: Duration = Duration::from_secs(1);
 
-const PING: usize = 64;
+/// What `ping-pong` sends.
+pub(super) const PING: usize = 64;
 
-/// Connects, does as told, and prints the outcome with the milliseconds it took.
+/// Of Linux's `send`: more is to come. Nobody's crate here has a name for it.
+const MSG_MORE: i32 = 0x8000;
+
+/// Does as told, once or several times, and prints what came of it.
 pub(super) fn run(connect: &Connect) -> Result<()> {
+    if connect.times == 1 {
+        print(&once(connect)?);
+        return Ok(());
+    }
+    let outcomes = (0..connect.times).map(|_| once(connect)).collect::<Result<_>>()?;
+    print(&Value::Array(outcomes));
+    Ok(())
+}
+
+/// Connects, does as told, and gives the outcome with the milliseconds it took.
+fn once(connect: &Connect) -> Result<Value> {
     let start = Instant::now();
     let mut outcome = match connect.behaviour {
         ClientBehaviour::Parallel => json!({ "details": parallel(connect)? }),
@@ -30,8 +45,7 @@ pub(super) fn run(connect: &Connect) -> Result<()> {
         },
     };
     outcome["milliseconds"] = json!(start.elapsed().as_secs_f64() * 1e3);
-    print(&outcome);
-    Ok(())
+    Ok(outcome)
 }
 
 fn open(connect: &Connect) -> io::Result<TcpStream> {
@@ -76,7 +90,14 @@ fn converse(mut stream: &TcpStream, connect: &Connect) -> io::Result<Value> {
             read_to_end(stream)
         }
         ClientBehaviour::Flood => flood(stream, connect.content.bytes),
-        ClientBehaviour::Parallel => Err(io::Error::new(ErrorKind::Unsupported, "many connections are not one")),
+        ClientBehaviour::Leave => Ok(Value::Null),
+        ClientBehaviour::Tell => {
+            stream.write_all(text)?;
+            Ok(json!({ "sent": bulk::send(stream, connect.content.bytes)? }))
+        }
+        ClientBehaviour::TellMore => tell_more(stream, text),
+        ClientBehaviour::Collect => bulk::collect(stream),
+        ClientBehaviour::Parallel => Err(unsupported()),
     }
 }
 
@@ -88,6 +109,17 @@ fn ping_pong(mut stream: &TcpStream, rounds: usize) -> io::Result<Value> {
         stream.read_exact(&mut pong)?;
     }
     Ok(json!({ "rounds": rounds, "microseconds": start.elapsed().as_secs_f64() * 1e6 }))
+}
+
+/// The kernel may keep everything back until the close.
+fn tell_more(stream: &TcpStream, text: &[u8]) -> io::Result<Value> {
+    for character in text.chunks(1) {
+        let sent = SockRef::from(stream).send_with_flags(character, MSG_MORE)?;
+        if sent != character.len() {
+            return Err(ErrorKind::WriteZero.into());
+        }
+    }
+    Ok(json!({ "sent": text.len() }))
 }
 
 /// Sends until the other end takes no more, prints how far it went, then goes on to the end.
@@ -124,6 +156,8 @@ fn parallel(connect: &Connect) -> Result<Value> {
     for (number, mut stream) in streams.iter().enumerate() {
         stream.write_all(greeting(number).as_bytes()).with_context(|| format!("write to connection {number}"))?;
     }
+    // The test may wait for this before it lets the server go on.
+    print(&json!({ "written": streams.len() }));
     for (number, mut stream) in streams.iter().enumerate() {
         let mut answer = vec![0; greeting(number).len()];
         stream.read_exact(&mut answer).with_context(|| format!("read from connection {number}"))?;

@@ -5,9 +5,12 @@
 //! print one line. Whatever happens on a connection is an outcome: the exit code is 0 unless the program could
 //! not do its part at all.
 
-mod bulk;
 mod client;
 mod server;
+
+mod asynchronous;
+mod bulk;
+mod ring;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -42,6 +45,12 @@ struct Serve {
     /// How many connections to serve before the end
     #[arg(long, default_value_t = 1)]
     connections: usize,
+    /// Accept nobody until standard input ends
+    #[arg(long)]
+    late: bool,
+    /// Who waits for the kernel, and how
+    #[arg(long, default_value = "threads")]
+    by: By,
     #[command(flatten)]
     content: Content,
 }
@@ -59,6 +68,12 @@ struct Connect {
     /// How many connections to hold open at once
     #[arg(long, default_value_t = 1)]
     connections: usize,
+    /// How many times to do it all, one after the other; more than once prints a list of outcomes
+    #[arg(long, default_value_t = 1)]
+    times: usize,
+    /// Who waits for the kernel, and how
+    #[arg(long, default_value = "threads")]
+    by: By,
     /// How many rounds of ping-pong to play
     #[arg(long, default_value_t = 1)]
     rounds: usize,
@@ -77,6 +92,18 @@ struct Content {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
+enum By {
+    /// Threads in blocking calls
+    Threads,
+    /// Tokio: non-blocking calls and epoll; echo, bulk, ping-pong and read only
+    Tokio,
+    /// Requests in an io_uring; echo, bulk and ping-pong only
+    Ring,
+    /// The same on descriptors that exist in the ring alone
+    RingDirect,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
 enum ServerBehaviour {
     /// Send back what comes
     Echo,
@@ -92,6 +119,10 @@ enum ServerBehaviour {
     Reset,
     /// Read nothing until standard input ends, then read to the end
     Stall,
+    /// Read to the end
+    Hear,
+    /// Send the text, or bytes, and close without having read
+    Farewell,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -114,16 +145,37 @@ enum ClientBehaviour {
     Garbage,
     /// Send, and say how far it went when the other end took no more
     Flood,
+    /// Close at once
+    Leave,
+    /// Send the text, or bytes, and close at once
+    Tell,
+    /// Send each character of the text with MSG_MORE and close at once
+    TellMore,
+    /// Read to the end, and give the checksum of what came
+    Collect,
 }
 
 impl Endpoint {
     /// Plays the role and prints the outcome.
     pub fn run(self) -> Result<()> {
         match self.role {
-            Role::Serve(serve) => server::run(serve),
-            Role::Connect(connect) => client::run(&connect),
+            Role::Serve(serve) => match serve.by {
+                By::Threads => server::run(serve),
+                By::Tokio => asynchronous::serve(serve),
+                By::Ring | By::RingDirect => ring::serve(&serve),
+            },
+            Role::Connect(connect) => match connect.by {
+                By::Threads => client::run(&connect),
+                By::Tokio => asynchronous::connect(connect),
+                By::Ring | By::RingDirect => ring::connect(&connect),
+            },
         }
     }
+}
+
+/// What one of the ways to wait cannot do.
+fn unsupported() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "not in this way")
 }
 
 /// The outcome of a connection, from the two addresses it had and what became of it.

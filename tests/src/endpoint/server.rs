@@ -12,11 +12,20 @@ use socket2::SockRef;
 
 use super::{Serve, ServerBehaviour, bulk, ends, outcome, print};
 
-/// Accepts the connections, each served on a thread, and prints a list of outcomes in the order of acceptance.
-pub(super) fn run(serve: Serve) -> Result<()> {
+/// Listens, and returns when connections may be accepted.
+pub(super) fn listen(serve: &Serve) -> Result<TcpListener> {
     let listener = TcpListener::bind(serve.listen).with_context(|| format!("listen on {}", serve.listen))?;
     // The listener of the standard library queues 128 connections; a parallel client opens more at once.
     SockRef::from(&listener).listen(4096).context("lengthen the queue")?;
+    if serve.late {
+        io::stdin().read_to_end(&mut Vec::new()).context("wait for the end of standard input")?;
+    }
+    Ok(listener)
+}
+
+/// Accepts the connections, each served on a thread, and prints a list of outcomes in the order of acceptance.
+pub(super) fn run(serve: Serve) -> Result<()> {
+    let listener = listen(&serve)?;
     let serve = Arc::new(serve);
     let mut serving = Vec::new();
     for _ in 0..serve.connections {
@@ -60,8 +69,12 @@ fn converse(mut stream: TcpStream, serve: &Serve) -> io::Result<Value> {
         }
         ServerBehaviour::Stall => {
             io::stdin().read_to_end(&mut Vec::new())?;
-            let (received, checksum) = bulk::receive(stream, usize::MAX)?;
-            Ok(json!({ "received": received, "checksum": checksum }))
+            bulk::collect(stream)
+        }
+        ServerBehaviour::Hear => read_to_end(stream),
+        ServerBehaviour::Farewell => {
+            stream.write_all(text)?;
+            Ok(json!({ "sent": bulk::send(&stream, serve.content.bytes)? }))
         }
     }
 }

@@ -12,6 +12,8 @@ pub(crate) enum Need {
     Vm,
     /// Running the suites and the demo.
     Suites,
+    /// Building the programs of the suites that are not written in Rust.
+    Programs,
     /// Running the suites on two virtual machines.
     Vagrant,
 }
@@ -30,6 +32,7 @@ impl Need {
             Self::Bpf => BPF,
             Self::Vm => VM,
             Self::Suites => SUITES,
+            Self::Programs => PROGRAMS,
             Self::Vagrant => VAGRANT,
         }
     }
@@ -77,7 +80,15 @@ const SUITES: &[Package] = &[
     package("ca-certificates", "keeps openssl and curl in their usual shape"),
     package("socat", "small clients and servers"),
     package("python3", "clients and servers with unusual socket calls"),
+    package("wget", "another unmodified HTTP client"),
+    package("haproxy", "an unmodified proxy, client and server at once"),
+    package("memcached", "an unmodified server with threads"),
+    package("postgresql", "an unmodified server with a process for each connection, its client and its benchmark"),
+    package("nodejs", "an event loop that is neither Python's nor Rust's"),
 ];
+
+/// Not in the virtual machine: Go and its sources are 450 MB, a program that it has linked statically is 5 MB.
+const PROGRAMS: &[Package] = &[package("golang-go", "compiles the program of the suites that is written in Go")];
 
 const VAGRANT: &[Package] = &[
     package("vagrant", "describes and starts the two machines"),

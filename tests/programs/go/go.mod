@@ -1,0 +1,3 @@
+module enforcer/tests/programs/go
+
+go 1.19
