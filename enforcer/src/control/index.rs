@@ -3,6 +3,7 @@
 //! Pure: the same objects always give the same problems or the same snapshot, whatever source they come from.
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -10,7 +11,7 @@ use ipnet::IpNet;
 use super::host::Inode;
 use super::object::{Objects, RawNode, RawPeer, RawPolicy, RawWorkload};
 use super::problem::{Located, Position, Problems};
-use super::snapshot::{Mode, NetworkRef, Node, Peer, Snapshot, Speaks, Workload};
+use super::snapshot::{NetworkRef, Node, Peer, Ruling, Snapshot, Speaks, Workload};
 
 /// The snapshot that `objects` ask for; `None` if one of them lacks something, for which there is a problem already.
 /// Even a snapshot may be returned beside problems: it counts only if there are none.
@@ -21,12 +22,12 @@ pub(super) fn build(objects: Objects, problems: &mut Problems) -> Option<Snapsho
     check_cgroups(&objects.workloads, problems);
     check_namespaces(&objects.workloads, problems);
     check_prefixes(&objects.peers, problems);
-    let modes = modes(&objects, problems);
+    let rulings = rulings(&objects, problems);
 
     let node = objects.nodes.into_iter().next().and_then(node)?;
     let workloads = (0..).zip(objects.workloads).map(|(id, raw)| workload(id, raw)).collect::<Option<_>>()?;
     let peers = objects.peers.into_iter().map(peer).collect::<Option<_>>()?;
-    Some(Snapshot::new(node, workloads, peers, modes))
+    Some(Snapshot::new(node, workloads, peers, rulings))
 }
 
 fn check_nodes(objects: &Objects, problems: &mut Problems) {
@@ -131,14 +132,16 @@ fn check_namespaces(workloads: &[RawWorkload], problems: &mut Problems) {
 }
 
 fn check_prefixes(peers: &[RawPeer], problems: &mut Problems) {
-    let mut first: HashMap<IpNet, (&Speaks, &str)> = HashMap::new();
+    let mut first: HashMap<IpNet, ((&Speaks, Option<SocketAddr>), &str)> = HashMap::new();
     for peer in peers {
         let Some(speaks) = &peer.speaks else { continue };
         for prefix in &peer.addresses {
-            let (meaning, owner) = first.entry(prefix.value).or_insert((speaks, &peer.name.value));
-            if *meaning != speaks {
+            let meaning = (speaks, peer.agent);
+            let (earlier, owner) = first.entry(prefix.value).or_insert((meaning, &peer.name.value));
+            if *earlier != meaning {
                 let message = format!(
-                    "{} means something else in peer {owner:?}; one identity per prefix is expected; remove one",
+                    "{} means something else in peer {owner:?}; one identity and one agent per prefix are expected; \
+                     remove one",
                     prefix.value
                 );
                 problems.add(prefix.at, message);
@@ -147,8 +150,8 @@ fn check_prefixes(peers: &[RawPeer], problems: &mut Problems) {
     }
 }
 
-/// The mode of each workload by name: of the policy that names it, else of the one for all, else strict.
-fn modes(objects: &Objects, problems: &mut Problems) -> HashMap<String, Mode> {
+/// What policy says of each workload by name: the one that names it, else the one for all, else what holds without.
+fn rulings(objects: &Objects, problems: &mut Problems) -> HashMap<String, Ruling> {
     let names: HashSet<_> = objects.workloads.iter().map(|workload| &workload.name.value).collect();
     let mut general: Option<&RawPolicy> = None;
     let mut specific: HashMap<&String, &RawPolicy> = HashMap::new();
@@ -170,11 +173,11 @@ fn modes(objects: &Objects, problems: &mut Problems) -> HashMap<String, Mode> {
             }
         }
     }
-    let mode = |name| {
+    let ruling = |name| {
         let policy = specific.get(name).copied().or(general)?;
-        policy.mode.as_ref().map(|mode| mode.value)
+        Some(Ruling { mode: policy.mode.as_ref()?.value, path: policy.path.as_ref()?.value })
     };
-    names.into_iter().map(|name| (name.clone(), mode(name).unwrap_or_default())).collect()
+    names.into_iter().map(|name| (name.clone(), ruling(name).unwrap_or_default())).collect()
 }
 
 fn second_policy(subject: &str, first: &RawPolicy) -> String {
@@ -188,6 +191,7 @@ fn node(raw: RawNode) -> Option<Node> {
         state_directory: raw.state_directory?.value,
         bpf_directory: raw.bpf_directory?.value,
         admin: raw.admin?.value,
+        pair: raw.pair?.value,
     })
 }
 
@@ -213,5 +217,5 @@ fn sorted(ports: Vec<Located<u16>>) -> Vec<u16> {
 
 fn peer(raw: RawPeer) -> Option<Peer> {
     let addresses = raw.addresses.into_iter().map(|prefix| prefix.value).collect();
-    Some(Peer { name: raw.name.value, addresses, speaks: raw.speaks? })
+    Some(Peer { name: raw.name.value, addresses, speaks: raw.speaks?, agent: raw.agent })
 }

@@ -13,9 +13,10 @@ use super::field::{Fields, choice, read_each, read_located};
 use super::host::Inode;
 use super::problem::{Located, Position, Problems};
 use super::scalar::{
-    api_version, checked_label, identity, label, loopback, mode, name, offload, path, pid, port, prefix, trust_domain,
+    PAIR_PORT, agent, api_version, checked_label, identity, label, listening, loopback, mode, name, offload, path, pid,
+    port, prefix, trust_domain, wanted_path,
 };
-use super::snapshot::{Mode, NetworkRef, Offload, Speaks};
+use super::snapshot::{Mode, NetworkRef, Offload, Speaks, WantedPath};
 use super::yaml::{Entry, Tree, Value, documents};
 use crate::identity::Identity;
 
@@ -38,6 +39,7 @@ pub(super) struct RawNode {
     pub(super) state_directory: Option<Located<PathBuf>>,
     pub(super) bpf_directory: Option<Located<PathBuf>>,
     pub(super) admin: Option<Located<SocketAddr>>,
+    pub(super) pair: Option<Located<SocketAddr>>,
 }
 
 #[derive(Debug)]
@@ -61,6 +63,7 @@ pub(super) struct RawPeer {
     /// Those that could be read.
     pub(super) addresses: Vec<Located<IpNet>>,
     pub(super) speaks: Option<Speaks>,
+    pub(super) agent: Option<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -69,6 +72,7 @@ pub(super) struct RawPolicy {
     /// The workloads it names; `None`: every workload.
     pub(super) workloads: Option<Vec<Located<String>>>,
     pub(super) mode: Option<Located<Mode>>,
+    pub(super) path: Option<Located<WantedPath>>,
 }
 
 /// The objects in `text`.
@@ -130,6 +134,7 @@ fn node(spec: Tree, problems: &mut Problems) -> Option<RawNode> {
         state_directory: spec.required("stateDirectory", path),
         bpf_directory: spec.optional("bpfDirectory", path, PathBuf::from("/sys/fs/bpf/enforcer")),
         admin: spec.optional("admin", loopback, SocketAddr::from((Ipv4Addr::LOCALHOST, 15000))),
+        pair: spec.optional("pair", listening, SocketAddr::from((Ipv4Addr::UNSPECIFIED, PAIR_PORT))),
     };
     spec.close();
     Some(node)
@@ -217,10 +222,12 @@ fn peer(metadata: Option<Tree>, spec: Tree, problems: &mut Problems) -> Option<R
         spec.missing("identity");
     }
     let addresses_tree = spec.take_required("addresses");
+    let agent_tree = spec.take("agent");
     spec.close();
 
     let addresses = addresses_tree.map(|tree| read_each(tree, prefix, problems)).unwrap_or_default();
     let proof = identity_tree.map(|tree| (tree.at, read_located(&tree, identity, problems)));
+    let agent = agent_tree.and_then(|tree| read_located(&tree, agent, problems));
     let speaks = match (protocol?.value, proof) {
         (Some(proving), proof) => proof.and_then(|(_, identity)| identity).map(|identity| proving(identity.value)),
         (None, None) => Some(Speaks::Plaintext),
@@ -229,7 +236,12 @@ fn peer(metadata: Option<Tree>, spec: Tree, problems: &mut Problems) -> Option<R
             None
         }
     };
-    Some(RawPeer { name: name?, addresses, speaks })
+    if let (Some(agent), Some(Speaks::Mtls(_) | Speaks::Plaintext)) = (&agent, &speaks) {
+        let message = "an agent for a peer without one; no session would ever be opened; remove it, or write \
+                       `speaks: enforcer`";
+        problems.add(agent.at, message);
+    }
+    Some(RawPeer { name: name?, addresses, speaks, agent: agent.map(|agent| agent.value) })
 }
 
 /// How a peer is spoken to, once its identity is known; `None` for one that proves none.
@@ -245,10 +257,11 @@ fn policy(metadata: Option<Tree>, spec: Tree, problems: &mut Problems) -> Option
     let name = only_name(metadata, "MtlsPolicy metadata", problems);
     let mut spec = Fields::open(spec, "MtlsPolicy spec", problems)?;
     let mode = spec.required("mode", mode);
+    let path = spec.optional("path", wanted_path, WantedPath::Auto);
     let selector = spec.take("selector");
     spec.close();
     let workloads = selector.map(|tree| selected(tree, problems).unwrap_or_default());
-    Some(RawPolicy { name: name?, workloads, mode })
+    Some(RawPolicy { name: name?, workloads, mode, path })
 }
 
 fn selected(selector: Tree, problems: &mut Problems) -> Option<Vec<Located<String>>> {

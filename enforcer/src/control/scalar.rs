@@ -9,9 +9,12 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::field::{choice, integer, text};
 use super::problem::shown;
-use super::snapshot::{Mode, Offload};
+use super::snapshot::{Mode, Offload, WantedPath};
 use super::yaml::Tree;
 use crate::identity::Identity;
+
+/// Where agents take pair sessions, unless it is said otherwise.
+pub(super) const PAIR_PORT: u16 = 15443;
 
 /// The only version of the format.
 pub(super) fn api_version(tree: &Tree) -> Result<&'static str, String> {
@@ -118,6 +121,33 @@ pub(super) fn loopback(tree: &Tree) -> Result<SocketAddr, String> {
     Ok(address)
 }
 
+/// The address and port at which the agent takes pair sessions.
+pub(super) fn listening(tree: &Tree) -> Result<SocketAddr, String> {
+    let text = text(tree)?;
+    let how = "write it like 0.0.0.0:15443 or \"[::]:15443\"";
+    let address: SocketAddr =
+        text.parse().map_err(|cause| format!("{} is no address with a port; {cause}; {how}", shown(text)))?;
+    if address.port() == 0 {
+        return Err(format!("{address} has port 0; other agents could not find it; {how}"));
+    }
+    Ok(address)
+}
+
+/// Where the agent of another node takes pair sessions; without a port, at the usual one.
+pub(super) fn agent(tree: &Tree) -> Result<SocketAddr, String> {
+    let text = text(tree)?;
+    let how = "write it like 192.0.2.7, 192.0.2.7:15443 or \"[fd00::7]:15443\"";
+    let parsed = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::new(ip, PAIR_PORT)));
+    let Ok(address) = parsed else {
+        return Err(format!("{} is no address; agents find each other by address; {how}", shown(text)));
+    };
+    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+    if address.port() == 0 || address.ip().is_unspecified() {
+        return Err(format!("{address} is nobody's; there would be no agent to ask; {how}"));
+    }
+    Ok(address)
+}
+
 /// A TCP port.
 pub(super) fn port(tree: &Tree) -> Result<u16, String> {
     let number = integer(tree, 1, u16::MAX.into())?;
@@ -134,6 +164,11 @@ pub(super) fn pid(tree: &Tree) -> Result<u32, String> {
 /// What happens to connections that cannot be mutual TLS.
 pub(super) fn mode(tree: &Tree) -> Result<Mode, String> {
     choice(tree, &[("strict", Mode::Strict), ("permissive", Mode::Permissive)])
+}
+
+/// Which path connections take.
+pub(super) fn wanted_path(tree: &Tree) -> Result<WantedPath, String> {
+    choice(tree, &[("auto", WantedPath::Auto), ("direct", WantedPath::Direct), ("relay", WantedPath::Relay)])
 }
 
 /// Where records are made.

@@ -20,22 +20,26 @@ pub struct Snapshot {
     node: Node,
     workloads: Vec<Workload>,
     peers: Vec<Peer>,
-    modes: HashMap<String, Mode>,
+    rulings: HashMap<String, Ruling>,
     /// Position in `peers` by prefix.
     prefixes: JointPrefixMap<IpNet, usize>,
 }
 
 impl Snapshot {
-    /// Puts the parts together; `modes` holds the mode by workload name. The index has checked them against each
-    /// other.
-    pub(super) fn new(node: Node, workloads: Vec<Workload>, peers: Vec<Peer>, modes: HashMap<String, Mode>) -> Self {
+    /// Puts the parts together; `rulings` are by workload name. The index has checked them against each other.
+    pub(super) fn new(
+        node: Node,
+        workloads: Vec<Workload>,
+        peers: Vec<Peer>,
+        rulings: HashMap<String, Ruling>,
+    ) -> Self {
         let mut prefixes = JointPrefixMap::new();
         for (position, peer) in peers.iter().enumerate() {
             for prefix in &peer.addresses {
                 prefixes.insert(*prefix, position);
             }
         }
-        Self { node, workloads, peers, modes, prefixes }
+        Self { node, workloads, peers, rulings, prefixes }
     }
 
     /// This node.
@@ -62,8 +66,24 @@ impl Snapshot {
 
     /// The mode of `workload`. A workload that this snapshot does not know is strict.
     pub fn mode_of(&self, workload: &Workload) -> Mode {
-        self.modes.get(&workload.name).copied().unwrap_or_default()
+        self.ruling(workload).mode
     }
+
+    /// The path that connections of `workload` are to take. One that this snapshot does not know may take either.
+    pub fn path_of(&self, workload: &Workload) -> WantedPath {
+        self.ruling(workload).path
+    }
+
+    fn ruling(&self, workload: &Workload) -> Ruling {
+        self.rulings.get(&workload.name).copied().unwrap_or_default()
+    }
+}
+
+/// What the policy for a workload says.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Ruling {
+    pub(super) mode: Mode,
+    pub(super) path: WantedPath,
 }
 
 /// The node that the agent runs on.
@@ -79,6 +99,8 @@ pub struct Node {
     pub bpf_directory: PathBuf,
     /// Where status and metrics are served; always a loopback address.
     pub admin: SocketAddr,
+    /// Where other agents open pair sessions.
+    pub pair: SocketAddr,
 }
 
 /// One enrolled workload: the processes of a cgroup in a network namespace.
@@ -133,6 +155,9 @@ pub struct Peer {
     pub addresses: Vec<IpNet>,
     /// How it is spoken to, and whom it must prove to be.
     pub speaks: Speaks,
+    /// Where the agent of its node takes pair sessions. `None`: its connections are relayed. Only a peer that
+    /// [speaks through an agent](Speaks::Enforcer) has one.
+    pub agent: Option<SocketAddr>,
 }
 
 /// How a peer is spoken to. Only a peer that proves an identity has one.
@@ -165,6 +190,19 @@ pub enum Mode {
     Strict,
     /// It passes, and the reason is recorded.
     Permissive,
+}
+
+/// Which path the connections of a workload are to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WantedPath {
+    /// Direct where both ends can, else through the relay with the reason recorded.
+    #[default]
+    Auto,
+    /// Direct; what cannot be is refused.
+    Direct,
+    /// Through the relay, always.
+    Relay,
 }
 
 /// Where the TLS records of a relayed connection are made.

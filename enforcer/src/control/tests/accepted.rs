@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::super::file::load;
-use super::super::snapshot::{Mode, NetworkRef, Offload, Speaks};
+use super::super::snapshot::{Mode, NetworkRef, Offload, Speaks, WantedPath};
 use super::{BASE, LoadError, accept, edited};
 
 #[test]
@@ -14,6 +14,7 @@ fn the_base_means_what_it_says() {
     assert_eq!((node.name.as_str(), node.trust_domain.as_str()), ("node-a", "example.org"));
     assert_eq!(node.bpf_directory, Path::new("/sys/fs/bpf/enforcer"));
     assert_eq!(node.admin.to_string(), "127.0.0.1:15000");
+    assert_eq!(node.pair.to_string(), "0.0.0.0:15443");
 
     let [web, job] = snapshot.workloads() else { panic!("two workloads") };
     assert_eq!((web.id, web.name.as_str(), web.namespace.as_str()), (0, "web", "shop"));
@@ -29,6 +30,8 @@ fn the_base_means_what_it_says() {
     let [db, printer] = snapshot.peers() else { panic!("two peers") };
     assert!(matches!(&db.speaks, Speaks::Enforcer(identity) if identity.path().ends_with("/sa/db")));
     assert_eq!(printer.speaks.identity(), None);
+    assert_eq!((db.agent, printer.agent), (None, None));
+    assert_eq!(snapshot.path_of(web), WantedPath::Auto);
 }
 
 #[test]
@@ -36,6 +39,8 @@ fn the_example_is_valid() {
     let snapshot = accept(include_str!("../../../examples/agent.yaml"));
     assert_eq!((snapshot.workloads().len(), snapshot.peers().len()), (2, 3));
     assert_eq!(snapshot.mode_of(&snapshot.workloads()[1]), Mode::Permissive);
+    assert_eq!(snapshot.path_of(&snapshot.workloads()[1]), WantedPath::Relay);
+    assert!(snapshot.peers()[0].agent.is_some());
 }
 
 #[test]
@@ -51,6 +56,8 @@ fn other_spellings() {
         ("127.0.0.1:15000", "\"[::1]:15000\""),
         ("127.0.0.1:15000", "'[::ffff:127.0.0.1]:15000'"),
         ("  admin: 127.0.0.1:15000\n", ""),
+        ("  admin:", "  pair: \"[::]:1\"\n  admin:"),
+        ("  admin:", "  pair: 192.0.2.7:65535\n  admin:"),
         ("[443, 80]", "[0x50, 0o17, +443, 00022]"),
         ("  offload: auto\n", ""),
         ("offload: auto", "offload: on"),
@@ -73,14 +80,31 @@ fn the_same_prefix_twice_with_one_meaning() {
 }
 
 #[test]
+fn an_agent_without_a_port_is_at_the_usual_one() {
+    for (text, expected) in [
+        ("192.0.2.7", "192.0.2.7:15443"),
+        ("192.0.2.7:1", "192.0.2.7:1"),
+        ("fd00::7", "[fd00::7]:15443"),
+        ("'[fd00::7]:1'", "[fd00::7]:1"),
+        ("'::ffff:192.0.2.7'", "192.0.2.7:15443"),
+        ("127.0.0.1", "127.0.0.1:15443"),
+    ] {
+        let snapshot = accept(&edited("sa/db", &format!("sa/db\n  agent: {text}")));
+        assert_eq!(snapshot.peers()[0].agent, Some(expected.parse().unwrap()), "{text}");
+    }
+}
+
+#[test]
 fn the_policy_that_names_a_workload_wins() {
-    let general = "kind: MtlsPolicy\nmetadata: { name: all }\nspec: { mode: permissive }\n---\n";
+    let general = "kind: MtlsPolicy\nmetadata: { name: all }\nspec: { mode: permissive, path: direct }\n---\n";
     let snapshot = accept(&format!("{general}{}", edited("mode: permissive", "mode: strict")));
     let modes: Vec<_> = snapshot.workloads().iter().map(|workload| snapshot.mode_of(workload)).collect();
     assert_eq!(modes, [Mode::Permissive, Mode::Strict]);
+    let paths: Vec<_> = snapshot.workloads().iter().map(|workload| snapshot.path_of(workload)).collect();
+    assert_eq!(paths, [WantedPath::Direct, WantedPath::Auto]);
     let mut stranger = snapshot.workloads()[0].clone();
     stranger.name = "stranger".to_owned();
-    assert_eq!(snapshot.mode_of(&stranger), Mode::Strict);
+    assert_eq!((snapshot.mode_of(&stranger), snapshot.path_of(&stranger)), (Mode::Strict, WantedPath::Auto));
 }
 
 #[test]

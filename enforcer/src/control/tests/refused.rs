@@ -97,6 +97,9 @@ fn fields_of_a_node() {
         ("admin: 127.0.0.1:15000", "admin: localhost:15000", &[("6:10", "no address with a port")]),
         ("admin: 127.0.0.1:15000", "admin: 127.0.0.1:0", &[("6:10", "port 0")]),
         ("admin: 127.0.0.1:15000", "admin: { port: 1 }", &[("6:10", "found a mapping")]),
+        ("  admin:", "  pair: 0.0.0.0\n  admin:", &[("6:9", "no address with a port")]),
+        ("  admin:", "  pair: 0.0.0.0:0\n  admin:", &[("6:9", "port 0")]),
+        ("  admin:", "  pair: 15443\n  admin:", &[("6:9", "found the integer \"15443\"")]),
     ]);
 }
 
@@ -154,6 +157,18 @@ fn fields_of_peers_and_policies() {
         ),
         ("[10.1.7.7]", "[10.1.7.7, '::ffff:10.1.7.7']", &[("33:25", "stands in the list before")]),
         ("[10.1.7.7]", "[]", &[("33:14", "the list is empty")]),
+        ("sa/db", "sa/db\n  agent: node-b", &[("29:10", "no address")]),
+        ("sa/db", "sa/db\n  agent: '192.0.2.7:'", &[("29:10", "no address")]),
+        ("sa/db", "sa/db\n  agent: 192.0.2.7:65536", &[("29:10", "no address")]),
+        ("sa/db", "sa/db\n  agent: 192.0.2.7:0", &[("29:10", "is nobody's")]),
+        ("sa/db", "sa/db\n  agent: '::'", &[("29:10", "is nobody's")]),
+        ("speaks: plaintext", "speaks: plaintext\n  agent: 192.0.2.7", &[("35:10", "an agent for a peer without one")]),
+        (
+            "speaks: plaintext",
+            "speaks: mtls\n  agent: 192.0.2.7\n  identity: spiffe://a/b",
+            &[("35:10", "an agent for a peer without one")],
+        ),
+        ("mode: permissive", "mode: permissive\n  path: relayed", &[("41:9", "did you mean \"relay\"?")]),
         ("mode: permissive", "mode: permisive", &[("40:9", "did you mean \"permissive\"?")]),
         ("  mode: permissive\n", "", &[("39:3", "no field \"mode\"")]),
         ("{ workloads: [job] }", "{}", &[("39:13", "no field \"workloads\"")]),
@@ -191,6 +206,10 @@ fn objects_against_each_other() {
         ("10.1.7.7", "10.1.0.0/16", &[("33:15", "10.1.0.0/16 means something else in peer \"db\"")]),
         ("10.1.7.7", "'::ffff:10.1.0.0/112'", &[("33:15", "10.1.0.0/16 means something else")]),
     ]);
+    let again = "---\nkind: Peer\nmetadata: { name: again }\nspec:\n  addresses: [10.0.0.2]\n  agent: 192.0.2.7\n  \
+                 identity: spiffe://example.org/ns/default/sa/db\n";
+    let two_agents = refuse(&format!("{BASE}{again}"));
+    assert!(two_agents[0].message.starts_with("10.0.0.2/32 means something else in peer \"db\""), "{two_agents:?}");
     let two_nodes = format!("{BASE}---\nkind: Node\nspec: {{ name: b, trustDomain: b, stateDirectory: /b }}\n");
     assert!(refuse(&two_nodes)[0].message.starts_with("a second Node"));
     let two_general = format!("{BASE}{SECOND_POLICY}{}", SECOND_POLICY.replace("other", "another"));
