@@ -111,7 +111,7 @@ pub fn uninstall(config: &Path) -> Result<()> {
 }
 
 /// A port of the host's loopback that is free now.
-pub fn free_admin_address() -> Result<SocketAddr> {
+pub fn free_address() -> Result<SocketAddr> {
     let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
     probe.local_addr().context("find a free port")
 }

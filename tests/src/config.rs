@@ -36,6 +36,17 @@ pub enum Offload {
     Off,
 }
 
+/// Which path connections take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Path {
+    /// The agents decide.
+    Auto,
+    /// Direct, or none.
+    Direct,
+    /// Through the agents.
+    Relay,
+}
+
 /// How a peer speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaks {
@@ -56,6 +67,8 @@ pub struct Peer {
     pub addresses: Vec<IpAddr>,
     /// How it speaks.
     pub speaks: Speaks,
+    /// Where the agent of its node takes pair sessions.
+    pub agent: Option<SocketAddr>,
 }
 
 /// The whole file.
@@ -69,6 +82,8 @@ pub struct Config {
     pub bpf: PathBuf,
     /// Its admin socket.
     pub admin: SocketAddr,
+    /// Where it takes pair sessions.
+    pub pair: SocketAddr,
     /// The cgroup of the workload.
     pub cgroup: PathBuf,
     /// The network namespace of the workload.
@@ -79,6 +94,8 @@ pub struct Config {
     pub offload: Offload,
     /// What is refused.
     pub mode: Mode,
+    /// Which path connections take.
+    pub path: Path,
     /// Who else there is.
     pub peers: Vec<Peer>,
 }
@@ -92,7 +109,12 @@ impl fmt::Display for Config {
             Mode::Strict => "strict",
             Mode::Permissive => "permissive",
         };
-        write!(out, "---\nkind: MtlsPolicy\nmetadata: {{ name: default }}\nspec:\n  mode: {mode}\n")
+        let path = match self.path {
+            Path::Auto => "auto",
+            Path::Direct => "direct",
+            Path::Relay => "relay",
+        };
+        write!(out, "---\nkind: MtlsPolicy\nmetadata: {{ name: default }}\nspec:\n  mode: {mode}\n  path: {path}\n")
     }
 }
 
@@ -103,7 +125,8 @@ impl Config {
         writeln!(out, "  trustDomain: {TRUST_DOMAIN}")?;
         writeln!(out, "  stateDirectory: {}", self.state.display())?;
         writeln!(out, "  bpfDirectory: {}", self.bpf.display())?;
-        writeln!(out, "  admin: {}", self.admin)
+        writeln!(out, "  admin: {}", self.admin)?;
+        writeln!(out, "  pair: {}", self.pair)
     }
 
     fn workload(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -134,7 +157,8 @@ impl fmt::Display for Peer {
             Speaks::Enforcer => writeln!(out, "  identity: {}", identity(self.account)),
             Speaks::Mtls => writeln!(out, "  identity: {}\n  speaks: mtls", identity(self.account)),
             Speaks::Plaintext => writeln!(out, "  speaks: plaintext"),
-        }
+        }?;
+        self.agent.iter().try_for_each(|agent| writeln!(out, "  agent: \"{agent}\""))
     }
 }
 
@@ -144,9 +168,16 @@ mod tests {
 
     #[test]
     fn writes_a_peer_with_and_without_an_identity() {
-        let mut peer = Peer { account: "db", addresses: vec!["10.0.0.2".parse().unwrap()], speaks: Speaks::Enforcer };
+        let mut peer = Peer {
+            account: "db",
+            addresses: vec!["10.0.0.2".parse().unwrap()],
+            speaks: Speaks::Enforcer,
+            agent: Some("[fd00::7]:15443".parse().unwrap()),
+        };
         assert!(peer.to_string().contains("identity: spiffe://example.org/ns/default/sa/db"));
+        assert!(peer.to_string().contains("agent: \"[fd00::7]:15443\""));
         peer.speaks = Speaks::Plaintext;
-        assert!(!peer.to_string().contains("identity"));
+        peer.agent = None;
+        assert!(!peer.to_string().contains("identity") && !peer.to_string().contains("agent"));
     }
 }

@@ -1,13 +1,13 @@
 //! A world: the ground with an agent on each of its two nodes. The machine outside has none.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
 
 use crate::agent::{self, Agent};
 use crate::authority;
-use crate::config::{Config, Mode, Offload, Peer, Speaks};
+use crate::config::{Config, Mode, Offload, Path, Peer, Speaks};
 use crate::ground::{A, B, Ground, IMPOSTOR, LEGACY, PARTNER};
 use crate::teardown;
 
@@ -18,6 +18,8 @@ pub struct Options {
     pub mode: Mode,
     /// Who writes their records.
     pub offload: Offload,
+    /// Which path their connections take.
+    pub path: Path,
     /// Whom they trust.
     pub authorities: Authorities,
     /// The ports of the workloads on which connections are taken; none means every port.
@@ -54,11 +56,19 @@ pub struct Node {
 }
 
 impl Options {
-    /// Strict nodes that trust the same CA; the agents decide who writes the records.
-    pub const STRICT: Options =
-        Options { mode: Mode::Strict, offload: Offload::Auto, authorities: Authorities::Shared, ports: &[] };
+    /// Strict nodes that trust the same CA; the agents decide about paths and about who writes the records.
+    pub const STRICT: Options = Options {
+        mode: Mode::Strict,
+        offload: Offload::Auto,
+        path: Path::Auto,
+        authorities: Authorities::Shared,
+        ports: &[],
+    };
 
-    /// The same, permissive.
+    /// The same, with every connection through the agents.
+    pub const RELAY: Options = Options { path: Path::Relay, ..Options::STRICT };
+
+    /// Permissive nodes.
     pub const PERMISSIVE: Options = Options { mode: Mode::Permissive, ..Options::STRICT };
 
     /// Strict nodes that do not trust each other's CA.
@@ -80,8 +90,10 @@ impl World {
             Authorities::Foreign => authority::init(&state_b)?,
         }
         teardown::mount_bpf()?;
-        let a = start_node(&ground, config_of_a(&ground, state_a, options)?)?;
-        let b = start_node(&ground, config_of_b(&ground, state_b, options)?)?;
+        let (config_a, config_b) = (config(&ground, "a", state_a, options)?, config(&ground, "b", state_b, options)?);
+        let (peers_a, peers_b) = (peers_of_a(config_b.pair), peers_of_b(config_a.pair));
+        let a = start_node(&ground, Config { peers: peers_a, ..config_a })?;
+        let b = start_node(&ground, Config { peers: peers_b, ..config_b })?;
         Ok(World { a, b, ground })
     }
 
@@ -96,22 +108,25 @@ fn start_node(ground: &Ground, config: Config) -> Result<Node> {
     Ok(Node { agent: Agent::start(&config, &ground.host)?, config })
 }
 
-/// Node `a` knows peers of every kind.
-fn config_of_a(ground: &Ground, state: PathBuf, options: Options) -> Result<Config> {
-    let peer = |account, addresses: [IpAddr; 2], speaks| Peer { account, addresses: addresses.into(), speaks };
-    let peers = vec![
-        peer("b", B, Speaks::Enforcer),
-        peer("someone-else", IMPOSTOR, Speaks::Enforcer),
-        peer("partner", PARTNER, Speaks::Mtls),
-        peer("legacy", LEGACY, Speaks::Plaintext),
-    ];
-    config(ground, "a", state, options).map(|config| Config { peers, ..config })
+/// Node `a` knows peers of every kind; two of them are where the agent of node `b` is.
+fn peers_of_a(pair_of_b: SocketAddr) -> Vec<Peer> {
+    let others =
+        |account, addresses: [IpAddr; 2], speaks| Peer { account, addresses: addresses.into(), speaks, agent: None };
+    vec![
+        enrolled("b", B, pair_of_b),
+        enrolled("someone-else", IMPOSTOR, pair_of_b),
+        others("partner", PARTNER, Speaks::Mtls),
+        others("legacy", LEGACY, Speaks::Plaintext),
+    ]
 }
 
 /// Node `b` knows node `a`.
-fn config_of_b(ground: &Ground, state: PathBuf, options: Options) -> Result<Config> {
-    let peers = vec![Peer { account: "a", addresses: A.into(), speaks: Speaks::Enforcer }];
-    config(ground, "b", state, options).map(|config| Config { peers, ..config })
+fn peers_of_b(pair_of_a: SocketAddr) -> Vec<Peer> {
+    vec![enrolled("a", A, pair_of_a)]
+}
+
+fn enrolled(account: &'static str, addresses: [IpAddr; 2], agent: SocketAddr) -> Peer {
+    Peer { account, addresses: addresses.into(), speaks: Speaks::Enforcer, agent: Some(agent) }
 }
 
 /// A configuration that knows no peers yet.
@@ -122,11 +137,14 @@ fn config(ground: &Ground, account: &'static str, state: PathBuf, options: Optio
         account,
         state,
         bpf: ground.pins(account),
-        admin: agent::free_admin_address()?,
+        admin: agent::free_address()?,
+        // Agents are in the network of the host, and reach each other there.
+        pair: agent::free_address()?,
         cgroup: place.cgroup.path().to_owned(),
         network: namespace.path(),
         ports: options.ports.to_vec(),
         offload: options.offload,
+        path: options.path,
         mode: options.mode,
         peers: Vec::new(),
     })
