@@ -105,6 +105,8 @@ reasons! {
     PeerIncompatible = 53, "peer-incompatible";
     /// The peer closed or reset the connection during the handshake.
     PeerClosedInHandshake = 54, "peer-closed-in-handshake";
+    /// The agent of the peer's node could not be reached: refused, unreachable or timed out.
+    PeerAgentUnreachable = 55, "peer-agent-unreachable";
 
     /// No pair session could be had with the peer's agent in time.
     PeerAgentUnreachable = 55, "peer-agent-unreachable";

@@ -3,9 +3,12 @@
 //! `name` is what an identity is. `request` makes a key that never leaves this process and asks the authority for a
 //! certificate; the answer is checked before anybody sees it. `store` holds the current credentials of every workload
 //! of this node; `rotate` renews them at half life. `tls` turns credentials into handshakes, whose other end `verify`
-//! pins to one expected identity; `reason` says why a handshake failed.
+//! pins to whom it expects; `pair` is about those between two agents; `reason` says why a handshake failed.
 
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod name;
+pub mod pair;
 mod reason;
 mod request;
 mod rotate;
@@ -17,7 +20,7 @@ pub use name::Identity;
 pub use reason::{reason_of, reason_of_io};
 pub use request::Error;
 pub use rotate::start;
-pub use verify::verify_at;
+pub use verify::{proven, verify_at};
 
 #[cfg(test)]
 mod tests;

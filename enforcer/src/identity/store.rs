@@ -12,7 +12,9 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use super::name::Identity;
+use super::pair;
 use super::tls::{self, Alpn};
+use super::verify::Expected;
 
 /// Configurations that are kept per credentials and role. A registry with more identities than this makes some of
 /// them anew for each connection.
@@ -30,6 +32,8 @@ pub struct Credentials {
     pub not_after: OffsetDateTime,
     /// The trust bundle.
     pub roots: Arc<RootCertStore>,
+    /// What other agents call the identity.
+    pub(super) pseudonym: String,
     key: Arc<SingleCertAndKey>,
     clients: Cache<ClientConfig>,
     servers: Cache<ServerConfig>,
@@ -48,6 +52,7 @@ impl Credentials {
     pub(super) fn new(parts: Parts) -> Self {
         let (not_before, not_after) = parts.validity;
         Self {
+            pseudonym: pair::pseudonym(&parts.identity),
             identity: parts.identity,
             serial: parts.serial,
             not_before,
@@ -74,7 +79,7 @@ impl Credentials {
     ///
     /// rustls's, when it cannot be made.
     pub fn server_config(&self, expected: &Identity, alpn: Alpn) -> Result<Arc<ServerConfig>, Error> {
-        self.servers.get((expected.clone(), alpn), || tls::server(self, expected, alpn))
+        self.servers.get((expected.clone(), alpn), || tls::server(self, Expected::One(expected.clone()), alpn))
     }
 
     pub(super) fn resolver(&self) -> Arc<Resolver> {
@@ -169,6 +174,12 @@ impl Store {
         let held = self.current.borrow().get(identity).cloned();
         let held = held.ok_or_else(|| Unavailable::Unknown(identity.clone()))?;
         if held.not_after <= now { Err(Unavailable::Expired(identity.clone())) } else { Ok(held) }
+    }
+
+    /// The valid credentials of the identity with this pseudonym.
+    pub(super) fn called(&self, pseudonym: &str) -> Option<Arc<Credentials>> {
+        let held = self.current.borrow().values().find(|held| held.pseudonym == pseudonym).cloned()?;
+        (held.not_after > OffsetDateTime::now_utc()).then_some(held)
     }
 
     /// All credentials, expired ones too, by identity.

@@ -4,74 +4,15 @@ use std::sync::Arc;
 use std::time::Duration as StdDuration;
 
 use enforcer_ebpf::Reason;
-use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
-};
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime};
-use rustls::sign::CertifiedKey;
-use rustls::{
-    ClientConfig, ClientConnection, NamedGroup, ProtocolVersion, RootCertStore, ServerConfig, ServerConnection,
-};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::{ClientConfig, ClientConnection, NamedGroup, ProtocolVersion, ServerConfig, ServerConnection};
 use time::{Duration, OffsetDateTime};
 
-use super::store::{Credentials, Parts};
+use super::fixture::{EXPECTED, Root, leaf, uri};
 use super::tls::{Alpn, crypto_provider, server_name};
-use super::{Identity, reason_of, verify_at};
-
-const EXPECTED: &str = "spiffe://example.org/ns/default/sa/web";
-
-/// A root with its key.
-struct Root {
-    issuer: Issuer<'static, KeyPair>,
-    store: Arc<RootCertStore>,
-}
-
-impl Root {
-    fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let mut store = RootCertStore::empty();
-        store.add(params.self_signed(&key).unwrap().der().clone()).unwrap();
-        Self { issuer: Issuer::new(params, key), store: Arc::new(store) }
-    }
-
-    fn sign(&self, params: &CertificateParams) -> (CertificateDer<'static>, KeyPair) {
-        let key = KeyPair::generate().unwrap();
-        (params.signed_by(&key, &self.issuer).unwrap().der().clone(), key)
-    }
-
-    /// Credentials as the agent holds them.
-    fn credentials(&self, params: &CertificateParams) -> Credentials {
-        let (certificate, key) = self.sign(params);
-        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-        Credentials::new(Parts {
-            identity: EXPECTED.parse().unwrap(),
-            serial: String::new(),
-            validity: (params.not_before, params.not_after),
-            roots: Arc::clone(&self.store),
-            key: CertifiedKey::from_der(vec![certificate], key.into(), &crypto_provider()).unwrap(),
-        })
-    }
-}
-
-/// A workload's certificate as it should be, after a change.
-fn leaf(change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    let now = OffsetDateTime::now_utc();
-    (params.not_before, params.not_after) = (now - Duration::MINUTE, now + Duration::HOUR);
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.subject_alt_names = vec![uri(EXPECTED)];
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    change(&mut params);
-    params
-}
-
-fn uri(text: &str) -> SanType {
-    SanType::URI(text.try_into().unwrap())
-}
+use super::verify::{Expected, Verifier};
+use super::{Identity, proven, reason_of, verify_at};
 
 fn verdict(root: &Root, chain: &[CertificateDer<'static>]) -> Result<(), Reason> {
     let expected: Identity = EXPECTED.parse().unwrap();
@@ -147,6 +88,19 @@ fn validity_is_judged_at_the_given_time() {
     assert!(verify_at(&chain, &root.store, &expected, at(3700)).is_err());
 }
 
+#[test]
+fn what_was_proven_ends_with_the_first_certificate() {
+    let root = Root::new();
+    let end = |params: &CertificateParams| params.not_after.replace_nanosecond(0).unwrap();
+    let (leaf, shorter) = (leaf(|_| {}), leaf(|params| params.not_after -= Duration::MINUTE));
+    let (first, second) = (root.sign(&leaf).0, root.sign(&shorter).0);
+    let expected: Identity = EXPECTED.parse().unwrap();
+    assert_eq!(proven(std::slice::from_ref(&first)), Some((expected.clone(), end(&leaf))));
+    assert_eq!(proven(&[first, second]), Some((expected, end(&shorter))));
+    assert_eq!(proven(&[]), None);
+    assert_eq!(proven(&[CertificateDer::from(vec![0x30])]), None);
+}
+
 /// What both ends agreed on, or which end refused.
 fn shake_hands(
     client: Arc<ClientConfig>,
@@ -204,7 +158,7 @@ fn peers_of_another_kind_are_refused_or_met_halfway() {
     let server = || ours.server_config(&expected, Alpn::None).unwrap();
     let foreign = |groups: Vec<&'static dyn rustls::crypto::SupportedKxGroup>| {
         let provider = rustls::crypto::CryptoProvider { kx_groups: groups, ..(*crypto_provider()).clone() };
-        let verifier = super::verify::Pinned::new(expected.clone(), Arc::clone(&root.store), &provider);
+        let verifier = Verifier::new(Expected::One(expected.clone()), Arc::clone(&root.store), &provider);
         ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()

@@ -1,4 +1,4 @@
-//! Credentials as handshake configurations: TLS 1.3 only, mutual, one expected identity, no resumption.
+//! Credentials as handshake configurations: TLS 1.3 only, mutual, only who is expected, no resumption.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, LazyLock};
@@ -13,16 +13,20 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::name::Identity;
 use super::store::Credentials;
-use super::verify::Pinned;
+use super::verify::{Expected, Verifier};
 
 /// The application protocol by which agents know each other (RFC 7301).
 const ENFORCER: &[u8] = b"enforcer/1";
+/// That of sessions between two agents. A connection of workloads can never be taken for one.
+pub(super) const PAIR: &[u8] = b"enforcer-pair/1";
 
 /// Which application protocol is agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Alpn {
     /// Ours: the peer has an agent.
     Enforcer,
+    /// That of pair sessions: the peer is an agent.
+    Pair,
     /// None: the peer is an ordinary TLS endpoint.
     None,
 }
@@ -31,6 +35,7 @@ impl Alpn {
     fn protocols(self) -> Vec<Vec<u8>> {
         match self {
             Self::Enforcer => vec![ENFORCER.to_vec()],
+            Self::Pair => vec![PAIR.to_vec()],
             Self::None => Vec::new(),
         }
     }
@@ -61,7 +66,8 @@ pub fn crypto_provider() -> Arc<CryptoProvider> {
 /// rustls's, when certificate and key do not belong together.
 pub(super) fn client(credentials: &Credentials, expected: &Identity, alpn: Alpn) -> Result<ClientConfig, Error> {
     let provider = crypto_provider();
-    let verifier = Pinned::new(expected.clone(), Arc::clone(&credentials.roots), &provider);
+    let expected = Expected::One(expected.clone());
+    let verifier = Verifier::new(expected, Arc::clone(&credentials.roots), &provider);
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
@@ -69,27 +75,27 @@ pub(super) fn client(credentials: &Credentials, expected: &Identity, alpn: Alpn)
         .with_client_cert_resolver(credentials.resolver());
     config.alpn_protocols = alpn.protocols();
     config.resumption = Resumption::disabled();
-    // No name goes out in the clear, and none is needed.
-    config.enable_sni = false;
-    config.enable_secret_extraction = true;
+    // No name goes out in the clear. Only an agent must be told which of its workloads is meant: by a pseudonym.
+    config.enable_sni = alpn == Alpn::Pair;
+    config.enable_secret_extraction = alpn != Alpn::Pair;
     Ok(config)
 }
 
-/// The configuration for a connection that `expected` opens.
+/// The configuration for a connection that somebody expected opens.
 ///
 /// # Errors
 ///
 /// As for [`client`].
-pub(super) fn server(credentials: &Credentials, expected: &Identity, alpn: Alpn) -> Result<ServerConfig, Error> {
+pub(super) fn server(credentials: &Credentials, expected: Expected, alpn: Alpn) -> Result<ServerConfig, Error> {
     let provider = crypto_provider();
-    let verifier = Pinned::new(expected.clone(), Arc::clone(&credentials.roots), &provider);
+    let verifier = Verifier::new(expected, Arc::clone(&credentials.roots), &provider);
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(credentials.resolver());
     config.alpn_protocols = alpn.protocols();
     config.send_tls13_tickets = 0;
-    config.enable_secret_extraction = true;
+    config.enable_secret_extraction = alpn != Alpn::Pair;
     Ok(config)
 }
 

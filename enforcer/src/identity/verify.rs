@@ -1,9 +1,11 @@
 //! Who the other end is: the chain must lead to the trust bundle, and the certificate must name exactly the identity
-//! that the registry expects.
+//! that the registry expects, or, where an agent answers to several, one of those.
 //!
 //! One verifier serves both roles, because both ends of a connection are workloads of the same kind; the role decides
 //! which extended key usage is asked for. Host names play no part.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -14,11 +16,39 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible, RootCertStore,
     SignatureScheme,
 };
+use time::OffsetDateTime;
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::name::Identity;
+
+/// Who may be at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// This one.
+    One(Identity),
+    /// Any of these.
+    AnyOf(Arc<HashSet<Identity>>),
+}
+
+impl Expected {
+    fn holds(&self, uri: &str) -> bool {
+        match self {
+            Self::One(identity) => uri == identity.as_str(),
+            Self::AnyOf(identities) => uri.parse().is_ok_and(|identity: Identity| identities.contains(&identity)),
+        }
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(identity) => identity.fmt(f),
+            Self::AnyOf(identities) => write!(f, "one of {} registered peers", identities.len()),
+        }
+    }
+}
 
 /// The certificate is valid, and not that of the workload that was expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,13 +59,13 @@ pub(super) enum Mismatch {
         /// In the certificate.
         found: String,
         /// In the registry.
-        expected: Identity,
+        expected: Expected,
     },
     /// It names none.
     #[error("peer's certificate names no SPIFFE identity, expected {expected}")]
     None {
         /// In the registry.
-        expected: Identity,
+        expected: Expected,
     },
     /// It names several; an X.509-SVID has exactly one URI (X509-SVID standard, section 2).
     #[error("peer's certificate has {count} URIs, expected exactly {expected}")]
@@ -43,7 +73,7 @@ pub(super) enum Mismatch {
         /// How many.
         count: usize,
         /// In the registry.
-        expected: Identity,
+        expected: Expected,
     },
 }
 
@@ -53,16 +83,16 @@ pub(super) enum Mismatch {
 #[error("peer's certificate is not made for a workload: {0}")]
 struct NotForWorkloads(&'static str);
 
-/// Accepts one identity, in either role.
+/// Accepts whom it expects and nobody else, in either role.
 #[derive(Debug)]
-pub(super) struct Pinned {
-    expected: Identity,
+pub(super) struct Verifier {
+    expected: Expected,
     roots: Arc<RootCertStore>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl Pinned {
-    pub(super) fn new(expected: Identity, roots: Arc<RootCertStore>, provider: &CryptoProvider) -> Self {
+impl Verifier {
+    pub(super) fn new(expected: Expected, roots: Arc<RootCertStore>, provider: &CryptoProvider) -> Self {
         Self { expected, roots, algorithms: provider.signature_verification_algorithms }
     }
 
@@ -91,14 +121,27 @@ pub fn verify_at(
     expected: &Identity,
     now: UnixTime,
 ) -> Result<(), Error> {
-    let pinned = Pinned::new(expected.clone(), Arc::clone(roots), &super::tls::crypto_provider());
+    let pinned = Verifier::new(Expected::One(expected.clone()), Arc::clone(roots), &super::tls::crypto_provider());
     let (leaf, intermediates) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
     pinned.verify(leaf, intermediates, (KeyUsage::server_auth(), now))?;
     pinned.verify(leaf, intermediates, (KeyUsage::client_auth(), now))
 }
 
-/// The one URI in the certificate must be the expected identity, and the certificate nobody's issuer.
-fn check_identity(leaf: &CertificateDer<'_>, expected: &Identity) -> Result<(), Error> {
+/// Who has proved to be at the other end of a handshake, and when the first of the certificates that prove it ends.
+/// The verifier has accepted them, so a `None` never follows a handshake of ours.
+#[must_use]
+pub fn proven(certificates: &[CertificateDer<'_>]) -> Option<(Identity, OffsetDateTime)> {
+    let parsed: Result<Vec<_>, _> =
+        certificates.iter().map(|certificate| X509Certificate::from_der(certificate)).collect();
+    let parsed = parsed.ok()?;
+    let names = parsed.first()?.1.subject_alternative_name().ok()??;
+    let uri = names.value.general_names.iter().find_map(uri)?;
+    let end = parsed.iter().map(|(_, certificate)| certificate.validity().not_after.to_datetime()).min()?;
+    Some((uri.parse().ok()?, end))
+}
+
+/// The one URI in the certificate must be an expected identity, and the certificate nobody's issuer.
+fn check_identity(leaf: &CertificateDer<'_>, expected: &Expected) -> Result<(), Error> {
     let (_, certificate) =
         X509Certificate::from_der(leaf).map_err(|_malformed| Error::from(CertificateError::BadEncoding))?;
     check_usage(&certificate)?;
@@ -107,19 +150,20 @@ fn check_identity(leaf: &CertificateDer<'_>, expected: &Identity) -> Result<(), 
         .map_err(|_malformed| Error::from(CertificateError::BadEncoding))?
         .map(|extension| extension.value.general_names.as_slice())
         .unwrap_or_default();
-    let uris: Vec<&str> = names
-        .iter()
-        .filter_map(|name| match name {
-            GeneralName::URI(uri) => Some(*uri),
-            _ => None,
-        })
-        .collect();
+    let uris: Vec<&str> = names.iter().filter_map(uri).collect();
     let expected = expected.clone();
     match uris.as_slice() {
-        [uri] if *uri == expected.as_str() => Ok(()),
+        [uri] if expected.holds(uri) => Ok(()),
         [uri] => Err(other(Mismatch::Other { found: (*uri).to_owned(), expected })),
         [] => Err(other(Mismatch::None { expected })),
         several => Err(other(Mismatch::Several { count: several.len(), expected })),
+    }
+}
+
+fn uri<'a>(name: &GeneralName<'a>) -> Option<&'a str> {
+    match name {
+        GeneralName::URI(uri) => Some(uri),
+        _ => None,
     }
 }
 
@@ -160,7 +204,7 @@ fn unusable(error: webpki::Error) -> Error {
     error.into()
 }
 
-impl ServerCertVerifier for Pinned {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -195,7 +239,7 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
-impl ClientCertVerifier for Pinned {
+impl ClientCertVerifier for Verifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
