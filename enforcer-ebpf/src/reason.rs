@@ -108,8 +108,6 @@ reasons! {
     /// The agent of the peer's node could not be reached: refused, unreachable or timed out.
     PeerAgentUnreachable = 55, "peer-agent-unreachable";
 
-    /// No pair session could be had with the peer's agent in time.
-    PeerAgentUnreachable = 55, "peer-agent-unreachable";
     /// The same connection was offered twice.
     OfferRepeated = 56, "offer-repeated";
     /// The connection ended before it had its keys.

@@ -5,10 +5,12 @@
 //! served; then the listeners; then the programs. Where an earlier agent's programs are in place, they refuse until
 //! the listeners are known to them.
 
+mod direct;
 mod enrol;
 mod shutdown;
 mod status;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
@@ -80,6 +82,18 @@ pub enum Error {
         #[source]
         cause: io::Error,
     },
+    /// Other agents could not reach this one.
+    #[error("listen for pair sessions on {address}")]
+    PairListener {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// Connections could not be ended.
+    #[error("open a socket-diagnosis socket in a network namespace")]
+    Destroyer(#[source] io::Error),
     /// The admin address cannot be used.
     #[error("open admin socket")]
     Admin(#[from] admin::Error),
@@ -102,7 +116,6 @@ pub async fn run(config: &Path) -> Result<(), Error> {
     let mut guard = Guard::open(&snapshot.node().bpf_directory)?;
     let enrolled = enrol::enrol(&snapshot, &abilities, &store, &mut guard)?;
 
-    let _events = enrolled.events;
     let metrics = Arc::new(Metrics::new(status::sources(&store, &guard)));
     let connections = Connections::new(Arc::clone(&metrics));
     let path = Arc::new(connection::Path {
@@ -115,6 +128,18 @@ pub async fn run(config: &Path) -> Result<(), Error> {
         tasks: TaskTracker::new(),
     });
     let closing = CancellationToken::new();
+    if let Some(events) = enrolled.events {
+        let holds = guard.holds.clone();
+        let parts = direct::Parts {
+            path: &path,
+            places: &enrolled.places,
+            store: &store,
+            metrics: &metrics,
+            holds,
+            events,
+        };
+        direct::start(parts, &closing).await?;
+    }
     for (listener, socket) in enrolled.listeners {
         tokio::spawn(connection::serve(Arc::clone(&path), listener, socket, closing.clone()));
     }

@@ -9,7 +9,7 @@
 //! `pair` is what two agents say to each other about connections that no agent carries. Nothing here uses it yet.
 
 mod choose;
-//pub mod direct;
+pub mod direct;
 mod intercept;
 pub mod pair;
 mod relay;

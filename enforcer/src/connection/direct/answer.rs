@@ -10,7 +10,7 @@ use enforcer_ebpf::{Held, Reason};
 use super::install::{self, Socket};
 use super::live::Opened;
 use super::Direct;
-use crate::connection::pair::{Ends, Facts, Host, Keys, Offer, Pair, Role};
+use crate::connection::pair::{Ends, Host, Keys, Offer, Pair, Role, WeakHandle};
 
 /// Gives each pair session its own ends.
 pub struct Hosting(Arc<Direct>);
@@ -26,13 +26,8 @@ impl Hosting {
 impl Host for Hosting {
     type Ends = Answers;
 
-    fn ends(&self, pair: &Pair, facts: &Facts) -> Arc<Answers> {
-        Arc::new(Answers {
-            direct: Arc::clone(&self.0),
-            pair: pair.clone(),
-            facts: facts.clone(),
-            keyed: Mutex::default(),
-        })
+    fn ends(&self, pair: &Pair, session: WeakHandle) -> Arc<Answers> {
+        Arc::new(Answers { direct: Arc::clone(&self.0), pair: pair.clone(), session, keyed: Mutex::default() })
     }
 }
 
@@ -40,7 +35,7 @@ impl Host for Hosting {
 pub struct Answers {
     direct: Arc<Direct>,
     pair: Pair,
-    facts: Facts,
+    session: WeakHandle,
     /// Connections whose keys are in, by the numbers of their offers: they wait for the other end.
     keyed: Mutex<HashMap<u64, Keyed>>,
 }
@@ -109,7 +104,7 @@ impl Ends for Answers {
     fn open(&self, offer: &Offer) {
         let Some(keyed) = self.locked().remove(&offer.number) else { return };
         let cookie = keyed.socket.cookie();
-        let opened = Opened { cookie, held: &keyed.held, offer, peer: &self.pair.remote, facts: &self.facts };
+        let opened = Opened { cookie, held: &keyed.held, offer, peer: &self.pair.remote, facts: self.session.facts() };
         let result = self.direct.lives.opened(&self.direct, &opened).and_then(|()| keyed.socket.open(&self.direct));
         if let Err(reason) = result {
             self.give_up(&keyed, reason);
@@ -117,7 +112,7 @@ impl Ends for Answers {
     }
 
     fn ended(&self, by: Role, number: u64, reason: u32) {
-        if by == self.facts.role {
+        if by == self.session.role() {
             return;
         }
         if let Some(keyed) = self.locked().remove(&number) {

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Direct, offer};
+use super::Offers;
 use crate::connection::pair::Connection;
 use crate::kernel::bpf::Events;
 
@@ -124,8 +124,8 @@ impl Drop for Withdraw<'_> {
 }
 
 /// Follows what programs tell, until `stop`.
-pub async fn watch(direct: Arc<Direct>, mut events: Events, stop: CancellationToken) {
-    let mut watch = Watch { lost: direct.holds.lost_events(), direct, due: VecDeque::new() };
+pub async fn watch(offers: Arc<Offers>, mut events: Events, stop: CancellationToken) {
+    let mut watch = Watch { lost: offers.direct.holds.lost_events(), offers, due: VecDeque::new() };
     watch.adopt();
     loop {
         let due = watch.due.front().map(|&(due, ..)| due);
@@ -147,7 +147,7 @@ pub async fn watch(direct: Arc<Direct>, mut events: Events, stop: CancellationTo
 }
 
 struct Watch {
-    direct: Arc<Direct>,
+    offers: Arc<Offers>,
     /// Events that were lost until now.
     lost: u64,
     /// Until when accepted connections wait for their offers, in the order of time. Most have had theirs long before.
@@ -157,13 +157,13 @@ struct Watch {
 impl Watch {
     /// Goes on with everything that is held and not known yet.
     fn adopt(&mut self) {
-        let held = match self.direct.holds.held() {
+        let held = match self.offers.direct.holds.held() {
             Ok(held) => held,
             Err(error) => return tracing::error!(%error, "cannot read the hold table"),
         };
         for (cookie, held) in held {
             match (held.direction, held.stage) {
-                (DIRECTION_OUTBOUND, STAGE_ESTABLISHED) => offer::start(&self.direct, cookie, held),
+                (DIRECTION_OUTBOUND, STAGE_ESTABLISHED) => self.offers.start(cookie, held),
                 (_, STAGE_ACCEPTED) => self.accepted(Accepted { cookie, held }),
                 _ => {}
             }
@@ -171,7 +171,7 @@ impl Watch {
     }
 
     fn find_lost(&mut self) {
-        let lost = self.direct.holds.lost_events();
+        let lost = self.offers.direct.holds.lost_events();
         if lost != self.lost {
             tracing::warn!(lost = lost - self.lost, "events were lost; reading the hold table");
             self.lost = lost;
@@ -182,19 +182,19 @@ impl Watch {
     fn take(&mut self, event: &Event) {
         let Event { cookie, held, .. } = *event;
         match event.kind {
-            EVENT_CONNECTED => offer::start(&self.direct, cookie, held),
+            EVENT_CONNECTED => self.offers.start(cookie, held),
             EVENT_ACCEPTED => self.accepted(Accepted { cookie, held }),
             EVENT_CLOSED => {
-                self.direct.accepts.give_up(Connection::from(&held), cookie);
-                self.direct.lives.closed(cookie, (event.sent, event.received));
+                self.offers.direct.accepts.give_up(Connection::from(&held), cookie);
+                self.offers.direct.lives.closed(cookie, (event.sent, event.received));
             }
-            EVENT_REFUSED => self.direct.destroy(cookie, &held, Reason::MapFull),
+            EVENT_REFUSED => self.offers.direct.destroy(cookie, &held, Reason::MapFull),
             _ => {}
         }
     }
 
     fn accepted(&mut self, accepted: Accepted) {
-        if !self.direct.accepts.accepted(accepted) {
+        if !self.offers.direct.accepts.accepted(accepted) {
             self.due.push_back((Instant::now() + DEADLINE, Connection::from(&accepted.held), accepted.cookie));
         }
     }
@@ -202,10 +202,10 @@ impl Watch {
     /// Ends accepted connections that nobody has offered in time.
     fn expire(&mut self, now: Instant) {
         while let Some((_, connection, cookie)) = self.due.pop_front_if(|&mut (due, ..)| due <= now) {
-            let Some(accepted) = self.direct.accepts.give_up(connection, cookie) else { continue };
+            let Some(accepted) = self.offers.direct.accepts.give_up(connection, cookie) else { continue };
             // What is not in the table any more was settled, or is gone.
-            if self.direct.holds.held_one(cookie).is_some() {
-                self.direct.destroy(cookie, &accepted.held, Reason::HandshakeTimeout);
+            if self.offers.direct.holds.held_one(cookie).is_some() {
+                self.offers.direct.destroy(cookie, &accepted.held, Reason::HandshakeTimeout);
             }
         }
     }

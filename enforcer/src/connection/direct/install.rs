@@ -10,7 +10,6 @@ use enforcer_ebpf::{GATE_KEYED, GATE_OPEN, Held, Reason, WAITERS};
 use super::Direct;
 use crate::connection::pair::TrafficKey;
 use crate::kernel::ktls::{self, Key};
-use crate::kernel::process::{self, Process};
 use crate::kernel::restart::{self, restart_call};
 
 /// A held socket of an application, in the agent's hands too. While it is, the connection cannot end.
@@ -102,6 +101,7 @@ fn key(key: &TrafficKey) -> Key<'_> {
 }
 
 fn internal(error: impl std::error::Error) -> Reason {
-    tracing::warn!(error = %process::with_causes(&error), "held socket not given its keys");
+    let cause = error.source().map(ToString::to_string);
+    tracing::warn!(%error, cause, "held socket not given its keys");
     Reason::Internal
 }

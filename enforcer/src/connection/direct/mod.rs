@@ -25,8 +25,9 @@ mod live;
 mod offer;
 
 pub use answer::{Answers, Hosting};
-pub use hold::watch;
+pub use hold::{Accepts, watch};
 pub use live::Lives;
+pub use offer::Offers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ use enforcer_ebpf::{DIRECTION_OUTBOUND, Held, Reason};
 
 use tokio_util::task::TaskTracker;
 
-use super::pair::{Connection, Sessions};
+use super::pair::Connection;
 use super::{Place, Workload};
 use crate::control::snapshot::{Peer, Snapshot, Speaks};
 use crate::identity::Identity;
@@ -44,7 +45,6 @@ use crate::kernel::destroy::Destroyer;
 use crate::kernel::process::Processes;
 use crate::observe::events::{Connections, Direction, Entry, Opening, Path};
 use crate::observe::metrics::Metrics;
-use hold::Accepts;
 
 /// What all direct connections share.
 pub struct Direct {
@@ -64,8 +64,6 @@ pub struct Direct {
     pub accepts: Accepts,
     /// What is open, and what is on its way there.
     pub lives: Lives,
-    /// Sessions with other agents.
-    pub sessions: Sessions<Hosting>,
     /// Counts of what should be rare.
     pub metrics: Arc<Metrics>,
     /// Tasks of connections that are on their way.

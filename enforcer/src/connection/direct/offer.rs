@@ -7,8 +7,8 @@ use enforcer_ebpf::{Held, Reason};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::live::Opened;
-use super::{Direct, install};
-use crate::connection::pair::{Connection, Handle, Keys, Offer, Pair};
+use super::{Direct, Hosting, install};
+use crate::connection::pair::{Connection, Handle, Keys, Offer, Pair, Sessions};
 use crate::identity::Identity;
 
 /// How long the application's first bytes may wait for the other agent to be there: one that is being replaced is back
@@ -17,32 +17,45 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Between two attempts to reach it.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Takes a held connection to the end of being held, in a task of its own. One that is under way already is left alone.
-pub(super) fn start(direct: &Arc<Direct>, cookie: u64, held: Held) {
-    if direct.lives.knows(cookie) {
-        return;
-    }
-    let Some(record) = direct.record(&held) else {
-        return direct.destroy(cookie, &held, Reason::WorkloadUnknown);
-    };
-    direct.lives.begin(cookie, record);
-    let shared = Arc::clone(direct);
-    direct.tasks.spawn(async move {
-        if let Err(reason) = carry(&shared, cookie, &held).await {
-            shared.destroy(cookie, &held, reason);
-            shared.lives.failed(cookie, reason);
+/// Offers the connections that this node's workloads open.
+pub struct Offers {
+    /// What all direct connections share.
+    pub direct: Arc<Direct>,
+    /// Sessions with other agents.
+    pub sessions: Arc<Sessions<Hosting>>,
+}
+
+impl Offers {
+    /// Takes a held connection to the end of being held, in a task of its own. One that is under way already is left
+    /// alone.
+    pub(super) fn start(self: &Arc<Self>, cookie: u64, held: Held) {
+        let direct = &self.direct;
+        if direct.lives.knows(cookie) {
+            return;
         }
-    });
+        let Some(record) = direct.record(&held) else {
+            return direct.destroy(cookie, &held, Reason::WorkloadUnknown);
+        };
+        direct.lives.begin(cookie, record);
+        let shared = Arc::clone(self);
+        direct.tasks.spawn(async move {
+            if let Err(reason) = carry(&shared, cookie, &held).await {
+                shared.direct.destroy(cookie, &held, reason);
+                shared.direct.lives.failed(cookie, reason);
+            }
+        });
+    }
 }
 
 /// From held to open.
-async fn carry(direct: &Direct, cookie: u64, held: &Held) -> Result<(), Reason> {
+async fn carry(offers: &Offers, cookie: u64, held: &Held) -> Result<(), Reason> {
+    let direct = &*offers.direct;
     let started = Instant::now();
     let workload = direct.workload(held).ok_or(Reason::WorkloadUnknown)?;
     let _place = workload.place()?;
     let (_, remote) = direct.peer(held).ok_or(Reason::DestinationUnknown)?;
     let socket = install::fetch(direct, cookie, held)?;
-    let (handle, offer, keys) = agreed(direct, held, started + DEADLINE).await?;
+    let (handle, offer, keys) = agreed(offers, held, started + DEADLINE).await?;
     direct.lives.with(cookie, |record| record.handshake_took(started.elapsed()));
     let opened = Opened { cookie, held, offer: &offer, peer: remote, facts: handle.facts() };
     let open = || {
@@ -53,9 +66,12 @@ async fn carry(direct: &Direct, cookie: u64, held: &Held) -> Result<(), Reason> 
     };
     match open() {
         // Without this message the other end does not open, and ends the connection in time.
-        Ok(()) => drop(handle.installed(offer.number).await),
+        Ok(()) => {
+            let _told = handle.installed(offer.number).await;
+        }
         Err(reason) => {
-            drop(handle.abort(&offer, reason).await);
+            // A session that has ended has told the other end already.
+            let _told = handle.abort(&offer, reason).await;
             return Err(reason);
         }
     }
@@ -63,13 +79,14 @@ async fn carry(direct: &Direct, cookie: u64, held: &Held) -> Result<(), Reason> 
 }
 
 /// A session with the other agent, and what it has agreed to there.
-async fn agreed(direct: &Direct, held: &Held, deadline: Instant) -> Result<(Handle, Offer, Keys), Reason> {
+async fn agreed(offers: &Offers, held: &Held, deadline: Instant) -> Result<(Handle, Offer, Keys), Reason> {
+    let direct = &*offers.direct;
     let (peer, remote) = direct.peer(held).ok_or(Reason::DestinationUnknown)?;
     let agent = peer.agent.ok_or(Reason::DestinationUnknown)?;
     let local: &Identity = &direct.workload(held).ok_or(Reason::WorkloadUnknown)?.identity;
     let pair = Pair { local: local.clone(), remote: remote.clone() };
     loop {
-        let attempt = timeout_at(deadline, direct.sessions.get(&pair, agent)).await;
+        let attempt = timeout_at(deadline, offers.sessions.get(&pair, agent)).await;
         let reason = match attempt.map_err(|_elapsed| Reason::PeerAgentUnreachable)? {
             Ok(handle) => match handle.offer(Connection::from(held)).await {
                 Ok(Ok((offer, keys))) => return Ok((handle, offer, keys)),

@@ -4,15 +4,47 @@
 //! that is spoken in it; `secrets` turns one of its offers into the keys of the offered connection, so that a new
 //! connection costs messages and no public-key operation; `session` speaks it. No key is ever in a message.
 
+mod handshake;
+mod lifetime;
+mod listen;
 mod message;
 mod secrets;
 mod session;
+mod sessions;
 
 pub use message::{LONGEST, Malformed, Message, decode, encode};
 pub use secrets::{Error, Keys, TrafficKey, derive};
-pub use session::{Answer, Ended, Ends, Gone, Handle, start};
+pub use session::{Answer, Ended, Ends, Gone, Handle, WeakHandle, start};
+pub use sessions::{Host, Sessions};
 
 use std::net::SocketAddr;
+
+use rustls::{CipherSuite, NamedGroup};
+use time::OffsetDateTime;
+
+use crate::identity::Identity;
+
+/// Who a session is with.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pair {
+    /// The workload of this node.
+    pub local: Identity,
+    /// The workload of the other agent's node.
+    pub remote: Identity,
+}
+
+/// What the handshake of a session has settled.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The cipher suite, also that of the connections offered in the session.
+    pub cipher: Option<CipherSuite>,
+    /// The key exchange.
+    pub group: Option<NamedGroup>,
+    /// Serial number of the peer's certificate, hexadecimal.
+    pub peer_serial: Option<String>,
+    /// When the first of both certificates runs out.
+    pub expires: OffsetDateTime,
+}
 
 /// Which end of a pair session an agent is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

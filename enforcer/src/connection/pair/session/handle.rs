@@ -1,15 +1,47 @@
 //! The side of a pair session that the rest of the agent holds.
 
+use std::sync::Arc;
+
 use enforcer_ebpf::Reason;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::connection::pair::{Connection, Keys, Message, Offer, Role};
+use crate::connection::pair::{Connection, Facts, Keys, Message, Offer, Role};
 
 /// Orders to a running session. The session ends when the last handle is dropped.
 #[derive(Clone)]
 pub struct Handle {
     pub(super) role: Role,
+    pub(super) facts: Arc<Facts>,
     pub(super) orders: mpsc::Sender<Order>,
+}
+
+/// A handle that does not keep its session alive: for the session's own [`Ends`](super::Ends), which would hold
+/// themselves otherwise.
+#[derive(Clone)]
+pub struct WeakHandle {
+    role: Role,
+    facts: Arc<Facts>,
+    orders: mpsc::WeakSender<Order>,
+}
+
+impl WeakHandle {
+    /// Which end of the session this agent is.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// What its handshake has settled.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The session, if somebody still holds it.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Handle> {
+        Some(Handle { role: self.role, facts: Arc::clone(&self.facts), orders: self.orders.upgrade()? })
+    }
 }
 
 /// The session ended, or ends before this is done.
@@ -31,6 +63,24 @@ impl Handle {
     #[must_use]
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    /// What its handshake has settled.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// A handle that does not keep the session alive.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakHandle {
+        WeakHandle { role: self.role, facts: Arc::clone(&self.facts), orders: self.orders.downgrade() }
+    }
+
+    /// Whether the session has ended. One that has not may do so at any moment.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.orders.is_closed()
     }
 
     /// Offers a connection. The keys come when the other end has them; within

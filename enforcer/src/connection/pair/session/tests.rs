@@ -57,7 +57,7 @@ struct End {
 impl End {
     fn start(stream: TlsStream<DuplexStream>) -> Self {
         let ends = Arc::new(Recorder::default());
-        let (handle, session) = start(stream, Arc::clone(&ends));
+        let (handle, session) = start(stream, |_handle| Arc::clone(&ends));
         Self { handle, ends, session: tokio::spawn(session) }
     }
 
