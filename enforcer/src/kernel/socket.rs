@@ -1,5 +1,5 @@
 //! TCP sockets of the relay: made inside a workload's namespace, with bounded buffers, never blocking, and closing
-//! with RST unless they are told otherwise.
+//! with RST unless they are told otherwise. And what the sockets between two agents need.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -81,13 +81,31 @@ fn prepare(socket: &Socket, side: Side) -> io::Result<()> {
     socket.set_linger(Some(Duration::ZERO))?;
     if side == Side::Peer {
         // The application's own keepalive ends at the agent, so the agent looks after the far end.
-        let keepalive = TcpKeepalive::new()
-            .with_time(Duration::from_secs(60))
-            .with_interval(Duration::from_secs(10))
-            .with_retries(6);
-        socket.set_tcp_keepalive(&keepalive)?;
+        socket.set_tcp_keepalive(&keepalive())?;
     }
     Ok(())
+}
+
+/// Two minutes of silence end a connection.
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10)).with_retries(6)
+}
+
+/// How long the other agent may leave something unacknowledged. Once this is set, a probe of an idle connection is
+/// given up after it too, whatever the number of retries (tcp(7)): with 60 s or less, the loss of a single probe would
+/// end a session.
+const SESSION_UNANSWERED: Duration = Duration::from_secs(90);
+
+/// Makes a connection between two agents notice when the other one is gone, and send small messages at once.
+///
+/// # Errors
+///
+/// The operating system's; the connection is dead then.
+pub fn prepare_session(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive())?;
+    socket.set_tcp_user_timeout(Some(SESSION_UNANSWERED))
 }
 
 /// Lets the socket close with FIN. Relay sockets are made to close with RST, however they come to their end, even
