@@ -10,7 +10,7 @@ mod session;
 
 pub use message::{LONGEST, Malformed, Message, decode, encode};
 pub use secrets::{Error, Keys, TrafficKey, derive};
-pub use session::{Answer, Ended, Ends, Gone, Handle, start};
+pub use session::{Answer, Ended, Ends, Gone, Handle, WeakHandle, start};
 
 use std::net::SocketAddr;
 

@@ -28,7 +28,7 @@ use tokio_rustls::TlsStream;
 use super::{Connection, Keys, LONGEST, Message, Numbers, Offer, Role, decode, derive, encode};
 pub use ended::Ended;
 use handle::Order;
-pub use handle::{Answer, Gone, Handle};
+pub use handle::{Answer, Gone, Handle, WeakHandle};
 
 /// Offers of the other agent that may wait for their answers. One more is refused.
 const ANSWERING: usize = 4096;
@@ -61,20 +61,23 @@ pub trait Ends: Send + Sync + 'static {
     fn ended(&self, by: Role, number: u64, reason: u32);
 }
 
-/// Starts a session over a finished handshake. The future is the session; it has to be polled.
-pub fn start<S, E>(stream: TlsStream<S>, ends: Arc<E>) -> (Handle, impl Future<Output = Ended>)
+/// Starts a session over a finished handshake, for the ends that are made for it. The future is the session; it has to
+/// be polled.
+pub fn start<S, E, F>(stream: TlsStream<S>, ends: F) -> (Handle, impl Future<Output = Ended>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     E: Ends,
+    F: FnOnce(&Handle) -> Arc<E>,
 {
     let role = match stream {
         TlsStream::Client(_) => Role::Client,
         TlsStream::Server(_) => Role::Server,
     };
     let (sender, orders) = mpsc::channel(ORDERS);
+    let handle = Handle { role, orders: sender };
     let session = Session {
         stream,
-        ends,
+        ends: ends(&handle),
         role,
         orders,
         ours: Numbers::default(),
@@ -88,7 +91,7 @@ where
         due: VecDeque::new(),
         timer: Box::pin(sleep(DEADLINE)),
     };
-    (Handle { role, orders: sender }, session.run())
+    (handle, session.run())
 }
 
 struct Session<S, E> {

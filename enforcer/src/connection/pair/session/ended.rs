@@ -12,6 +12,9 @@ pub enum Ended {
     /// This agent let go of it.
     #[error("closed by this agent")]
     Here,
+    /// A certificate that it was made with has run out.
+    #[error("certificate of one end has expired")]
+    Expired,
     /// The other agent closed it in order, or the connection was lost.
     #[error("receive from or send to other agent")]
     Lost(#[source] io::Error),

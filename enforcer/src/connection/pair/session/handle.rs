@@ -12,6 +12,28 @@ pub struct Handle {
     pub(super) orders: mpsc::Sender<Order>,
 }
 
+/// A handle that does not keep its session alive: for the session's own [`Ends`](super::Ends), which would hold
+/// themselves otherwise.
+#[derive(Clone)]
+pub struct WeakHandle {
+    role: Role,
+    orders: mpsc::WeakSender<Order>,
+}
+
+impl WeakHandle {
+    /// Which end of the session this agent is.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The session, if somebody still holds it.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Handle> {
+        Some(Handle { role: self.role, orders: self.orders.upgrade()? })
+    }
+}
+
 /// The session ended, or ends before this is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("pair session has ended")]
@@ -31,6 +53,18 @@ impl Handle {
     #[must_use]
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    /// A handle that does not keep the session alive.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakHandle {
+        WeakHandle { role: self.role, orders: self.orders.downgrade() }
+    }
+
+    /// Whether the session has ended. One that has not may do so at any moment.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.orders.is_closed()
     }
 
     /// Offers a connection. The keys come when the other end has them; within

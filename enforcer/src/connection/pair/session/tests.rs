@@ -57,7 +57,8 @@ struct End {
 impl End {
     fn start(stream: TlsStream<DuplexStream>) -> Self {
         let ends = Arc::new(Recorder::default());
-        let (handle, session) = start(stream, Arc::clone(&ends));
+        let own = Arc::clone(&ends);
+        let (handle, session) = start(stream, |_handle| own);
         Self { handle, ends, session: tokio::spawn(session) }
     }
 
