@@ -83,7 +83,7 @@ pub async fn serve(path: Arc<Path>, listener: Arc<Listener>, socket: TcpListener
 
 /// accept(2) hands on errors of connections that ended before they were taken; those cost nothing. Without
 /// descriptors or memory there is no event to wait for, only that somebody gives some back.
-async fn recover(error: &io::Error) {
+pub(super) async fn recover(error: &io::Error) {
     if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)) {
         tracing::error!(%error, "cannot accept connections");
         sleep(Duration::from_millis(100)).await;

@@ -1,0 +1,63 @@
+//! How long a pair session may live: not longer than the certificates that it was made with, nor than it is wanted.
+
+use std::future::Future;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::Ended;
+
+/// A wall clock that jumps, or a machine that slept, is noticed this soon.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// Runs a session to its end.
+pub(super) async fn live(
+    session: impl Future<Output = Ended>,
+    expires: OffsetDateTime,
+    unwanted: &CancellationToken,
+) -> Ended {
+    tokio::select! {
+        biased;
+        () = unwanted.cancelled() => Ended::Here,
+        () = reached(expires) => Ended::Expired,
+        ended = session => ended,
+    }
+}
+
+async fn reached(moment: OffsetDateTime) {
+    while let Some(left) = left(moment, OffsetDateTime::now_utc()) {
+        sleep(left.min(LONGEST_WAIT)).await;
+    }
+}
+
+/// `None` when there is none left.
+fn left(moment: OffsetDateTime, now: OffsetDateTime) -> Option<Duration> {
+    Duration::try_from(moment - now).ok().filter(|left| !left.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[test]
+    fn time_is_over_at_the_moment_itself() {
+        let now = OffsetDateTime::now_utc();
+        assert_eq!(left(now + Duration::from_secs(1), now), Some(Duration::from_secs(1)));
+        assert_eq!(left(now, now), None);
+        assert_eq!(left(now - Duration::from_secs(1), now), None);
+    }
+
+    #[tokio::test]
+    async fn a_session_ends_when_its_certificates_do_or_it_is_unwanted() {
+        let (past, future) = (OffsetDateTime::now_utc(), OffsetDateTime::now_utc() + Duration::from_secs(3600));
+        let unwanted = CancellationToken::new();
+        assert!(matches!(live(pending(), past, &unwanted).await, Ended::Expired));
+        assert!(matches!(live(async { Ended::Stalled }, future, &unwanted).await, Ended::Stalled));
+        unwanted.cancel();
+        assert!(matches!(live(pending(), future, &unwanted).await, Ended::Here));
+    }
+}

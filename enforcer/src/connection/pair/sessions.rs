@@ -1,0 +1,145 @@
+//! The pair sessions of an agent: one for each pair and agent, opened when the first offer wants it.
+//!
+//! Whoever wants to offer a connection asks for the session with [`Sessions::get`]. It opens one if there is none; all
+//! who ask meanwhile share that opening and its outcome. A failure is told to those who waited and then forgotten: the
+//! next who asks tries again. A session takes new offers for ten minutes, or until our certificate is renewed; then it
+//! lives on for those who still hold it, and at most until a certificate ends. Each direction has its own: a session
+//! that the other agent opened carries that agent's offers.
+//!
+//! One task opens a session, runs it and takes it out of the table. No lock is held across an await.
+
+mod table;
+
+use std::collections::HashSet;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use enforcer_ebpf::Reason;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::handshake::{Beginning, as_client};
+use super::lifetime::live;
+use super::listen::Places;
+use super::{Ends, Handle, Pair, WeakHandle, start};
+use crate::identity::Identity;
+use crate::identity::store::Store;
+use table::{Found, Key, Opening, Table};
+
+/// How long a session takes new offers: whoever steals its secrets later gets the connections of this time.
+const RENEWAL: Duration = Duration::from_secs(10 * 60);
+
+/// Makes the ends of sessions.
+pub trait Host: Send + Sync + 'static {
+    /// What answers the offers of one session.
+    type Ends: Ends;
+
+    /// The ends of a new session. They speak through it by upgrading the handle, and must not keep an upgraded one for
+    /// longer than its connections live: a session that holds itself ends only with its certificates. They are dropped
+    /// when the session has ended, which is how they learn it.
+    fn ends(&self, pair: &Pair, session: WeakHandle) -> Arc<Self::Ends>;
+}
+
+/// The pair sessions of this agent, both those that it opens and those that it accepts.
+pub struct Sessions<H> {
+    pub(super) host: H,
+    pub(super) store: Arc<Store>,
+    pub(super) peers: Arc<HashSet<Identity>>,
+    pub(super) places: Places,
+    pub(super) stop: CancellationToken,
+    pub(super) tasks: TaskTracker,
+    opened: Table,
+}
+
+impl<H: Host> Sessions<H> {
+    /// No sessions yet. `peers` are those who may open some: the registered peers that have an agent. All sessions end
+    /// with `stop`.
+    #[must_use]
+    pub fn new(host: H, store: Arc<Store>, peers: HashSet<Identity>, stop: CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
+            host,
+            store,
+            peers: Arc::new(peers),
+            places: Places::default(),
+            stop,
+            tasks: TaskTracker::new(),
+            opened: Table::default(),
+        })
+    }
+
+    /// The session for new offers of `pair.local` to `pair.remote`, at the agent there. It may end at any moment; then
+    /// an offer fails with [`Gone`](super::Gone), and asking again gives another.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none. Whether to try again is the caller's to decide.
+    pub async fn get(self: &Arc<Self>, pair: &Pair, agent: SocketAddr) -> Result<Handle, Reason> {
+        let credentials = self.store.get(&pair.local).map_err(|unavailable| {
+            tracing::warn!(%unavailable, "no pair session");
+            Reason::NoCertificate
+        })?;
+        let mut outcome = match self.opened.find(Key { pair: pair.clone(), agent }, credentials) {
+            Found::Open(handle) => return Ok(handle),
+            Found::Opening(outcome) => outcome,
+            Found::Absent(opening, outcome) => {
+                self.tasks.spawn(Arc::clone(self).open(opening));
+                outcome
+            }
+        };
+        // The task ends without a word only when it panics.
+        let outcome = outcome.wait_for(Option::is_some).await.map_err(|_lost| Reason::Internal)?;
+        outcome.clone().unwrap_or(Err(Reason::Internal))
+    }
+
+    /// Returns when all sessions have ended, which is soon after `stop`.
+    pub async fn ended(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Opens a session and takes it to its end.
+    async fn open(self: Arc<Self>, opening: Opening) {
+        let Beginning { stream, pair, expires } = match self.dial(&opening).await {
+            Ok(beginning) => beginning,
+            Err(reason) => return opening.failed(reason),
+        };
+        let (local, remote, agent) = (&pair.local, &pair.remote, opening.key().agent);
+        tracing::debug!(%local, %remote, %agent, "pair session opened");
+        let (handle, session) = start(stream, |handle| self.host.ends(&pair, handle.downgrade()));
+        let offered = opening.opened(handle);
+        let mut life = pin!(live(session, expires, &self.stop));
+        let early = timeout(RENEWAL, &mut life).await;
+        drop(offered);
+        let ended = match early {
+            Ok(ended) => ended,
+            Err(_aged) => life.await,
+        };
+        tracing::debug!(%local, %remote, %agent, %ended, cause = cause(&ended), "pair session ended");
+    }
+
+    async fn dial(&self, opening: &Opening) -> Result<Beginning, Reason> {
+        let Key { pair: Pair { local, remote }, agent } = opening.key();
+        let begun = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Err(Reason::AgentStopped),
+            begun = as_client(opening.credentials(), remote, *agent) => begun,
+        };
+        begun.map_err(|error| {
+            let reason = error.reason();
+            tracing::info!(%local, %remote, %agent, %reason, %error, cause = cause(&error), "no pair session");
+            reason
+        })
+    }
+}
+
+/// What is behind an error, for the log.
+pub(super) fn cause(error: &dyn Error) -> Option<String> {
+    error.source().map(ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests;
