@@ -6,7 +6,8 @@
 //! Nothing falls back to plaintext here: only [`choose`] can say `Plain`, and it never looks at the wire. The one
 //! exception never leaves the host: a destination that turns out to be in the workload's own namespace.
 //!
-//! `pair` is what two agents say to each other about connections that no agent carries. Nothing here uses it yet.
+//! `pair` is what two agents say to each other about connections that no agent carries: opening and accepting sessions,
+//! and the language in them. Nothing here uses it yet.
 
 mod choose;
 pub mod direct;

@@ -4,7 +4,7 @@
 //! [`Snapshot`] need not check again: names are unique, identities parse, prefixes are disjoint in meaning. A change
 //! of the configuration makes a new snapshot; none is ever altered. It says what is wanted, not what is in force.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -62,6 +62,12 @@ impl Snapshot {
     pub fn peer_of(&self, address: IpAddr) -> Option<&Peer> {
         let (_, position) = self.prefixes.get_lpm(&IpNet::from(address.to_canonical()))?;
         self.peers.get(*position)
+    }
+
+    /// Those whose agents may open pair sessions with this one: the peers that have an agent.
+    pub fn paired(&self) -> HashSet<Identity> {
+        let paired = self.peers.iter().filter(|peer| peer.agent.is_some());
+        paired.filter_map(|peer| peer.speaks.identity().cloned()).collect()
     }
 
     /// The mode of `workload`. A workload that this snapshot does not know is strict.

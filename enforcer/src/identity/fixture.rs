@@ -10,7 +10,6 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use time::{Duration, OffsetDateTime};
 
-use super::Identity;
 use super::store::{Credentials, Parts, Store, Writer};
 use super::tls::crypto_provider;
 

@@ -1,16 +1,33 @@
 //! What two agents say to each other, beside the connections of their workloads.
 //!
-//! A pair session is mutual TLS between two agents for one pair of workload identities. `message` is the language
-//! that is spoken in it; `secrets` turns one of its offers into the keys of the offered connection, so that a new
-//! connection costs messages and no public-key operation; `session` speaks it. No key is ever in a message.
+//! A pair session is mutual TLS between two agents for one pair of workload identities. Its story:
+//!
+//! ```text
+//! sessions    an offer wants a session: there is one, or it is opened      the table; what others call
+//! listen      the other agent accepts it                                   bounded, whoever comes
+//! handshake   both prove their workloads and learn that they are believed  the only public-key operations
+//! session     offers, answers and ends, both ways                          spoken in `message`
+//! secrets     the keys of each offered connection                          what all of it is for
+//! lifetime    it ends with the first certificate, or when it is unwanted
+//! ```
+//!
+//! So a new connection costs messages and no public-key operation. No key is ever in a message, none comes from an
+//! unfinished handshake, and no session outlives what proved its ends. Nothing here knows what a connection is in the
+//! kernel: [`Ends`] does, and whoever implements it decides whether a connection may be.
+
+mod sessions;
+
+mod listen;
 
 mod handshake;
-mod lifetime;
-mod listen;
-mod message;
-mod secrets;
+
 mod session;
-mod sessions;
+
+mod message;
+
+mod secrets;
+
+mod lifetime;
 
 pub use message::{LONGEST, Malformed, Message, decode, encode};
 pub use secrets::{Error, Keys, TrafficKey, derive};

@@ -67,7 +67,7 @@ pub fn start<S, E, F>(
     stream: TlsStream<S>,
     facts: Arc<Facts>,
     ends: F,
-) -> (Handle, impl Future<Output = Ended> + use<S, E, F>)
+) -> (Handle, impl Future<Output = Ended>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     E: Ends,

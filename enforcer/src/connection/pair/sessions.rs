@@ -39,7 +39,8 @@ pub trait Host: Send + Sync + 'static {
     type Ends: Ends;
 
     /// The ends of a new session. They speak through it by upgrading the handle, and must not keep an upgraded one for
-    /// longer than its connections live: a session that holds itself ends only with its certificates.
+    /// longer than its connections live: a session that holds itself ends only with its certificates. They are dropped
+    /// when the session has ended, which is how they learn it.
     fn ends(&self, pair: &Pair, session: WeakHandle) -> Arc<Self::Ends>;
 }
 
@@ -139,3 +140,6 @@ impl<H: Host> Sessions<H> {
 pub(super) fn cause(error: &dyn Error) -> Option<String> {
     error.source().map(ToString::to_string)
 }
+
+#[cfg(test)]
+mod tests;

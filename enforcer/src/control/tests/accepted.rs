@@ -1,5 +1,6 @@
 //! What is accepted, and what it means.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -91,6 +92,7 @@ fn an_agent_without_a_port_is_at_the_usual_one() {
     ] {
         let snapshot = accept(&edited("sa/db", &format!("sa/db\n  agent: {text}")));
         assert_eq!(snapshot.peers()[0].agent, Some(expected.parse().unwrap()), "{text}");
+        assert_eq!(snapshot.paired(), HashSet::from(["spiffe://example.org/ns/default/sa/db".parse().unwrap()]));
     }
 }
 

@@ -25,16 +25,16 @@ pub struct WeakHandle {
 }
 
 impl WeakHandle {
-    /// Which end of the session this agent is.
-    #[must_use]
-    pub fn role(&self) -> Role {
-        self.role
-    }
-
     /// What its handshake has settled.
     #[must_use]
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// Which end of the session this agent is.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
     }
 
     /// The session, if somebody still holds it.

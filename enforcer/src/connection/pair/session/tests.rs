@@ -57,7 +57,8 @@ struct End {
 impl End {
     fn start(stream: TlsStream<DuplexStream>) -> Self {
         let ends = Arc::new(Recorder::default());
-        let (handle, session) = start(stream, |_handle| Arc::clone(&ends));
+        let own = Arc::clone(&ends);
+        let (handle, session) = start(stream, facts(), |_handle| own);
         Self { handle, ends, session: tokio::spawn(session) }
     }
 
@@ -77,6 +78,11 @@ async fn streams(octets: usize) -> (TlsStream<DuplexStream>, TlsStream<DuplexStr
     let connect = TlsConnector::from(Arc::new(client)).connect("pair.test".try_into().unwrap(), near);
     let (client, server) = tokio::join!(connect, TlsAcceptor::from(Arc::new(server)).accept(far));
     (TlsStream::Client(client.unwrap()), TlsStream::Server(server.unwrap()))
+}
+
+fn facts() -> Arc<Facts> {
+    let expires = time::OffsetDateTime::now_utc() + Duration::from_secs(3600);
+    Arc::new(Facts { cipher: None, group: None, peer_serial: None, expires })
 }
 
 async fn pair(octets: usize) -> (End, End) {
