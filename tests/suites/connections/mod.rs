@@ -30,6 +30,7 @@ pub(crate) fn trials_in(options: Options, suffix: &str) -> Vec<Trial> {
     [
         light_in(options, suffix),
         brief::trials_in(options, suffix),
+        brief::trials_without_relay_in(options, suffix),
         moved::trials_in(options, suffix),
         heavy_in(options, suffix),
         crowds::trials_in(options, suffix),
