@@ -9,8 +9,8 @@ import time
 
 import ends
 
-SHORT = 0.3
-ROUNDS = 3
+SHORT = 0.2
+ROUNDS = 2
 
 
 def serve(port, _secret):
