@@ -2,7 +2,7 @@
 
 Modes of the server: `echo` as it is; `fork`: a child serves, the parent closes its copy at once; `pass`: another
 process serves, which gets the descriptor over a Unix socket; `exec`: another interpreter serves.
-Modes of the client: `exec`, `pass` and `fork` likewise; `dup`: the connection moves to another number; `threads`:
+Modes of the client: `talk` as it is; `exec`, `pass` and `fork` likewise; `dup`: the connection moves to another number; `threads`:
 hundreds of threads wait while one of them talks.
 """
 
@@ -135,6 +135,7 @@ else:
                 lambda: join(host, port), lambda sock: talk(sock, secret)
             ),
             "exec": lambda host, port, secret: by_exec(join(host, port), "talk", secret),
+            "talk": lambda host, port, secret: talk(join(host, port), secret),
             "dup": by_another_number,
             "threads": among_threads,
         },

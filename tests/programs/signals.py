@@ -2,7 +2,8 @@
 
 Mode `timer`: a handler runs every few milliseconds, from before the connection begins until after its end, and all
 bytes are right. Mode `quiet`: nobody handles a signal, and so no call may say EINTR; the calls go to the C library
-itself, because Python would try them again without a word.
+itself, because Python would try them again without a word. Whatever is done to a connection is done at its beginning:
+so there is a new one for each kind of call.
 """
 
 import ctypes
@@ -13,28 +14,33 @@ import struct
 
 import ends
 
-BYTES = 1 << 20
+CONNECTIONS = 4
+MESSAGES = 4
+BYTES = 65536
 INTERVAL = 0.003
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 def serve_timer(port, _secret):
+    server = ends.listener(port)
     with ticking():
-        connection, _ = ends.listener(port).accept()
-        ends.echo(connection)
+        for _ in range(CONNECTIONS):
+            connection, _ = server.accept()
+            ends.echo(connection)
 
 
 def connect_timer(host, port, secret):
+    bulk = ends.payload(secret, BYTES)
     with ticking() as ticks:
-        client = ends.socket.socket(ends.family(host), ends.socket.SOCK_STREAM)
-        client.connect((host, port))
-        bulk = ends.payload(secret, 65536)
-        for _ in range(BYTES // len(bulk)):
-            ends.ask(client, bulk)
-        while not ticks.count:  # A fast machine may be done before the first one.
-            ends.ask(client, secret.encode())
-        client.close()
+        for _ in range(CONNECTIONS):
+            client = ends.socket.socket(ends.family(host), ends.socket.SOCK_STREAM)
+            client.connect((host, port))
+            for _ in range(MESSAGES):
+                ends.ask(client, bulk)
+            while not ticks.count:  # A fast machine may be done before the first one.
+                ends.ask(client, secret.encode())
+            client.close()
 
 
 class ticking:
@@ -78,44 +84,58 @@ def raw_send(descriptor, text):
         text = text[raw("send", descriptor, text, len(text), 0):]
 
 
+def waits_of(descriptor):
+    """Every kind of wait for bytes that are not there yet; what follows is a receive call."""
+    timeout = struct.pack("@ll", int(ends.PATIENCE), 0)
+    return {
+        "recv": lambda: None,
+        "recv with a timeout": lambda: raw(
+            "setsockopt", descriptor, ends.socket.SOL_SOCKET, ends.socket.SO_RCVTIMEO, timeout, len(timeout)
+        ),
+        "poll": lambda: raw("poll", struct.pack("=ihh", descriptor, select.POLLIN, 0), 1, 60_000),
+        "epoll_wait": lambda: wait_by_epoll(descriptor),
+        "select": lambda: wait_by_select(descriptor),
+    }
+
+
 def serve_quiet(port, secret):
-    """Every kind of wait once: accept, poll, epoll_wait, select, recv with and without a timeout."""
     server = ends.listener(port)
-    descriptor = raw("accept", server.fileno(), None, None)
-    talk_quietly(descriptor, secret.encode(), first=False)
-    raw("close", descriptor)
+    for kind in waits_of(0):
+        for first in (False, True):
+            descriptor = raw("accept", server.fileno(), None, None)
+            take_turns(descriptor, secret, kind, first)
+            raw("close", descriptor)
 
 
 def connect_quiet(host, port, secret):
-    client = ends.socket.socket(ends.family(host), ends.socket.SOCK_STREAM)
-    address = ends.socket.inet_pton(client.family, host)
-    if client.family == ends.socket.AF_INET:
-        packed = struct.pack("=HH4s8x", client.family, ends.socket.htons(port), address)
+    family = ends.family(host)
+    address = ends.socket.inet_pton(family, host)
+    if family == ends.socket.AF_INET:
+        packed = struct.pack("=HH4s8x", family, ends.socket.htons(port), address)
     else:
-        packed = struct.pack("=HHI16sI", client.family, ends.socket.htons(port), 0, address, 0)
-    raw("connect", client.fileno(), packed, len(packed))
-    talk_quietly(client.fileno(), secret.encode(), first=True)
-    client.close()
+        packed = struct.pack("=HHI16sI", family, ends.socket.htons(port), 0, address, 0)
+    for kind in waits_of(0):
+        for first in (True, False):
+            client = ends.socket.socket(family, ends.socket.SOCK_STREAM)
+            raw("connect", client.fileno(), packed, len(packed))
+            take_turns(client.fileno(), secret, kind, first)
+            client.close()
 
 
-def talk_quietly(descriptor, secret, first):
-    """Takes turns: the end that is not the first waits while the other one begins."""
-    timeout = struct.pack("@ll", int(ends.PATIENCE), 0)
-    waits = [
-        lambda: None,
-        lambda: raw("poll", struct.pack("=ihh", descriptor, select.POLLIN, 0), 1, 60_000),
-        lambda: wait_by_epoll(descriptor),
-        lambda: wait_by_select(descriptor),
-        lambda: raw("setsockopt", descriptor, ends.socket.SOL_SOCKET, ends.socket.SO_RCVTIMEO, timeout, len(timeout)),
-    ]
-    for number, wait in enumerate(waits):
-        text = secret + b" %d\n" % number
-        if first:
-            raw_send(descriptor, text)
-        wait()
-        ends.expect(raw_receive(descriptor, len(text)), text)
-        if not first:
-            raw_send(descriptor, text)
+def take_turns(descriptor, secret, kind, first):
+    """The end that is not the first waits while the other one begins."""
+    question, answer = f"{secret} {kind}?\n".encode(), f"{secret} {kind}!\n".encode()
+    if first:
+        raw_send(descriptor, question)
+        wait_and_expect(descriptor, kind, answer)
+    else:
+        wait_and_expect(descriptor, kind, question)
+        raw_send(descriptor, answer)
+
+
+def wait_and_expect(descriptor, kind, text):
+    waits_of(descriptor)[kind]()
+    ends.expect(raw_receive(descriptor, len(text)), text)
 
 
 def wait_by_epoll(descriptor):

@@ -30,10 +30,6 @@ macro_rules! promises {
     (alone; $($promise:ident),* $(,)?) => {
         vec![$($crate::stage::alone(concat!(module_path!(), "::", stringify!($promise)), $promise)),*]
     };
-    (with every offload, $company:expr; $($promise:ident),* $(,)?) => {
-        [$($crate::stage::with_every_offload(concat!(module_path!(), "::", stringify!($promise)), $company, $promise)),*]
-            .into_iter().flatten()
-    };
 }
 pub(crate) use promises;
 
@@ -85,12 +81,6 @@ pub(crate) fn in_world_with(
     promise: fn(&World) -> Result<()>,
 ) -> Trial {
     Trial::test(name, move || company.keep(|| shared(options).and_then(|world| world.explain(promise(&world)))))
-}
-
-/// The same test for each way of writing records that this kernel has.
-pub(crate) fn with_every_offload(name: &str, company: Company, promise: fn(&World) -> Result<()>) -> Vec<Trial> {
-    let ways = every_offload();
-    ways.map(|(suffix, options)| in_world_with(&format!("{name}{suffix}"), company, options, promise)).collect()
 }
 
 /// Each way of writing records that this kernel has, with what is added to the name of a test.

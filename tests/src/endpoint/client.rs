@@ -95,7 +95,10 @@ fn converse(mut stream: &TcpStream, connect: &Connect) -> io::Result<Value> {
             stream.write_all(text)?;
             Ok(json!({ "sent": bulk::send(stream, connect.content.bytes)? }))
         }
-        ClientBehaviour::TellMore => tell_more(stream, text),
+        ClientBehaviour::TellMore => {
+            stream.read_exact(&mut vec![0; text.len()])?;
+            tell_more(stream, text)
+        }
         ClientBehaviour::Collect => bulk::collect(stream),
         ClientBehaviour::Parallel => Err(unsupported()),
     }

@@ -149,7 +149,7 @@ enum ClientBehaviour {
     Leave,
     /// Send the text, or bytes, and close at once
     Tell,
-    /// Send each character of the text with MSG_MORE and close at once
+    /// Receive as much as the text is long, send each character of it with MSG_MORE and close at once
     TellMore,
     /// Read to the end, and give the checksum of what came
     Collect,

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use nix::unistd::User;
 
-use super::{Server, fresh_directory, text};
+use super::{Server, fresh_directory, socat, text};
 use crate::ground::unused_port;
 use crate::place::Place;
 use crate::process;
@@ -47,9 +47,8 @@ pub fn memcached(place: &Place) -> Result<Server> {
 
 /// Stores a value and gets it back, in memcached's text protocol, which needs no client of its own; gives what it said.
 pub fn memcached_client(place: &Place, to: SocketAddr, value: &str) -> Result<String> {
-    let mut client = place.start("socat", &["-t", "30", "-", &format!("TCP:{to}")])?;
-    client.feed(format!("set key 0 0 {}\r\n{value}\r\nget key\r\nquit\r\n", value.len()).as_bytes())?;
-    client.finish()?.success()
+    let commands = format!("set key 0 0 {}\r\n{value}\r\nget key\r\nquit\r\n", value.len());
+    socat(place, to, commands.as_bytes())
 }
 
 /// The user that PostgreSQL runs as; it refuses to be root.
