@@ -1,6 +1,6 @@
 //! The parts of the direct path, put together where some workload may have direct connections.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -11,8 +11,6 @@ use super::Error;
 use crate::connection::direct::{Accepts, Direct, Hosting, Lives, Offers, watch};
 use crate::connection::pair::Sessions;
 use crate::connection::{Path, Place};
-use crate::control::snapshot::{Snapshot, Speaks};
-use crate::identity::Identity;
 use crate::identity::store::Store;
 use crate::kernel::bpf::{Events, Holds};
 use crate::kernel::destroy::Destroyer;
@@ -52,20 +50,11 @@ pub(super) async fn start(parts: Parts<'_>, closing: &CancellationToken) -> Resu
         tasks: TaskTracker::new(),
     });
     let hosting = Hosting::new(Arc::clone(&direct));
-    let peers = peers_with_agents(&parts.path.snapshot);
+    let peers = parts.path.snapshot.paired();
     let sessions = Sessions::new(hosting, Arc::clone(parts.store), peers, closing.clone());
     tokio::spawn(Arc::clone(&sessions).serve(listener, closing.clone()));
     let offers = Arc::new(Offers { direct: Arc::clone(&direct), sessions });
     tokio::spawn(watch(offers, parts.events, closing.clone()));
     tracing::info!(%address, "direct path: serving pair sessions");
     Ok(direct)
-}
-
-/// Who may open a session with this agent.
-fn peers_with_agents(snapshot: &Snapshot) -> HashSet<Identity> {
-    let identity = |speaks: &Speaks| match speaks {
-        Speaks::Enforcer(identity) => Some(identity.clone()),
-        Speaks::Mtls(_) | Speaks::Plaintext => None,
-    };
-    snapshot.peers().iter().filter(|peer| peer.agent.is_some()).filter_map(|peer| identity(&peer.speaks)).collect()
 }
