@@ -30,15 +30,16 @@ pub const GATE_KEYED: u32 = 2;
 pub const GATE_OPEN: u32 = 3;
 /// [`Gate::state`]: there was no room in the hold table; the agent destroys the socket.
 pub const GATE_REFUSED: u32 = 4;
-/// [`Gate::state`]: the connection is over before it was open: it may end in order, but no payload may pass.
-pub const GATE_ENDED: u32 = 5;
-
 /// [`Held::stage`]: `connect` has begun.
 pub const STAGE_CONNECTING: u32 = 1;
 /// [`Held::stage`]: the TCP handshake is over. A connection that was opened to the workload waits for `accept`.
 pub const STAGE_ESTABLISHED: u32 = 2;
 /// [`Held::stage`]: the workload has accepted it.
 pub const STAGE_ACCEPTED: u32 = 3;
+/// [`Held::stage`]: the agent has given the keys to the kernel, and they are nowhere else.
+pub const STAGE_KEYED: u32 = 4;
+/// [`Held::stage`]: the workload has closed it before it had keys: its end may pass.
+pub const STAGE_ENDED: u32 = 5;
 
 /// [`Event::kind`]: a workload's `connect` has succeeded, and the socket is held.
 pub const EVENT_CONNECTED: u32 = 1;
