@@ -13,4 +13,5 @@ pub mod limits;
 pub mod netns;
 pub mod probe;
 pub mod process;
+pub mod restart;
 pub mod socket;
