@@ -8,6 +8,7 @@
 
 pub mod bpf;
 pub mod cgroup;
+pub mod destroy;
 pub mod ktls;
 pub mod limits;
 pub mod netns;
