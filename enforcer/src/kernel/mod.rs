@@ -8,9 +8,11 @@
 
 pub mod bpf;
 pub mod cgroup;
+pub mod destroy;
 pub mod ktls;
 pub mod limits;
 pub mod netns;
 pub mod probe;
 pub mod process;
+pub mod restart;
 pub mod socket;
