@@ -5,12 +5,13 @@
 
 use std::os::fd::OwnedFd;
 
-use enforcer_ebpf::{GATE_KEYED, GATE_OPEN, Held, Reason, WAITERS};
+use enforcer_ebpf::{GATE_KEYED, GATE_OPEN, Held, Reason, STAGE_KEYED, WAITERS};
 
 use super::Direct;
 use crate::connection::pair::TrafficKey;
 use crate::kernel::ktls::{self, Key};
 use crate::kernel::restart::{self, restart_call};
+use crate::kernel::socket;
 
 /// A held socket of an application, in the agent's hands too. While it is, the connection cannot end.
 pub(super) struct Socket {
@@ -40,7 +41,7 @@ fn find(direct: &Direct, cookie: u64, held: &Held) -> Result<OwnedFd, Reason> {
     let workload = direct.workload(held).ok_or(Reason::WorkloadUnknown)?;
     match direct.processes.find_in_cgroup(&workload.cgroup, cookie) {
         Ok(Some((_process, socket))) => Ok(socket),
-        Ok(None) => Err(Reason::ApplicationReset),
+        Ok(None) => Err(Reason::EndedBeforeKeys),
         Err(error) => {
             tracing::warn!(%error, workload = %workload.name, "cannot search for a socket");
             Err(Reason::DescriptorUnknown)
@@ -53,14 +54,16 @@ impl Socket {
     pub(super) fn key(&self, direct: &Direct, send: &TrafficKey, receive: &TrafficKey) -> Result<(), Reason> {
         // What was written before would go out as it is. The gate has let nothing in; data that rides on the first
         // packet (RFC 7413) is the one way around it.
-        let unsent = ktls::unsent(&self.descriptor).map_err(internal)?;
         let unread = ktls::unread(&self.descriptor).map_err(internal)?;
-        if unsent > 1 || unread > 0 {
+        // An end of data counts as one octet that waits.
+        let ended = socket::has_shut_down(&self.descriptor).map_err(internal)?;
+        if ktls::unsent(&self.descriptor).map_err(internal)? > u32::from(ended) || unread > 0 {
             return Err(Reason::EarlyData);
         }
         ktls::send_with(&self.descriptor, &key(send)).map_err(internal)?;
         ktls::receive_with(&self.descriptor, &key(receive)).map_err(internal)?;
         direct.holds.set_gate(&self.descriptor, GATE_KEYED).map_err(internal)?;
+        direct.holds.set_stage(self.cookie, STAGE_KEYED);
         self.restart_calls(direct)
     }
 

@@ -14,6 +14,9 @@ use tokio::io::unix::AsyncFd;
 use super::Error;
 use super::maps::{failed, take};
 
+/// Flag of BPF_MAP_UPDATE_ELEM in linux/bpf.h: only what is there.
+const BPF_EXIST: u64 = 2;
+
 /// The tables and the sockets' own storage. Clones are the same maps.
 #[derive(Clone)]
 pub struct Holds(Arc<Tables>);
@@ -71,6 +74,15 @@ impl Holds {
         live.iter().collect::<Result<_, _>>().map_err(|cause| failed("list", "LIVE", cause))
     }
 
+    /// Says how far a held connection has come, one of the `STAGE_` numbers. One that is gone stays gone.
+    pub fn set_stage(&self, cookie: u64, stage: u32) {
+        let mut table = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(held) = table.get(&cookie, 0) {
+            // Programs remove it when the socket is closed; what is left to say then has nobody to hear it.
+            let _gone = table.insert(cookie, Held { stage, ..held }, BPF_EXIST);
+        }
+    }
+
     /// Takes a connection out of the hold table.
     pub fn forget_held(&self, cookie: u64) {
         // Programs remove it too, when the socket is closed.
@@ -94,6 +106,12 @@ impl Holds {
         drop(table);
         self.forget_held(cookie);
         Ok(())
+    }
+
+    /// Rewrites the entry of an open connection, if it is still open.
+    pub fn stays_live(&self, cookie: u64, live: &Live) {
+        // As in `set_stage`.
+        let _gone = self.0.live.lock().unwrap_or_else(PoisonError::into_inner).insert(cookie, live, BPF_EXIST);
     }
 
     /// The state of a socket's gate, one of the `GATE_` numbers; `None`: no program holds it.
