@@ -26,7 +26,7 @@ pub use thread::restart_call;
 compile_error!("the registers of this processor are not known");
 
 /// How long a thread may take to stop. It stops within microseconds, unless its sleep is uninterruptible.
-const DEADLINE: Duration = Duration::from_millis(250);
+const DEADLINE: Duration = Duration::from_secs(1);
 /// The first pause between two looks whether it has stopped; each is twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_micros(20);
 /// The longest pause.
