@@ -16,7 +16,7 @@ const STACK: usize = 64 * 1024;
 
 static IDLE: Mutex<Vec<Worker>> = Mutex::new(Vec::new());
 
-/// Makes a thread of another process restart the system call that it is in. Waits for it, some 50 microseconds as a
+/// Makes a thread of another process restart the system call that it is in. Waits for it, some 40 microseconds as a
 /// rule and one second at most.
 ///
 /// # Errors
