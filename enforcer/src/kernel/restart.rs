@@ -26,9 +26,9 @@ pub use thread::restart_call;
 compile_error!("the registers of this processor are not known");
 
 /// How long a thread may take to stop. It stops within microseconds, unless its sleep is uninterruptible.
-const DEADLINE: Duration = Duration::from_millis(250);
+const DEADLINE: Duration = Duration::from_secs(1);
 /// The first pause between two looks whether it has stopped; each is twice as long as the one before.
-const FIRST_PAUSE: Duration = Duration::from_micros(20);
+const FIRST_PAUSE: Duration = Duration::from_micros(8);
 /// The longest pause.
 const LAST_PAUSE: Duration = Duration::from_millis(5);
 
@@ -79,7 +79,8 @@ pub enum Restarted {
 
 /// The thread of the agent that traces. The kernel takes all of a tracer's calls from the same thread, so this cannot
 /// be sent to another one; and a thread that does not stop can be let go only by the end of its tracer. Whoever has a
-/// thread for such things anyway uses this; others use [`restart_call`].
+/// thread for such things anyway uses this; others use [`restart_call`], which costs half as much again (19 and 30
+/// thousand instructions on Linux 6.12, the traced thread's and the idle processor's included).
 #[derive(Debug)]
 pub struct Tracer {
     is_spent: bool,
@@ -198,7 +199,7 @@ enum Signal {
 /// Waits for the next change of a traced thread.
 ///
 /// `wait4` has no timeout, and only a signal handler could end it. So there are looks with pauses in between: the first
-/// pause is longer than it takes to stop, and costs about as many instructions as being woken would.
+/// pause is about as long as it takes to stop, and costs about as many instructions as being woken would.
 fn wait(tid: u32, deadline: Instant) -> Result<Change, Error> {
     let mut pause = FIRST_PAUSE;
     loop {

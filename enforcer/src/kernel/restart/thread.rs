@@ -16,8 +16,8 @@ const STACK: usize = 64 * 1024;
 
 static IDLE: Mutex<Vec<Worker>> = Mutex::new(Vec::new());
 
-/// Makes a thread of another process restart the system call that it is in. Waits for it, some 50 microseconds as a
-/// rule and a quarter of a second at most.
+/// Makes a thread of another process restart the system call that it is in. Waits for it, some 40 microseconds as a
+/// rule and one second at most.
 ///
 /// # Errors
 ///
