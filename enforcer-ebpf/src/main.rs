@@ -5,7 +5,8 @@
 //! is which, and shuts and opens the gates; `inbound` hands arriving connections to the agent, unless they are held
 //! instead; `getpeername4`/`getpeername6` show the application the true other end of a relayed connection.
 //! `egress`/`ingress` are the lock on held sockets; `set_option`/`get_option` keep the gate out of the application's
-//! sight and reach; `existing` opens what was there before. The others take notes of who holds a held socket.
+//! sight and reach; `ioctl_returns` corrects what it is told of kernel TLS; `existing` opens what was there before. The
+//! others take notes of who holds a held socket.
 
 #![no_std]
 #![no_main]
@@ -23,6 +24,7 @@ mod option;
 
 mod existing;
 mod owner;
+mod unread;
 
 mod context;
 mod event;
@@ -156,6 +158,12 @@ fn send_waits(ctx: FEntryContext) -> i32 {
 #[fexit]
 fn send_waited(ctx: FExitContext) -> i32 {
     owner::waited(&ctx);
+    0
+}
+
+#[fexit]
+fn ioctl_returns(ctx: FExitContext) -> i32 {
+    unread::answered(&ctx);
     0
 }
 
