@@ -19,7 +19,12 @@ const MIB: usize = 1 << 20;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let everywhere = every_offload().flat_map(|(suffix, options)| {
-        [light_in(options, suffix), brief::trials_in(options, suffix), heavy_in(options, suffix)]
+        [
+            light_in(options, suffix),
+            brief::trials_in(options, suffix),
+            brief::trials_without_direct_in(options, suffix),
+            heavy_in(options, suffix),
+        ]
     });
     // As with programs: once where it is quick, and direct where that is possible.
     let once = match kernel_has_tls() {
