@@ -217,8 +217,7 @@ pub struct Event {
     pub received: u64,
 }
 
-/// Threads that wait inside a call on a socket, kept in the socket's storage. Written by programs alone, and under the
-/// socket's own lock.
+/// Threads that wait inside a call on a socket, kept in the socket's storage. Written by programs alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Waiters {

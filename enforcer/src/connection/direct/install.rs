@@ -1,7 +1,9 @@
 //! From keys to an open socket, in steps that both ends take in their own order.
 //!
 //! What a thread does that was inside a call on the socket when the keys came would still be plaintext: such a thread
-//! is made to start its call again, after the keys are in and before the gate opens. Programs know these threads.
+//! is made to start its call again, after the keys are in and before the gate opens. Programs know these threads. They
+//! are looked for twice: a thread that has chosen the function of plain TCP, and does not wait in it yet, is seen when
+//! the gate is opened, which is a message to the other agent later.
 
 use std::os::fd::OwnedFd;
 
@@ -69,6 +71,8 @@ impl Socket {
 
     /// Opens the gate.
     pub(super) fn open(&self, direct: &Direct) -> Result<(), Reason> {
+        // A thread may have been between choosing its function and waiting when the keys came.
+        self.restart_calls(direct)?;
         direct.holds.set_gate(&self.descriptor, GATE_OPEN).map_err(internal)?;
         let usual = direct.holds.wanted(&self.descriptor).unwrap_or(u32::MAX);
         ktls::set_write_gate(&self.descriptor, usual).map_err(internal)
@@ -80,12 +84,13 @@ impl Socket {
     }
 
     fn restart_calls(&self, direct: &Direct) -> Result<(), Reason> {
-        let Some(waiters) = direct.holds.waiters(&self.descriptor) else { return Ok(()) };
-        if waiters.overflow > 0 {
+        let waiters = direct.holds.waiters(&self.descriptor);
+        if waiters.iter().flatten().any(|waiters| waiters.overflow > 0) {
             tracing::warn!(known = WAITERS, "more threads wait on one socket than are known");
             return Err(Reason::TooManyWaiters);
         }
-        for thread in waiters.threads.into_iter().filter(|&thread| thread != 0) {
+        let threads = waiters.into_iter().flatten().flat_map(|waiters| waiters.threads);
+        for thread in threads.filter(|&thread| thread != 0) {
             direct.metrics.restarted();
             restart_call(thread).map_err(|error| {
                 tracing::warn!(%error, thread, "thread not restarted");

@@ -27,6 +27,7 @@ struct Tables {
     gates: Mutex<SkStorage<MapData, Gate>>,
     wanted: SkStorage<MapData, u32>,
     waiting: SkStorage<MapData, Waiters>,
+    queueing: SkStorage<MapData, Waiters>,
     refusals: Arc<PerCpuArray<MapData, u64>>,
 }
 
@@ -39,6 +40,7 @@ impl Holds {
             gates: Mutex::new(take(programs, "GATES")?),
             wanted: take(programs, "WANTED")?,
             waiting: take(programs, "WAITING")?,
+            queueing: take(programs, "QUEUEING")?,
         })))
     }
 
@@ -145,10 +147,10 @@ impl Holds {
         self.0.wanted.get(&Raw(socket.as_fd()), 0).ok().filter(|&wanted| wanted != 0)
     }
 
-    /// The threads that wait inside a call on the socket.
+    /// The threads that wait inside a call on the socket, and those that wait for its lock.
     #[must_use]
-    pub fn waiters(&self, socket: &impl AsFd) -> Option<Waiters> {
-        self.0.waiting.get(&Raw(socket.as_fd()), 0).ok()
+    pub fn waiters(&self, socket: &impl AsFd) -> [Option<Waiters>; 2] {
+        [&self.0.waiting, &self.0.queueing].map(|waiters| waiters.get(&Raw(socket.as_fd()), 0).ok())
     }
 }
 

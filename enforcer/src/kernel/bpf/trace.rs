@@ -14,7 +14,7 @@ use aya::{Btf, Ebpf};
 use super::{Error, pin_link, program};
 
 /// Programs and the kernel functions that they are attached to.
-const TRACED: [(&str, &str); 7] = [
+const TRACED: [(&str, &str); 9] = [
     ("connect_begins", "__x64_sys_connect"),
     ("accept_returns", "__x64_sys_accept"),
     ("accept4_returns", "__x64_sys_accept4"),
@@ -22,6 +22,8 @@ const TRACED: [(&str, &str); 7] = [
     ("receive_waited", "sk_wait_data"),
     ("send_waits", "sk_stream_wait_memory"),
     ("send_waited", "sk_stream_wait_memory"),
+    ("lock_waits", "__lock_sock"),
+    ("lock_waited", "__lock_sock"),
 ];
 /// Accepting through io_uring; a kernel may be built without it.
 const IO_URING: (&str, &str) = ("io_accept_returns", "io_accept");
