@@ -8,10 +8,11 @@
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_load_bytes};
 use aya_ebpf::programs::SkBuffContext;
-use enforcer_ebpf::{GATE_HELD, GATE_KEYED, GATE_OPEN, Reason, STAGE_ENDED};
+use enforcer_ebpf::{EVENT_SENT_MUCH, GATE_HELD, GATE_KEYED, GATE_OPEN, Gate, MANY_OCTETS, Reason, STAGE_ENDED};
 
 use crate::context::{TCP, mapped, read};
-use crate::gate::{peer_is_direct, storage};
+use crate::event::tell;
+use crate::gate::{NOTHING, peer_is_direct, storage};
 use crate::maps::HELD;
 use crate::verdict::Verdict;
 
@@ -31,11 +32,33 @@ pub(crate) fn outgoing(ctx: &SkBuffContext) -> Verdict {
     let Some(gate) = storage(socket, None) else { return Verdict::Pass };
     // SAFETY: the storage lives as long as the socket.
     match unsafe { (*gate).state } {
-        GATE_OPEN => Verdict::Pass,
+        GATE_OPEN => {
+            weigh(ctx, gate);
+            Verdict::Pass
+        }
         GATE_HELD | GATE_KEYED => judge(ctx, |segment| {
             !segment.has_payload && (!segment.has(FIN) || read!((*socket).state) == LAST_ACK || is_over(ctx))
         }),
         _ => judge(ctx, |segment| segment.has(RST)),
+    }
+}
+
+/// Counts what leaves: a key may not serve more records than RFC 8446 5.5 allows, and the kernel does not look.
+fn weigh(ctx: &SkBuffContext, gate: *mut Gate) {
+    let length = u64::from(read!((*ctx.skb.skb).len));
+    // SAFETY: the storage lives as long as the socket; packets of one socket leave one at a time, and a count that is
+    // off by a packet does no harm.
+    let sent = unsafe {
+        (*gate).octets += length;
+        (*gate).octets
+    };
+    if sent >= MANY_OCTETS {
+        // SAFETY: as above; and the context is the kernel's own.
+        let cookie = unsafe {
+            (*gate).octets = 0;
+            bpf_get_socket_cookie(ctx.skb.skb.cast())
+        };
+        tell(EVENT_SENT_MUCH, cookie, &NOTHING, (sent, 0));
     }
 }
 

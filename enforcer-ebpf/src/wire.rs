@@ -50,6 +50,13 @@ pub const EVENT_CLOSED: u32 = 3;
 /// [`Event::kind`]: a connection found no room in the hold table, and has to be destroyed.
 pub const EVENT_REFUSED: u32 = 4;
 
+/// [`Event::kind`]: a direct connection has sent [`MANY_OCTETS`] more.
+pub const EVENT_SENT_MUCH: u32 = 5;
+
+/// Octets after which the agent looks how many records a direct connection has sent. A record takes at least 23 on the
+/// wire (RFC 8446 5.2: header, one octet of payload, content type, tag), so there are at most 11.7 million in them.
+pub const MANY_OCTETS: u64 = 1 << 28;
+
 /// Threads that are known to wait inside a call on one socket.
 pub const WAITERS: usize = 8;
 
@@ -175,6 +182,8 @@ pub struct Gate {
     pub reserved: u32,
     /// Id of the workload's cgroup, of a connection that it opens; else 0.
     pub cgroup: u64,
+    /// Octets of packets that have left since the gate was opened, or since the agent was last told. Programs count.
+    pub octets: u64,
 }
 
 /// A connection in the hold table, by the cookie of the workload's socket.
@@ -265,7 +274,7 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 16);
     assert!(size_of::<SourceKey>() == 32);
     assert!(size_of::<WorkloadValue>() == 16);
-    assert!(size_of::<Gate>() == 24);
+    assert!(size_of::<Gate>() == 32);
     assert!(size_of::<Held>() == 72);
     assert!(size_of::<Event>() == 104);
     assert!(size_of::<Waiters>() == 40);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use enforcer_ebpf::{
-    DIRECTION_OUTBOUND, EVENT_ACCEPTED, EVENT_CLOSED, EVENT_CONNECTED, EVENT_REFUSED, Event, Held, Reason,
+    DIRECTION_OUTBOUND, EVENT_ACCEPTED, EVENT_CLOSED, EVENT_CONNECTED, EVENT_REFUSED, EVENT_SENT_MUCH, Event, Held, Reason,
     STAGE_ACCEPTED, STAGE_ESTABLISHED, STAGE_KEYED,
 };
 use tokio::sync::oneshot;
@@ -193,6 +193,7 @@ impl Watch {
                 self.offers.direct.accepts.give_up(Connection::from(&held), cookie);
                 self.offers.direct.lives.closed(cookie, (event.sent, event.received));
             }
+            EVENT_SENT_MUCH => self.offers.direct.weigh(cookie),
             EVENT_REFUSED => self.offers.direct.destroy(cookie, &held, Reason::MapFull),
             _ => {}
         }

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use enforcer_ebpf::{DIRECTION_OUTBOUND, Held, IDENTITY, Live, Reason};
+use enforcer_ebpf::{DIRECTION_OUTBOUND, Held, IDENTITY, Live, MANY_OCTETS, Reason};
 use rustls::CipherSuite;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
@@ -21,6 +21,7 @@ use super::{Direct, Offers};
 use crate::connection::pair::{Connection, Facts, Offer, Pair};
 use crate::control::snapshot::Speaks;
 use crate::identity::Identity;
+use crate::kernel::ktls;
 use crate::observe::events::{Direction, Entry, Offloaded, Opening, Path, Tls};
 
 /// A wall clock that jumps, or a machine that slept, is noticed this soon.
@@ -214,6 +215,35 @@ impl Direct {
         let other = if live.direction == DIRECTION_OUTBOUND { destination } else { source };
         let peer = self.snapshot.peer_of(other.ip())?;
         peer.agent.filter(|_| matches!(&peer.speaks, Speaks::Enforcer(identity) if identity == expected))
+    }
+}
+
+/// Records that one AES-GCM key may protect (RFC 8446 5.5): 2^24.5.
+const RECORDS: u64 = 23_726_566;
+/// Records that may be sent before the agent is told again.
+const RECORDS_UNSEEN: u64 = MANY_OCTETS / 23;
+
+impl Direct {
+    /// A connection has sent much: ends it before its key has served too many records. A new key for an open
+    /// connection would need both ends at the same record, and a kernel that takes one (7.2).
+    pub(super) fn weigh(&self, cookie: u64) {
+        let Some(live) = self.holds.live_one(cookie) else { return };
+        match self.records(cookie, &live) {
+            Some(records) if records + RECORDS_UNSEEN < RECORDS => tracing::debug!(cookie, records, "key goes on"),
+            records => {
+                tracing::info!(cookie, records, "the key of a direct connection is used up");
+                self.destroy(cookie, &held(&live), Reason::RekeyUnsupported);
+                self.lives.failed(cookie, Reason::RekeyUnsupported);
+            }
+        }
+    }
+
+    /// `None`: nobody is found who has the socket, so nobody knows.
+    fn records(&self, cookie: u64, live: &Live) -> Option<u64> {
+        let local = identity(&live.local)?;
+        let workload = self.by_cgroup.values().find(|workload| workload.identity == local)?;
+        let (_process, socket) = self.processes.find_in_cgroup(&workload.cgroup, cookie).ok()??;
+        ktls::records_sent(&socket).ok()
     }
 }
 

@@ -66,6 +66,12 @@ impl Holds {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner).get(&cookie, 0).ok()
     }
 
+    /// One open connection.
+    #[must_use]
+    pub fn live_one(&self, cookie: u64) -> Option<Live> {
+        self.0.live.lock().unwrap_or_else(PoisonError::into_inner).get(&cookie, 0).ok()
+    }
+
     /// What is open now, by the cookies of the sockets.
     ///
     /// # Errors
@@ -136,7 +142,7 @@ impl Holds {
     ///
     /// [`Error::Map`].
     pub fn set_gate(&self, socket: &impl AsFd, state: u32) -> Result<(), Error> {
-        let gate = Gate { state, descriptor: -1, process: 0, reserved: 0, cgroup: 0 };
+        let gate = Gate { state, descriptor: -1, process: 0, reserved: 0, cgroup: 0, octets: 0 };
         let mut gates = self.0.gates.lock().unwrap_or_else(PoisonError::into_inner);
         gates.insert(&Raw(socket.as_fd()), gate, 0).map_err(|cause| failed("write", "GATES", cause))
     }
