@@ -101,14 +101,12 @@ impl Ends for Answers {
         self.take(offer, keys).await
     }
 
-    fn open(&self, offer: &Offer) {
-        let Some(keyed) = self.locked().remove(&offer.number) else { return };
+    fn open(&self, offer: &Offer) -> Result<(), Reason> {
+        let keyed = self.locked().remove(&offer.number).ok_or(Reason::EndedBeforeKeys)?;
         let cookie = keyed.socket.cookie();
         let opened = Opened { cookie, held: &keyed.held, offer, peer: &self.pair.remote, facts: self.session.facts() };
         let result = self.direct.lives.opened(&self.direct, &opened).and_then(|()| keyed.socket.open(&self.direct));
-        if let Err(reason) = result {
-            self.give_up(&keyed, reason);
-        }
+        result.inspect_err(|reason| self.give_up(&keyed, *reason))
     }
 
     fn ended(&self, by: Role, number: u64, reason: u32) {

@@ -10,12 +10,13 @@
 //! ```text
 //! held        offer ->            answer                     offerer           answerer
 //! CONNECTED   offer(number) ----> may it? accepted? keys in  HELD              HELD -> KEYED
-//!             keys in, opened <-- accept                     HELD -> OPEN      KEYED
-//!             installed --------> opened                     OPEN              KEYED -> OPEN
+//!             keys in <---------- accept                     HELD -> KEYED     KEYED
+//!             installed --------> open                       KEYED             KEYED -> OPEN
+//!             open <------------- opened                     KEYED -> OPEN     OPEN
 //! ```
 //!
-//! Neither end sends before both have their keys: the offerer opens when the other end has them, the answerer when it
-//! is told that the offerer has. Whatever fails on the way ends the connection with a reset at both ends, with its
+//! Neither end sends before both have their keys, and the answerer is open before the offerer: a server that answers
+//! what it has just read must not find its gate shut (PostgreSQL takes that for a broken connection). Whatever fails on the way ends the connection with a reset at both ends, with its
 //! reason in the record; nothing here ever opens a gate without keys.
 
 mod answer;

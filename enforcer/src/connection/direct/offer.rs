@@ -7,7 +7,8 @@ use enforcer_ebpf::{Held, Reason};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::live::Opened;
-use super::{Direct, Hosting, install};
+use super::install::{self, Socket};
+use super::{Direct, Hosting};
 use crate::connection::pair::{Connection, Handle, Keys, Offer, Pair, Sessions};
 use crate::identity::Identity;
 
@@ -58,24 +59,30 @@ async fn carry(offers: &Offers, cookie: u64, held: &Held) -> Result<(), Reason> 
     let (handle, offer, keys) = agreed(offers, held, started + DEADLINE).await?;
     direct.lives.with(cookie, |record| record.handshake_took(started.elapsed()));
     let opened = Opened { cookie, held, offer: &offer, peer: remote, facts: handle.facts() };
-    let open = || {
-        socket.key(direct, &keys.forward, &keys.back)?;
-        // Written down first: as soon as it is open the application may close it.
-        direct.lives.opened(direct, &opened)?;
-        socket.open(direct)
-    };
-    match open() {
-        // Without this message the other end does not open, and ends the connection in time.
-        Ok(()) => {
-            let _told = handle.installed(offer.number).await;
-        }
-        Err(reason) => {
-            // A session that has ended has told the other end already.
-            let _told = handle.abort(&offer, reason).await;
-            return Err(reason);
-        }
+    let result = open(direct, &socket, (&handle, &keys, &opened)).await;
+    if let Err(reason) = result {
+        // A session that has ended has told the other end already.
+        let _told = handle.abort(&offer, reason).await;
     }
-    Ok(())
+    result
+}
+
+/// Gives our end its keys, lets the other end be opened first, and opens ours: an application that answers what it has
+/// just read finds its gate open.
+async fn open(
+    direct: &Direct,
+    socket: &Socket,
+    (handle, keys, opened): (&Handle, &Keys, &Opened<'_>),
+) -> Result<(), Reason> {
+    socket.key(direct, &keys.forward, &keys.back)?;
+    match handle.installed(opened.offer.number).await {
+        Ok(Ok(())) => {}
+        Ok(Err(number)) => return Err(Reason::try_from(number).unwrap_or(Reason::PeerRefused)),
+        Err(_gone) => return Err(Reason::PeerAgentUnreachable),
+    }
+    // Written down first: as soon as it is open the application may close it.
+    direct.lives.opened(direct, opened)?;
+    socket.open(direct)
 }
 
 /// A session with the other agent, and what it has agreed to there.

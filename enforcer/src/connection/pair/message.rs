@@ -3,10 +3,11 @@
 //! ```text
 //! frame     = length kind body
 //! length    = u16, octets of kind and body
-//! kind      = u8: 1 offer, 2 accept, 3 installed, 4 abort, 5 closed
+//! kind      = u8: 1 offer, 2 accept, 3 installed, 4 abort, 5 closed, 6 opened
 //! offer     = number source destination
 //! accept    = number
 //! installed = number
+//! opened    = number
 //! abort     = by number reason
 //! closed    = by number reason
 //! number    = u64            by     = u8: 1 session client, 2 session server
@@ -36,6 +37,7 @@ const ACCEPT: u8 = 2;
 const INSTALLED: u8 = 3;
 const ABORT: u8 = 4;
 const CLOSED: u8 = 5;
+const OPENED: u8 = 6;
 
 /// One message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +54,14 @@ pub enum Message {
         /// The receiver's number.
         number: u64,
     },
-    /// The end of the sender's offer has its keys too: both ends may be opened.
+    /// The end of the sender's offer has its keys too: the receiver's may be opened.
     Installed {
         /// The sender's number.
+        number: u64,
+    },
+    /// The end of the receiver's offer that is the sender's is open: the receiver's may be too.
+    Opened {
+        /// The receiver's number.
         number: u64,
     },
     /// The connection is not to be, or not to be any more.
@@ -115,6 +122,7 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
         }
         Message::Accept { number } => put_number(out, ACCEPT, number),
         Message::Installed { number } => put_number(out, INSTALLED, number),
+        Message::Opened { number } => put_number(out, OPENED, number),
         Message::Abort { by, number, reason } => put_end(out, ABORT, (by, number, reason)),
         Message::Closed { by, number, reason } => put_end(out, CLOSED, (by, number, reason)),
     }
@@ -177,6 +185,7 @@ impl Body<'_> {
             }
             ACCEPT => Ok(Message::Accept { number: self.number()? }),
             INSTALLED => Ok(Message::Installed { number: self.number()? }),
+            OPENED => Ok(Message::Opened { number: self.number()? }),
             ABORT => Ok(Message::Abort { by: self.role()?, number: self.number()?, reason: self.reason()? }),
             CLOSED => Ok(Message::Closed { by: self.role()?, number: self.number()?, reason: self.reason()? }),
             kind => Err(Malformed::Kind(kind)),
@@ -237,6 +246,7 @@ mod tests {
             Message::Offer { number: u64::MAX, connection },
             Message::Accept { number: 1 },
             Message::Installed { number: 2 },
+            Message::Opened { number: 5 },
             Message::Abort { by: Role::Client, number: 3, reason: 48 },
             Message::Closed { by: Role::Server, number: 4, reason: u32::MAX },
         ]
@@ -289,7 +299,7 @@ mod tests {
             (vec![0, 46], Malformed::Length(46)),
             (vec![0xff, 0xff], Malformed::Length(0xffff)),
             (vec![0, 1, 0], Malformed::Kind(0)),
-            (vec![0, 1, 6], Malformed::Kind(6)),
+            (vec![0, 1, 7], Malformed::Kind(7)),
             (vec![0, 1, ACCEPT], Malformed::Body { kind: ACCEPT, length: 0 }),
             ([&[0, 10, ACCEPT][..], &number, &[0]].concat(), Malformed::Body { kind: ACCEPT, length: 9 }),
             (end(0), Malformed::Role(0)),

@@ -31,7 +31,7 @@ mod lifetime;
 
 pub use message::{LONGEST, Malformed, Message, decode, encode};
 pub use secrets::{Error, Keys, TrafficKey, derive};
-pub use session::{Answer, Ended, Ends, Gone, Handle, WeakHandle, start};
+pub use session::{Answer, Ended, Ends, Gone, Handle, Opening, WeakHandle, start};
 pub use sessions::{Host, Sessions};
 
 use std::net::SocketAddr;

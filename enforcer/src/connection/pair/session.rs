@@ -8,6 +8,7 @@
 //! Who the other agent is was settled by the handshake before; whether a connection may be, [`Ends`] decides.
 
 mod ended;
+mod ends;
 mod handle;
 
 use std::collections::{HashMap, VecDeque};
@@ -27,8 +28,9 @@ use tokio_rustls::TlsStream;
 
 use super::{Connection, Facts, Keys, LONGEST, Message, Numbers, Offer, Role, decode, derive, encode};
 pub use ended::Ended;
+pub use ends::Ends;
 use handle::Order;
-pub use handle::{Answer, Gone, Handle, WeakHandle};
+pub use handle::{Answer, Gone, Handle, Opening, WeakHandle};
 
 /// Offers of the other agent that may wait for their answers. One more is refused.
 const ANSWERING: usize = 4096;
@@ -45,21 +47,6 @@ const ORDERS: usize = 1024;
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How long the other agent may read nothing while something waits for it.
 const STALLED: Duration = Duration::from_secs(10);
-
-/// What a session asks of its agent about the ends of connections that are this agent's.
-pub trait Ends: Send + Sync + 'static {
-    /// The other agent offers a connection to one of our workloads. Ready when our end has its keys; an error refuses
-    /// the offer. Dropped when the offer is withdrawn, its time is over or the session ends.
-    fn answer(&self, offer: Offer, keys: Keys) -> impl Future<Output = Result<(), Reason>> + Send;
-
-    /// Both ends of a connection that the other agent offered have their keys: it can be opened.
-    fn open(&self, offer: &Offer);
-
-    /// A connection that was accepted, or is open, is over: the other agent has ended it, or its time was over before
-    /// it was open. The reason is a number of [`Reason`], as the agent that gives it knows it. May also name one that never
-    /// came so far, when both agents give it up at once.
-    fn ended(&self, by: Role, number: u64, reason: u32);
-}
 
 /// Starts a session over a finished handshake, for the ends that are made for it. The future is the session; it has to
 /// be polled.
@@ -87,6 +74,7 @@ where
         ours: Numbers::default(),
         theirs: Numbers::default(),
         offered: HashMap::new(),
+        installed: HashMap::new(),
         answering: JoinSet::new(),
         answered: HashMap::new(),
         out: Vec::new(),
@@ -107,6 +95,8 @@ struct Session<S, E> {
     theirs: Numbers,
     /// Our offers without an answer.
     offered: HashMap<u64, (Offer, oneshot::Sender<Answer>)>,
+    /// Our offers whose ends have their keys, and wait for the other end to be open.
+    installed: HashMap<u64, oneshot::Sender<Opening>>,
     /// The other agent's offers that are being answered.
     answering: JoinSet<(Offer, Result<(), Reason>)>,
     /// The other agent's offers that are being answered, or were accepted and are not open yet.
@@ -259,18 +249,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Ends> Session<S, E> {
                 self.offered.insert(number, (Offer { by: self.role, number, connection }, answer));
                 self.settle_in_time(self.role, number);
             }
+            Order::Install { number, opened } => {
+                encode(&Message::Installed { number }, &mut self.out);
+                self.installed.insert(number, opened);
+                self.settle_in_time(self.role, number);
+            }
         }
         Ok(())
     }
 
     /// Whether an offer is neither refused nor settled at both ends.
     fn is_open(&self, by: Role, number: u64) -> bool {
-        if by == self.role { self.offered.contains_key(&number) } else { self.answered.contains_key(&number) }
+        let ours = || self.offered.contains_key(&number) || self.installed.contains_key(&number);
+        if by == self.role { ours() } else { self.answered.contains_key(&number) }
     }
 
     /// Starts the time of an offer. Those that were settled long ago make room.
     fn settle_in_time(&mut self, by: Role, number: u64) {
-        if self.due.len() > 2 * (self.offered.len() + self.answered.len()) + 64 {
+        if self.due.len() > 2 * (self.offered.len() + self.installed.len() + self.answered.len()) + 64 {
             let mut due = std::mem::take(&mut self.due);
             due.retain(|&(_, by, number)| self.is_open(by, number));
             self.due = due;
@@ -327,12 +323,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Ends> Session<S, E> {
             }
             Message::Installed { number } => match self.answered.remove(&number) {
                 Some(Stage::Accepted(offer)) => {
-                    self.ends.open(&offer);
+                    let opened = self.ends.open(&offer).map_or_else(
+                        |reason| Message::Abort { by: offer.by, number, reason: reason as u32 },
+                        |()| Message::Opened { number },
+                    );
+                    encode(&opened, &mut self.out);
                     Ok(())
                 }
                 // Given up while the message was under way?
                 None if self.theirs.knows(number) => Ok(()),
                 _ => Err(Ended::OutOfPlace(message)),
+            },
+            Message::Opened { number } => match self.installed.remove(&number) {
+                Some(opened) => {
+                    // Nobody waits any more: the connection was given up meanwhile.
+                    let _told = opened.send(Ok(()));
+                    Ok(())
+                }
+                None if self.ours.knows(number) => Ok(()),
+                None => Err(Ended::OutOfPlace(message)),
             },
             Message::Abort { by, number, reason } | Message::Closed { by, number, reason } => {
                 self.hear_end((by, number, reason));
@@ -367,6 +376,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Ends> Session<S, E> {
         } else if let Some((_, answer)) = self.offered.remove(&number) {
             // Nobody waits any more: then it makes no difference why.
             let _told = answer.send(Err(reason));
+            return;
+        } else if let Some(opened) = self.installed.remove(&number) {
+            let _told = opened.send(Err(reason));
             return;
         }
         self.ends.ended(by, number, reason);

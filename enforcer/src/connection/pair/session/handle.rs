@@ -52,8 +52,12 @@ pub struct Gone;
 /// What a handle asks of the session's task.
 pub(super) enum Order {
     Offer { connection: Connection, answer: oneshot::Sender<Answer> },
+    Install { number: u64, opened: oneshot::Sender<Opening> },
     Say(Message),
 }
+
+/// How an installed connection went on: the other end is open, or the number of the reason why it is not.
+pub type Opening = Result<(), u32>;
 
 /// How an offer ended: with the keys of the connection, or with the number of the reason why there are none.
 pub type Answer = Result<(Offer, Keys), u32>;
@@ -95,13 +99,16 @@ impl Handle {
         answered.await.map_err(|_dropped| Gone)
     }
 
-    /// Says that our end of a connection that we offered has its keys too.
+    /// Says that our end of a connection that we offered has its keys too. The answer comes when the other end is open;
+    /// within the session's deadline there is one.
     ///
     /// # Errors
     ///
     /// [`Gone`].
-    pub async fn installed(&self, number: u64) -> Result<(), Gone> {
-        self.say(Message::Installed { number }).await
+    pub async fn installed(&self, number: u64) -> Result<Opening, Gone> {
+        let (opened, answered) = oneshot::channel();
+        self.orders.send(Order::Install { number, opened }).await.map_err(|_closed| Gone)?;
+        answered.await.map_err(|_dropped| Gone)
     }
 
     /// Says that a connection ended before it was open.

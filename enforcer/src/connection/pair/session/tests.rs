@@ -26,6 +26,8 @@ struct Recorder {
 const WELCOME: u16 = 1;
 const REFUSED: u16 = 2;
 const NEVER: u16 = 3;
+/// Accepted, and then not opened.
+const SHUT: u16 = 4;
 
 impl Ends for Recorder {
     async fn answer(&self, offer: Offer, keys: Keys) -> Result<(), Reason> {
@@ -37,9 +39,12 @@ impl Ends for Recorder {
         }
     }
 
-    fn open(&self, offer: &Offer) {
+    fn open(&self, offer: &Offer) -> Result<(), Reason> {
+        if offer.connection.destination.port() == SHUT {
+            return Err(Reason::Internal);
+        }
         self.opened.lock().unwrap().push(offer.number);
-        self.changed.notify_one();
+        Ok(())
     }
 
     fn ended(&self, by: Role, number: u64, reason: u32) {
@@ -103,8 +108,7 @@ async fn an_offer_gives_both_ends_the_same_keys_and_is_opened() {
         assert_eq!((offer.by, offer.number, offer.connection), (from.handle.role(), number, to(WELCOME)));
         assert_eq!(at.ends.keys.lock().unwrap()[&number], keys.forward.key());
         assert!(!at.ends.opened.lock().unwrap().contains(&number), "not before both ends have keys");
-        from.handle.installed(number).await.unwrap();
-        at.ends.changed.notified().await;
+        assert_eq!(from.handle.installed(number).await.unwrap(), Ok(()));
         assert!(at.ends.opened.lock().unwrap().contains(&number));
         from.handle.closed(&offer, Reason::Closed).await.unwrap();
         at.ends.changed.notified().await;
@@ -121,6 +125,13 @@ async fn a_refusal_arrives_with_its_reason() {
     let (client, _server) = pair(4096).await;
     let answer = client.handle.offer(to(REFUSED)).await.unwrap();
     assert_eq!(answer.err(), Some(Reason::NoCertificate as u32));
+}
+
+#[tokio::test]
+async fn an_end_that_does_not_open_says_why() {
+    let (client, _server) = pair(4096).await;
+    let (offer, _keys) = client.handle.offer(to(SHUT)).await.unwrap().unwrap();
+    assert_eq!(client.handle.installed(offer.number).await.unwrap(), Err(Reason::Internal as u32));
 }
 
 /// With a pipe that holds less than two records each way.
@@ -159,7 +170,7 @@ async fn an_accepted_offer_that_is_never_installed_ends_in_time() {
     client.ends.changed.notified().await;
     assert_eq!(*client.ends.ended.lock().unwrap(), [over]);
     // Too late, and no reason to end the session.
-    client.handle.installed(offer.number).await.unwrap();
+    assert_eq!(client.handle.installed(offer.number).await.unwrap(), Err(Reason::HandshakeTimeout as u32));
     assert!(client.handle.offer(to(WELCOME)).await.unwrap().is_ok());
     assert!(server.ends.opened.lock().unwrap().is_empty());
 }
@@ -193,6 +204,7 @@ async fn messages_out_of_place_end_the_session() {
         vec![offer(3), offer(2)],
         vec![Message::Accept { number: 0 }],
         vec![Message::Installed { number: 0 }],
+        vec![Message::Opened { number: 0 }],
         vec![offer(0), Message::Installed { number: 0 }],
     ] {
         let last = *messages.last().unwrap();

@@ -50,7 +50,9 @@ impl Ends for Seat {
         Ok(())
     }
 
-    fn open(&self, _offer: &Offer) {}
+    fn open(&self, _offer: &Offer) -> Result<(), Reason> {
+        Ok(())
+    }
 
     fn ended(&self, _by: Role, _number: u64, _reason: u32) {}
 }
