@@ -139,37 +139,37 @@ fn io_accept_returns(_ctx: FExitContext) -> i32 {
 
 #[fentry]
 fn receive_waits(ctx: FEntryContext) -> i32 {
-    owner::waits(&ctx, &maps::WAITING);
+    owner::waits(&ctx, owner::inside);
     0
 }
 
 #[fexit]
 fn receive_waited(ctx: FExitContext) -> i32 {
-    owner::waited(&ctx, &maps::WAITING);
+    owner::waited(&ctx, owner::inside);
     0
 }
 
 #[fentry]
 fn send_waits(ctx: FEntryContext) -> i32 {
-    owner::waits(&ctx, &maps::WAITING);
+    owner::waits(&ctx, owner::inside);
     0
 }
 
 #[fexit]
 fn send_waited(ctx: FExitContext) -> i32 {
-    owner::waited(&ctx, &maps::WAITING);
+    owner::waited(&ctx, owner::inside);
     0
 }
 
 #[fentry]
 fn lock_waits(ctx: FEntryContext) -> i32 {
-    owner::waits(&ctx, &maps::QUEUEING);
+    owner::waits(&ctx, owner::before);
     0
 }
 
 #[fexit]
 fn lock_waited(ctx: FExitContext) -> i32 {
-    owner::waited(&ctx, &maps::QUEUEING);
+    owner::waited(&ctx, owner::before);
     0
 }
 

@@ -226,12 +226,23 @@ pub struct Event {
     pub received: u64,
 }
 
-/// Threads that wait inside a call on a socket, kept in the socket's storage. Written by programs alone.
+/// Threads that wait on a socket, kept in the socket's storage. Written by programs alone: each row under a lock of its
+/// own, so that no row has two writers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Waiters {
+    /// Those that wait inside a call, under the socket's own lock.
+    pub inside: Threads,
+    /// Those that wait for the socket's lock, under the lock below it.
+    pub before: Threads,
+}
+
+/// Some threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Threads {
     /// Thread ids; 0: free.
-    pub threads: [u32; WAITERS],
+    pub ids: [u32; WAITERS],
     /// How many found no free slot, ever.
     pub overflow: u32,
     /// Zero.
@@ -277,7 +288,7 @@ const _: () = {
     assert!(size_of::<Gate>() == 32);
     assert!(size_of::<Held>() == 72);
     assert!(size_of::<Event>() == 104);
-    assert!(size_of::<Waiters>() == 40);
+    assert!(size_of::<Waiters>() == 80);
     assert!(size_of::<Live>() == 80 + 2 * IDENTITY);
     assert!(size_of::<PortKey>() == 16);
     assert!(size_of::<ListenerKey>() == 16);

@@ -13,12 +13,17 @@ use crate::stage::{Company, marker, on_every_route, promises, sealed};
 
 pub(super) fn trials_in(options: Options, suffix: &str) -> Vec<Trial> {
     let mut trials = promises![in options, called suffix, Company::Others;
-        fifty_clients_may_have_written_before_the_first_is_accepted,
         workers_may_share_a_listener,
         workers_may_each_have_a_listener,
     ];
     trials.extend(promises![in options, called suffix, Company::Nobody; five_thousand_connections_are_all_served]);
     trials
+}
+
+/// What the direct path does not keep: until the server has accepted a connection nobody can give it keys, so what its
+/// client writes waits. The client goes on when the server accepts.
+pub(super) fn trials_without_direct_in(options: Options, suffix: &str) -> Vec<Trial> {
+    promises![in options, called suffix, Company::Others; fifty_clients_may_have_written_before_the_first_is_accepted]
 }
 
 fn fifty_clients_may_have_written_before_the_first_is_accepted(world: &World) -> Result<()> {

@@ -29,7 +29,11 @@ pub(crate) fn trials() -> Vec<Trial> {
     // As with programs: once where it is quick, and direct where that is possible.
     let once = match kernel_has_tls() {
         true => vec![trials_in(Options::DIRECT, " (direct)")],
-        false => vec![moved::trials_in(Options::STRICT, ""), crowds::trials_in(Options::STRICT, "")],
+        false => vec![
+            moved::trials_in(Options::STRICT, ""),
+            crowds::trials_in(Options::STRICT, ""),
+            crowds::trials_without_direct_in(Options::STRICT, ""),
+        ],
     };
     everywhere.chain(once).flatten().collect()
 }

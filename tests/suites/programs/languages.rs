@@ -23,8 +23,12 @@ pub(super) fn thorough(options: Options, suffix: &str) -> Vec<Trial> {
         node_and_go_talk_to_each_other,
         tokio_carries_much_over_many_connections,
         io_uring_carries_much,
-        io_uring_carries_much_on_descriptors_of_its_own,
     ]
+}
+
+/// What the direct path does not keep: nobody else can reach a socket that has no descriptor. It is reset.
+pub(super) fn without_direct(options: Options, suffix: &str) -> Vec<Trial> {
+    promises![in options, called suffix, Company::Others; io_uring_carries_much_on_descriptors_of_its_own]
 }
 
 fn python_threads_talk(world: &World) -> Result<()> {

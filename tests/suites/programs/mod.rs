@@ -18,7 +18,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     // The thorough ones take long in an emulated processor. There they are direct; on this machine they are relayed.
     let thorough = match kernel_has_tls() {
         true => trials_in(Options::DIRECT, " (direct)"),
-        false => thorough_in(Options::STRICT, ""),
+        false => {
+            let relayed = [thorough_in(Options::STRICT, ""), languages::without_direct(Options::STRICT, "")];
+            relayed.into_iter().flatten().collect()
+        }
     };
     cheap.chain(thorough).collect()
 }

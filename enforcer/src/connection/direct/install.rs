@@ -19,6 +19,9 @@ use crate::kernel::socket;
 pub(super) struct Socket {
     descriptor: OwnedFd,
     cookie: u64,
+    held: Held,
+    /// Threads that have started their calls again: since then they use the functions of kernel TLS.
+    restarted: Vec<u32>,
 }
 
 /// Fetches the application's socket, and puts the kernel's record layer under it: that is refused once the peer has
@@ -29,7 +32,7 @@ pub(super) fn fetch(direct: &Direct, cookie: u64, held: &Held) -> Result<Socket,
         tracing::debug!(%error, "record layer not attached");
         Reason::EndedBeforeKeys
     })?;
-    Ok(Socket { descriptor, cookie })
+    Ok(Socket { descriptor, cookie, held: *held, restarted: Vec::new() })
 }
 
 fn find(direct: &Direct, cookie: u64, held: &Held) -> Result<OwnedFd, Reason> {
@@ -53,7 +56,7 @@ fn find(direct: &Direct, cookie: u64, held: &Held) -> Result<OwnedFd, Reason> {
 
 impl Socket {
     /// Gives both keys to the kernel. From now on records may arrive, and nothing may leave.
-    pub(super) fn key(&self, direct: &Direct, send: &TrafficKey, receive: &TrafficKey) -> Result<(), Reason> {
+    pub(super) fn key(&mut self, direct: &Direct, send: &TrafficKey, receive: &TrafficKey) -> Result<(), Reason> {
         // What was written before would go out as it is. The gate has let nothing in; data that rides on the first
         // packet (RFC 7413) is the one way around it.
         let unread = ktls::unread(&self.descriptor).map_err(internal)?;
@@ -65,12 +68,12 @@ impl Socket {
         ktls::send_with(&self.descriptor, &key(send)).map_err(internal)?;
         ktls::receive_with(&self.descriptor, &key(receive)).map_err(internal)?;
         direct.holds.set_gate(&self.descriptor, GATE_KEYED).map_err(internal)?;
-        direct.holds.set_stage(self.cookie, STAGE_KEYED);
+        direct.holds.set_stage(self.cookie, &self.held, STAGE_KEYED);
         self.restart_calls(direct)
     }
 
     /// Opens the gate.
-    pub(super) fn open(&self, direct: &Direct) -> Result<(), Reason> {
+    pub(super) fn open(&mut self, direct: &Direct) -> Result<(), Reason> {
         // A thread may have been between choosing its function and waiting when the keys came.
         self.restart_calls(direct)?;
         direct.holds.set_gate(&self.descriptor, GATE_OPEN).map_err(internal)?;
@@ -83,23 +86,33 @@ impl Socket {
         self.cookie
     }
 
-    fn restart_calls(&self, direct: &Direct) -> Result<(), Reason> {
-        let waiters = direct.holds.waiters(&self.descriptor);
-        if waiters.iter().flatten().any(|waiters| waiters.overflow > 0) {
-            tracing::warn!(known = WAITERS, "more threads wait on one socket than are known");
-            return Err(Reason::TooManyWaiters);
+    fn restart_calls(&mut self, direct: &Direct) -> Result<(), Reason> {
+        let Some(waiters) = direct.holds.waiters(&self.descriptor) else { return Ok(()) };
+        for row in [waiters.inside, waiters.before] {
+            if row.overflow > 0 {
+                tracing::warn!(known = WAITERS, "more threads wait on one socket than are known");
+                return Err(Reason::TooManyWaiters);
+            }
+            for thread in row.ids.into_iter().filter(|&thread| thread != 0) {
+                self.restart_call(direct, thread)?;
+            }
         }
-        let threads = waiters.into_iter().flatten().flat_map(|waiters| waiters.threads);
-        for thread in threads.filter(|&thread| thread != 0) {
-            direct.metrics.restarted();
-            restart_call(thread).map_err(|error| {
-                tracing::warn!(%error, thread, "thread not restarted");
-                match error {
-                    restart::Error::AlreadyTraced { .. } => Reason::ProcessTraced,
-                    _ => Reason::Internal,
-                }
-            })?;
+        Ok(())
+    }
+
+    fn restart_call(&mut self, direct: &Direct, thread: u32) -> Result<(), Reason> {
+        if self.restarted.contains(&thread) {
+            return Ok(());
         }
+        direct.metrics.restarted();
+        restart_call(thread).map_err(|error| {
+            tracing::warn!(%error, thread, "thread not restarted");
+            match error {
+                restart::Error::AlreadyTraced { .. } => Reason::ProcessTraced,
+                _ => Reason::Internal,
+            }
+        })?;
+        self.restarted.push(thread);
         Ok(())
     }
 }

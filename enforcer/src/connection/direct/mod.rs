@@ -119,7 +119,7 @@ impl Direct {
         if reason != Reason::EndedBeforeKeys {
             return self.destroy(cookie, held, reason);
         }
-        self.holds.set_stage(cookie, STAGE_ENDED);
+        self.holds.set_stage(cookie, held, STAGE_ENDED);
         let (direct, held) = (Arc::clone(self), *held);
         tokio::spawn(async move {
             sleep(ORDERLY).await;

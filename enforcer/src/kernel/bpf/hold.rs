@@ -27,7 +27,6 @@ struct Tables {
     gates: Mutex<SkStorage<MapData, Gate>>,
     wanted: SkStorage<MapData, u32>,
     waiting: SkStorage<MapData, Waiters>,
-    queueing: SkStorage<MapData, Waiters>,
     refusals: Arc<PerCpuArray<MapData, u64>>,
 }
 
@@ -40,7 +39,6 @@ impl Holds {
             gates: Mutex::new(take(programs, "GATES")?),
             wanted: take(programs, "WANTED")?,
             waiting: take(programs, "WAITING")?,
-            queueing: take(programs, "QUEUEING")?,
         })))
     }
 
@@ -83,12 +81,10 @@ impl Holds {
     }
 
     /// Says how far a held connection has come, one of the `STAGE_` numbers. One that is gone stays gone.
-    pub fn set_stage(&self, cookie: u64, stage: u32) {
+    pub fn set_stage(&self, cookie: u64, held: &Held, stage: u32) {
         let mut table = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Ok(held) = table.get(&cookie, 0) {
-            // Programs remove it when the socket is closed; what is left to say then has nobody to hear it.
-            let _gone = table.insert(cookie, Held { stage, ..held }, BPF_EXIST);
-        }
+        // Programs remove it when the socket is closed; what is left to say then has nobody to hear it.
+        let _gone = table.insert(cookie, Held { stage, ..*held }, BPF_EXIST);
     }
 
     /// Takes a connection out of the hold table.
@@ -155,8 +151,8 @@ impl Holds {
 
     /// The threads that wait inside a call on the socket, and those that wait for its lock.
     #[must_use]
-    pub fn waiters(&self, socket: &impl AsFd) -> [Option<Waiters>; 2] {
-        [&self.0.waiting, &self.0.queueing].map(|waiters| waiters.get(&Raw(socket.as_fd()), 0).ok())
+    pub fn waiters(&self, socket: &impl AsFd) -> Option<Waiters> {
+        self.0.waiting.get(&Raw(socket.as_fd()), 0).ok()
     }
 }
 

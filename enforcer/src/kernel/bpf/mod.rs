@@ -39,7 +39,7 @@ static OBJECT: &[u8] =
 const LAYOUT: &str = "v2";
 
 /// Maps that are pinned under their own names.
-const MAPS: [&str; 18] = [
+const MAPS: [&str; 17] = [
     "PEERS",
     "WORKLOADS",
     "FLOWS",
@@ -57,7 +57,6 @@ const MAPS: [&str; 18] = [
     "GATES",
     "WANTED",
     "WAITING",
-    "QUEUEING",
 ];
 
 /// Programs attached to the cgroup of every workload, and how (`enum bpf_attach_type` in linux/bpf.h).
