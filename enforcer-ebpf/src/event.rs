@@ -13,12 +13,7 @@ pub(crate) fn tell(kind: u32, cookie: u64, held: &Held, octets: (u64, u64)) {
     let mut event = Event { cookie, kind, reserved: 0, held: *held, sent: octets.0, received: octets.1 };
     // SAFETY: the map is a ring buffer, and the event lives until the helper returns.
     let told = unsafe {
-        bpf_ringbuf_output(
-            (&raw const EVENTS).cast_mut().cast(),
-            (&raw mut event).cast(),
-            size_of::<Event>() as u64,
-            0,
-        )
+        bpf_ringbuf_output((&raw const EVENTS).cast_mut().cast(), (&raw mut event).cast(), size_of::<Event>() as u64, 0)
     };
     if told != 0 {
         count(Reason::EventLost);

@@ -40,7 +40,8 @@ pub(crate) fn hold(socket: *mut bpf_sock, cgroup: u64) -> Result<(), Reason> {
     let caller = bpf_get_current_pid_tgid();
     // SAFETY: the value is copied before anything else can run here.
     let descriptor = unsafe { CALLS.get(caller) }.copied().unwrap_or(-1);
-    let mut gate = Gate { state: GATE_HELD, descriptor, process: (caller >> 32) as u32, reserved: 0, cgroup, octets: 0 };
+    let mut gate =
+        Gate { state: GATE_HELD, descriptor, process: (caller >> 32) as u32, reserved: 0, cgroup, octets: 0 };
     let stored = storage(socket, Some(&mut gate)).ok_or(Reason::MapFull)?;
     // The gate of an earlier `connect` that failed may still be there.
     // SAFETY: the kernel keeps the storage as long as the socket, and only this thread is in `connect` on it.
@@ -227,17 +228,13 @@ fn remember_wanted(ctx: &SockOpsContext, socket: *mut bpf_sock, usual: u32) {
 fn current(ctx: &SockOpsContext) -> u32 {
     let mut value = 0_u32;
     // SAFETY: the context is the kernel's own, and the helper writes as many bytes as it is told.
-    let _ = unsafe {
-        bpf_getsockopt(ctx.ops.cast(), SOL_TCP, TCP_NOTSENT_LOWAT, (&raw mut value).cast(), OPTION)
-    };
+    let _ = unsafe { bpf_getsockopt(ctx.ops.cast(), SOL_TCP, TCP_NOTSENT_LOWAT, (&raw mut value).cast(), OPTION) };
     value
 }
 
 fn set(ctx: &SockOpsContext, mut value: u32) {
     // SAFETY: as above. It fails only for values that this kernel does not know; then the socket stays shut.
-    let _ = unsafe {
-        bpf_setsockopt(ctx.ops.cast(), SOL_TCP, TCP_NOTSENT_LOWAT, (&raw mut value).cast(), OPTION)
-    };
+    let _ = unsafe { bpf_setsockopt(ctx.ops.cast(), SOL_TCP, TCP_NOTSENT_LOWAT, (&raw mut value).cast(), OPTION) };
 }
 
 fn cookie(ctx: &SockOpsContext) -> u64 {

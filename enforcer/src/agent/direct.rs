@@ -30,8 +30,7 @@ pub(super) struct Parts<'a> {
 /// Serves pair sessions, and takes on what the kernel holds, until `closing`.
 pub(super) async fn start(parts: Parts<'_>, closing: &CancellationToken) -> Result<Arc<Offers>, Error> {
     let address = parts.path.snapshot.node().pair;
-    let listener =
-        TcpListener::bind(address).await.map_err(|cause| Error::PairListener { address, cause })?;
+    let listener = TcpListener::bind(address).await.map_err(|cause| Error::PairListener { address, cause })?;
     let mut places = HashMap::new();
     for place in parts.places {
         let destroyer = Destroyer::open(&place.namespace).map_err(Error::Destroyer)?;

@@ -55,7 +55,9 @@ fn show(abilities: &Abilities) -> anyhow::Result<String> {
     }
     match abilities.ktls() {
         Ok(()) => writeln!(text, "Records of relayed connections can be made in the kernel (offload: on).")?,
-        Err(why) => writeln!(text, "Records of relayed connections are made in user space, also with offload: on ({why}).")?,
+        Err(why) => {
+            writeln!(text, "Records of relayed connections are made in user space, also with offload: on ({why}).")?
+        }
     }
     Ok(text)
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use enforcer_ebpf::Reason;
 use rustls::{CipherSuite, NamedGroup};
+use tracing::Level;
 use tracing::field::display;
 
 use crate::identity::Identity;
@@ -213,31 +214,41 @@ impl Record<'_> {
     }
 
     /// Writes the one log event. It is the access log, so it is at info although there is one per connection;
-    /// `--log-level info,connection=off` turns it off.
+    /// `--log-level info,connection=off` turns it off. Only direct connections that ended in order are at debug: the
+    /// agent has nothing to do with them in between, and a line would be a good part of what they cost it.
     pub(super) fn log(&self) {
         let Self { opening, progress, .. } = self;
         let (path, reason) = self.decision();
         let peer = progress.peer.as_ref().map(display);
         let tls = progress.tls.as_ref();
-        tracing::info!(
-            target: "connection",
-            direction = opening.direction.label(),
-            workload = &*opening.workload,
-            local = %opening.local,
-            peer,
-            source = %progress.source.unwrap_or(opening.source),
-            destination = %opening.destination,
-            path = path.label(),
-            reason = reason.label(),
-            end = self.end.label(),
-            cipher = tls.and_then(Tls::cipher_label),
-            group = tls.and_then(Tls::group_label),
-            peer_serial = tls.and_then(|tls| tls.peer_serial.as_deref()),
-            offload = progress.offloaded.map(Offloaded::label),
-            to_peer = self.to_peer,
-            from_peer = self.from_peer,
-            duration = self.duration.as_secs_f64(),
-            "ended"
-        );
+        macro_rules! write {
+            ($level:expr) => {
+                tracing::event!(
+                    target: "connection",
+                    $level,
+                    direction = opening.direction.label(),
+                    workload = &*opening.workload,
+                    local = %opening.local,
+                    peer,
+                    source = %progress.source.unwrap_or(opening.source),
+                    destination = %opening.destination,
+                    path = path.label(),
+                    reason = reason.label(),
+                    end = self.end.label(),
+                    cipher = tls.and_then(Tls::cipher_label),
+                    group = tls.and_then(Tls::group_label),
+                    peer_serial = tls.and_then(|tls| tls.peer_serial.as_deref()),
+                    offload = progress.offloaded.map(Offloaded::label),
+                    to_peer = self.to_peer,
+                    from_peer = self.from_peer,
+                    duration = self.duration.as_secs_f64(),
+                    "ended"
+                )
+            };
+        }
+        match (path, self.end) {
+            (Path::Direct, Reason::Closed) => write!(Level::DEBUG),
+            _ => write!(Level::INFO),
+        }
     }
 }

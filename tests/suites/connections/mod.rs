@@ -18,18 +18,14 @@ use crate::stage::{Company, every_offload, marker, on_every_route, promises, sea
 const MIB: usize = 1 << 20;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let everywhere = every_offload().flat_map(|(suffix, options)| {
-        [
-            light_in(options, suffix),
-            brief::trials_in(options, suffix),
-            brief::trials_without_direct_in(options, suffix),
-            heavy_in(options, suffix),
-        ]
-    });
+    let everywhere =
+        every_offload().flat_map(|(suffix, options)| [light_in(options, suffix), heavy_in(options, suffix)]);
     // As with programs: once where it is quick, and direct where that is possible.
     let once = match kernel_has_tls() {
         true => vec![trials_in(Options::DIRECT, " (direct)")],
         false => vec![
+            brief::trials_in(Options::STRICT, ""),
+            brief::trials_without_direct_in(Options::STRICT, ""),
             moved::trials_in(Options::STRICT, ""),
             crowds::trials_in(Options::STRICT, ""),
             crowds::trials_without_direct_in(Options::STRICT, ""),

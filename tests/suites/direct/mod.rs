@@ -44,7 +44,10 @@ fn kernel_tls_is_on_the_applications_own_sockets(world: &World) -> Result<()> {
             let port = format!(":{}", redis.port);
             let status = node.agent.status()?;
             let line = status.lines().find(|line| line.contains(&port)).context("the status does not show it")?;
-            ensure!(line.contains("direct") && line.contains("sa/a") && line.contains("sa/b"), "the status says `{line}`");
+            ensure!(
+                line.contains("direct") && line.contains("sa/a") && line.contains("sa/b"),
+                "the status says `{line}`"
+            );
         }
         Ok(())
     })

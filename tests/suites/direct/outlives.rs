@@ -23,7 +23,8 @@ fn open_connections_outlive_killed_agents_and_new_ones_wait() -> Result<()> {
     let secret = marker();
     for route in [0, 3] {
         let target = world.ground.routes()[route].target;
-        let (client, server) = (world.ground.routes()[route].client.clone(), world.ground.routes()[route].server.clone());
+        let (client, server) =
+            (world.ground.routes()[route].client.clone(), world.ground.routes()[route].server.clone());
         let (redis, nginx) = (program::redis(&server)?, program::nginx(&server, &secret)?);
         let mut open = Conversation::start(&client, &redis, target)?;
         let capture = world.ground.watch_mesh()?;

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use enforcer_ebpf::{Held, Reason};
 
+use super::Direct;
 use super::install::{self, Socket};
 use super::live::Opened;
-use super::Direct;
 use crate::connection::pair::{Ends, Host, Keys, Offer, Pair, Role, WeakHandle};
 
 /// Gives each pair session its own ends.

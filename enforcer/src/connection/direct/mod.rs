@@ -135,7 +135,9 @@ impl Direct {
         let ends = if held.direction == DIRECTION_OUTBOUND { (source, destination) } else { (destination, source) };
         let Some((_, destroyer)) = self.places.get(&held.netns) else { return };
         match destroyer.destroy(ends, cookie) {
-            Ok(Destroyed::Destroyed | Destroyed::NotFound) => tracing::debug!(%source, %destination, %reason, "connection ended"),
+            Ok(Destroyed::Destroyed | Destroyed::NotFound) => {
+                tracing::debug!(%source, %destination, %reason, "connection ended")
+            }
             // Its gate stays shut: it cannot do harm, and ends when the application gives it up.
             Err(error) => tracing::warn!(%error, %source, %destination, %reason, "connection not ended"),
         }

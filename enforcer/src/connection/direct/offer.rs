@@ -6,8 +6,8 @@ use std::time::Duration;
 use enforcer_ebpf::{Held, Reason};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::live::Opened;
 use super::install::{self, Socket};
+use super::live::Opened;
 use super::{Direct, Hosting};
 use crate::connection::pair::{Connection, Handle, Keys, Offer, Pair, Sessions};
 use crate::identity::Identity;

@@ -50,11 +50,7 @@ const STALLED: Duration = Duration::from_secs(10);
 
 /// Starts a session over a finished handshake, for the ends that are made for it. The future is the session; it has to
 /// be polled.
-pub fn start<S, E, F>(
-    stream: TlsStream<S>,
-    facts: Arc<Facts>,
-    ends: F,
-) -> (Handle, impl Future<Output = Ended>)
+pub fn start<S, E, F>(stream: TlsStream<S>, facts: Arc<Facts>, ends: F) -> (Handle, impl Future<Output = Ended>)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     E: Ends,

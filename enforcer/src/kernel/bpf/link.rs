@@ -69,7 +69,11 @@ pub(super) fn replace(path: &Path, program: &Program) -> Result<bool, Error> {
 }
 
 /// Attaches the loaded program to a cgroup, one of the numbers of `enum bpf_attach_type`, and pins the link.
-pub(super) fn create(path: &Path, program: &Program, (target, attach_type): (BorrowedFd<'_>, u32)) -> Result<(), Error> {
+pub(super) fn create(
+    path: &Path,
+    program: &Program,
+    (target, attach_type): (BorrowedFd<'_>, u32),
+) -> Result<(), Error> {
     let failed = |operation, cause| Error::Link { operation, path: path.to_owned(), cause };
     let program = program.fd().map_err(|cause| failed("read program of", io::Error::other(cause)))?;
     let mut attributes = LinkCreate {
