@@ -2,6 +2,7 @@
 //! a ring that is full (nobody reads while there is no agent) loses time and nothing else: the loss is counted, and the
 //! agent then reads the whole table.
 
+use aya_ebpf::bindings::BPF_RB_FORCE_WAKEUP;
 use aya_ebpf::helpers::generated::bpf_ringbuf_output;
 use enforcer_ebpf::{Event, Held, Reason};
 
