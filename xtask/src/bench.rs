@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 impl Args {
     fn guest_command(&self) -> Vec<String> {
         let mut command = guest_environment();
-        command.push("/usr/local/bin/bench".to_owned());
+        command.extend(["/usr/local/bin/bench", "--instructions"].map(str::to_owned));
         for (option, values) in [("--only", &self.only), ("--workload", &self.workload)] {
             if !values.is_empty() {
                 command.extend([option.to_owned(), values.join(",")]);

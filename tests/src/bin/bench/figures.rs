@@ -8,6 +8,9 @@ use serde_json::Value;
 use crate::path::Path;
 use crate::workload::Workload;
 
+/// A cost that differs by more the second time is none.
+const TOLERANCE: f64 = 0.02;
+
 /// Nanoseconds, which are instructions where the clock counts those.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Cost {
@@ -17,12 +20,14 @@ pub(crate) struct Cost {
     pub(crate) idle: f64,
 }
 
+/// The same measured once more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Twice(pub(crate) [Cost; 2]);
+
 /// Everything measured so far.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
-    costs: BTreeMap<(Workload, Path), Cost>,
-    /// By how much the same measurement differed when it was made twice, at most.
-    repeats: BTreeMap<Workload, f64>,
+    costs: BTreeMap<(Workload, Path), Twice>,
     /// Bytes of memory that a connection costs the agents of client and server.
     memory: BTreeMap<Path, [f64; 2]>,
 }
@@ -42,15 +47,22 @@ impl Cost {
     }
 }
 
-impl Figures {
-    pub(crate) fn add(&mut self, workload: Workload, path: Path, cost: Cost) {
-        self.costs.insert((workload, path), cost);
+impl Twice {
+    fn mean(self) -> Cost {
+        let [one, other] = self.0;
+        Cost { busy: f64::midpoint(one.busy, other.busy), idle: f64::midpoint(one.idle, other.idle) }
     }
 
-    /// Notes that two measurements of the same differed by this part.
-    pub(crate) fn repeated(&mut self, workload: Workload, difference: f64) {
-        let most = self.repeats.entry(workload).or_default();
-        *most = most.max(difference);
+    /// By which part the second differs from the first.
+    fn difference(self) -> f64 {
+        let [one, other] = self.0;
+        (other.busy - one.busy).abs() / one.busy
+    }
+}
+
+impl Figures {
+    pub(crate) fn add(&mut self, workload: Workload, path: Path, cost: Twice) {
+        self.costs.insert((workload, path), cost);
     }
 
     pub(crate) fn remember(&mut self, path: Path, bytes: [f64; 2]) {
@@ -59,12 +71,19 @@ impl Figures {
 
     /// What one unit of a workload costs.
     pub(crate) fn cost(&self, workload: Workload, path: Path) -> Option<Cost> {
-        self.costs.get(&(workload, path)).copied()
+        self.costs.get(&(workload, path)).copied().map(Twice::mean)
     }
 
-    /// By how much a workload differed at most when it was measured twice.
-    pub(crate) fn repeat(&self, workload: Workload) -> Option<f64> {
-        self.repeats.get(&workload).copied()
+    /// By which part the two measurements of a workload differ at most.
+    pub(crate) fn spread(&self, workload: Workload) -> Option<f64> {
+        let of_it = self.costs.iter().filter(|((of, _), _)| *of == workload);
+        of_it.map(|(_, cost)| cost.difference()).reduce(f64::max)
+    }
+
+    /// What differed too much to be a figure, and by which part.
+    pub(crate) fn unsteady(&self) -> Vec<(Workload, Path, f64)> {
+        let parts = self.costs.iter().map(|((workload, path), cost)| (*workload, *path, cost.difference()));
+        parts.filter(|(_, _, part)| *part > TOLERANCE).collect()
     }
 
     /// Memory of a connection on both nodes.
@@ -86,6 +105,18 @@ impl Figures {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_differs_too_much_is_named() {
+        let cost = |busy| Cost { busy, idle: 0.0 };
+        let mut figures = Figures::default();
+        figures.add(Workload::Rt64, Path::Plain, Twice([cost(100.0), cost(101.0)]));
+        assert_eq!(figures.unsteady(), []);
+        figures.add(Workload::Rt64, Path::Relay, Twice([cost(100.0), cost(75.0)]));
+        assert_eq!(figures.unsteady(), [(Workload::Rt64, Path::Relay, 0.25)]);
+        assert_eq!(figures.spread(Workload::Rt64), Some(0.25));
+        assert_eq!(figures.cost(Workload::Rt64, Path::Relay), Some(cost(87.5)));
+    }
 
     #[test]
     fn a_unit_costs_what_the_longer_run_cost_more() {

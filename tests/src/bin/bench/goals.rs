@@ -79,13 +79,17 @@ fn heavier(figures: &Figures) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figures::Cost;
+    use crate::figures::{Cost, Twice};
+
+    fn steady(busy: f64) -> Twice {
+        Twice([Cost { busy, idle: 0.0 }; 2])
+    }
 
     #[test]
     fn judges_what_was_measured_and_nothing_else() {
         let mut figures = Figures::default();
-        figures.add(Workload::Rt64, Path::Direct, Cost { busy: 106.0, idle: 0.0 });
-        figures.add(Workload::Rt64, Path::Floor, Cost { busy: 100.0, idle: 0.0 });
+        figures.add(Workload::Rt64, Path::Direct, steady(106.0));
+        figures.add(Workload::Rt64, Path::Floor, steady(100.0));
         figures.remember(Path::Direct, [600.0, 700.0]);
         let goals = judge(&figures);
         assert_eq!(
@@ -97,8 +101,8 @@ mod tests {
     #[test]
     fn a_faster_stream_is_more_than_the_floor() {
         let mut figures = Figures::default();
-        figures.add(Workload::Stream, Path::Direct, Cost { busy: 50.0, idle: 0.0 });
-        figures.add(Workload::Stream, Path::Floor, Cost { busy: 100.0, idle: 0.0 });
+        figures.add(Workload::Stream, Path::Direct, steady(50.0));
+        figures.add(Workload::Stream, Path::Floor, steady(100.0));
         assert_eq!(judge(&figures)[0].figure, 2.0);
     }
 }

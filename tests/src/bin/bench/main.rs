@@ -38,6 +38,9 @@ struct Args {
     /// Only these workloads
     #[arg(long, value_enum, value_delimiter = ',')]
     workload: Vec<Workload>,
+    /// The clock counts instructions
+    #[arg(long)]
+    instructions: bool,
     /// Fail when a goal is missed
     #[arg(long)]
     check: bool,
@@ -68,9 +71,13 @@ fn run(args: &Args) -> Result<ExitCode> {
         site.prove_path()?;
     }
     let goals = goals::judge(&figures);
-    say(&report::text(&figures, &goals));
-    let missed = goals.iter().any(|goal| !goal.met);
-    Ok(if args.check && missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    say(&report::text(&figures, &goals, if args.instructions { "instructions" } else { "ns" }));
+    let missed = args.check && goals.iter().any(|goal| !goal.met);
+    let unsteady = figures.unsteady();
+    for (workload, path, part) in &unsteady {
+        say(&format!("bench: {workload}, {path}: measured twice, and the two differ by {:.1} %\n", part * 100.0));
+    }
+    Ok(if missed || !unsteady.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// What was asked for in the order of the table; everything when nothing was.

@@ -3,7 +3,7 @@
 use enforcer_tests::settings::kernel_has_tls;
 use nix::sys::utsname::uname;
 
-use crate::figures::Figures;
+use crate::figures::{Cost, Figures};
 use crate::goals::Goal;
 use crate::path::Path;
 use crate::workload::Workload;
@@ -14,35 +14,39 @@ const WORTH_SAYING: f64 = 0.01;
 const COSTS: [Workload; 4] = [Workload::Rt64, Workload::Connect, Workload::Connect500, Workload::Stream];
 
 /// Everything, under a heading with the kernel's release.
-pub(crate) fn text(figures: &Figures, goals: &[Goal]) -> String {
+pub(crate) fn text(figures: &Figures, goals: &[Goal], unit: &str) -> String {
     let release = uname().map(|system| system.release().to_string_lossy().into_owned()).unwrap_or_default();
     let mut text = format!("\n## Kernel {release}\n");
     if !kernel_has_tls() {
         text += "\nIt has no TLS: only what works without it was measured.\n";
     }
     for workload in COSTS.into_iter().filter(|workload| !figures.paths(*workload).is_empty()) {
-        text += &costs(workload, figures);
+        text += &costs(workload, figures, unit);
     }
     text += &memory(figures);
     text += &wanted(goals);
     text
 }
 
-fn costs(workload: Workload, figures: &Figures) -> String {
-    let cost = |path| figures.cost(workload, path);
-    let ratio = |busy: f64, base| cost(base).map(|base| format!("{:.2}", busy / base.busy)).unwrap_or_default();
-    let rows = figures.paths(workload).into_iter().filter_map(|path| {
-        let cost = cost(path)?;
-        let waiting = if cost.idle > cost.busy * WORTH_SAYING { grouped(cost.idle) } else { String::new() };
-        let ratios = [Path::Plain, Path::Floor].map(|base| ratio(cost.busy, base));
-        let [plain, floor] = ratios;
-        Some(vec![path.to_string(), grouped(cost.busy), plain, floor, waiting])
-    });
-    let mut text = table(&["path", "instructions", "x plain", "x floor", "and ns of waiting"], rows.collect());
-    if let Some(part) = figures.repeat(workload) {
-        text += &format!("\nMeasured twice on each path; the two differed by {:.2} % at most.\n", part * 100.0);
+fn costs(workload: Workload, figures: &Figures, unit: &str) -> String {
+    let costs: Vec<_> =
+        figures.paths(workload).into_iter().filter_map(|path| Some((path, figures.cost(workload, path)?))).collect();
+    let ratio = |cost: &Cost, base| figures.cost(workload, base).map(|base| format!("{:.2}", cost.busy / base.busy));
+    let mut heads = vec!["path", unit, "x plain", "x floor"];
+    let mut rows: Vec<_> = costs
+        .iter()
+        .map(|(path, cost)| {
+            let ratios = [Path::Plain, Path::Floor].map(|base| ratio(cost, base).unwrap_or_default());
+            [vec![path.to_string(), grouped(cost.busy)], ratios.to_vec()].concat()
+        })
+        .collect();
+    if costs.iter().any(|(_, cost)| cost.idle > cost.busy * WORTH_SAYING) {
+        heads.push("and ns of waiting");
+        rows.iter_mut().zip(&costs).for_each(|(row, (_, cost))| row.push(grouped(cost.idle)));
     }
-    format!("\n### {}\n\n{text}", workload.title())
+    let spread = figures.spread(workload).unwrap_or_default() * 100.0;
+    let table = table(&heads, rows);
+    format!("\n### {}\n\n{table}\nMeasured twice; the two differ by {spread:.2} % at most.\n", workload.title())
 }
 
 fn memory(figures: &Figures) -> String {

@@ -11,7 +11,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde_json::Value;
 
-use crate::figures::{Cost, Figures};
+use crate::figures::{Cost, Figures, Twice};
 use crate::path::Site;
 
 /// In the order of the report.
@@ -64,8 +64,12 @@ impl fmt::Display for Workload {
     }
 }
 
-/// What one unit costs, from runs of so many units, the shorter first; `play` gives what a client's stopwatch says.
-fn difference(units: [u32; 2], play: impl Fn(u32) -> Result<Value>) -> Result<Cost> {
-    let [short, long] = units.map(|units| play(units).and_then(|watch| Cost::read(&watch)));
-    Ok(long?.beyond(short?, units[1] - units[0]))
+/// Measures what one unit costs twice: what nothing has changed between must not differ. From runs of so many units, the
+/// shorter first; `play` gives what a client's stopwatch says.
+fn twice(units: [u32; 2], play: impl Fn(u32) -> Result<Value>) -> Result<Twice> {
+    let once = || {
+        let [short, long] = units.map(|units| play(units).and_then(|watch| Cost::read(&watch)));
+        Ok::<_, anyhow::Error>(long?.beyond(short?, units[1] - units[0]))
+    };
+    Ok(Twice([once()?, once()?]))
 }

@@ -3,19 +3,19 @@
 
 use anyhow::Result;
 
-use super::{Workload, difference};
+use super::{Workload, twice};
 use crate::figures::Figures;
 use crate::path::Site;
 
 /// Connections of the short and of the long run.
-const CONNECTIONS: [u32; 2] = [50, 250];
+const CONNECTIONS: [u32; 2] = [50, 350];
 
 /// Threads of a process that an agent finds it hard to look through.
 const MANY_THREADS: &str = "500";
 
 pub(super) fn measure(workload: Workload, site: &Site, figures: &mut Figures) -> Result<()> {
     let threads = if workload == Workload::Connect500 { MANY_THREADS } else { "0" };
-    let cost = difference(CONNECTIONS, |connections| {
+    let cost = twice(CONNECTIONS, |connections| {
         let connections = connections.to_string();
         let client = ["visit", "--rounds", &connections, "--idle-threads", threads];
         site.play(&["turns", "--connections", &connections], &client)

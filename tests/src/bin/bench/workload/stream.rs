@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Workload, difference};
+use super::{Workload, twice};
 use crate::figures::Figures;
 use crate::path::Site;
 
@@ -10,7 +10,7 @@ use crate::path::Site;
 const MEBIBYTES: [u32; 2] = [16, 64];
 
 pub(super) fn measure(site: &Site, figures: &mut Figures) -> Result<()> {
-    let cost = difference(MEBIBYTES, |mebibytes| {
+    let cost = twice(MEBIBYTES, |mebibytes| {
         let bytes = (u64::from(mebibytes) << 20).to_string();
         site.play(&["drain"], &["pour", "--bytes", &bytes])
     })?;
