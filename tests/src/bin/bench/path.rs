@@ -62,8 +62,8 @@ pub(crate) struct Site {
 }
 
 enum Stage {
-    Bare(Ground),
-    Agents(World),
+    Bare(Box<Ground>),
+    Agents(Box<World>),
 }
 
 impl Site {
@@ -71,8 +71,8 @@ impl Site {
     /// programs are read from the disk once.
     pub(crate) fn create(path: Path) -> Result<Site> {
         let stage = match path.options() {
-            Some(options) => Stage::Agents(World::create(options)?),
-            None => Stage::Bare(Ground::create()?),
+            Some(options) => Stage::Agents(Box::new(World::create(options)?)),
+            None => Stage::Bare(Box::new(Ground::create()?)),
         };
         let site = Site { path, stage };
         site.explain(site.play(&["turns"], &["visit"]).with_context(|| format!("a first connection, {path}")))?;

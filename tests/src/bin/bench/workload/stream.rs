@@ -7,7 +7,7 @@ use crate::figures::Figures;
 use crate::path::Site;
 
 /// MiB of the short and of the long run; the short one is longer than all buffers on the way.
-const MEBIBYTES: [u32; 2] = [16, 64];
+const MEBIBYTES: [u32; 2] = [64, 256];
 
 pub(super) fn measure(site: &Site, figures: &mut Figures) -> Result<()> {
     let cost = twice(MEBIBYTES, |mebibytes| {
