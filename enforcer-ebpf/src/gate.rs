@@ -40,7 +40,7 @@ pub(crate) fn hold(socket: *mut bpf_sock, cgroup: u64) -> Result<(), Reason> {
     let caller = bpf_get_current_pid_tgid();
     // SAFETY: the value is copied before anything else can run here.
     let descriptor = unsafe { CALLS.get(caller) }.copied().unwrap_or(-1);
-    let mut gate = Gate { state: GATE_HELD, descriptor, process: (caller >> 32) as u32, reserved: 0, cgroup };
+    let mut gate = Gate { state: GATE_HELD, descriptor, process: (caller >> 32) as u32, reserved: 0, cgroup, octets: 0 };
     let stored = storage(socket, Some(&mut gate)).ok_or(Reason::MapFull)?;
     // The gate of an earlier `connect` that failed may still be there.
     // SAFETY: the kernel keeps the storage as long as the socket, and only this thread is in `connect` on it.
@@ -120,7 +120,7 @@ fn arrived(ctx: &SockOpsContext, socket: *mut bpf_sock) {
     if source.address == destination.address || !is_direct(netns.0, &source, destination.port) {
         return open(ctx, socket, netns.1);
     }
-    let mut value = Gate { state: GATE_HELD, descriptor: -1, process: 0, reserved: 0, cgroup: 0 };
+    let mut value = Gate { state: GATE_HELD, descriptor: -1, process: 0, reserved: 0, cgroup: 0, octets: 0 };
     let held = Held {
         netns: netns.0,
         cgroup: 0,
@@ -157,16 +157,6 @@ fn take(ctx: &SockOpsContext, (socket, gate): (*mut bpf_sock, *mut Gate), held: 
 
 /// The socket is closed: nothing of it is left behind.
 fn closed(ctx: &SockOpsContext) {
-    const NOTHING: Held = Held {
-        netns: 0,
-        cgroup: 0,
-        source: Endpoint { address: [0; 16], port: 0 },
-        destination: Endpoint { address: [0; 16], port: 0 },
-        direction: 0,
-        stage: 0,
-        process: 0,
-        descriptor: -1,
-    };
     let cookie = cookie(ctx);
     let octets = (read!((*ctx.ops).bytes_acked), read!((*ctx.ops).bytes_received));
     // SAFETY: copied before it is removed.
@@ -180,6 +170,18 @@ fn closed(ctx: &SockOpsContext) {
         tell(EVENT_CLOSED, cookie, &NOTHING, octets);
     }
 }
+
+/// Of a connection that is in the other table.
+pub(crate) const NOTHING: Held = Held {
+    netns: 0,
+    cgroup: 0,
+    source: Endpoint { address: [0; 16], port: 0 },
+    destination: Endpoint { address: [0; 16], port: 0 },
+    direction: 0,
+    stage: 0,
+    process: 0,
+    descriptor: -1,
+};
 
 /// Whether a connection from this source to this port of this namespace is direct.
 pub(crate) fn is_direct(netns: u64, source: &Endpoint, port: u32) -> bool {

@@ -1,17 +1,23 @@
-//! The second lock on a held socket, and the only one on receiving: no payload and no end of data passes, in or out.
+//! The second lock on a held socket, and the only one on receiving: no payload passes, in or out, and no end of data
+//! leaves.
 //!
-//! TCP itself sends what was dropped again, so whatever a peer sends too early arrives when it may.
+//! An end of data without keys would be an end of everything: kernel TLS goes only under a socket that is open both
+//! ways. So it waits like payload does, unless the connection is over anyway: the peer has ended it too, or the agent
+//! knows that the workload has closed it. TCP itself sends what was dropped again.
 
 use aya_ebpf::bindings::bpf_sock;
-use aya_ebpf::helpers::generated::{bpf_sk_fullsock, bpf_skb_load_bytes};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_load_bytes};
 use aya_ebpf::programs::SkBuffContext;
-use enforcer_ebpf::{GATE_ENDED, GATE_HELD, GATE_KEYED, GATE_OPEN, Reason};
+use enforcer_ebpf::{EVENT_SENT_MUCH, GATE_HELD, GATE_KEYED, GATE_OPEN, Gate, MANY_OCTETS, Reason, STAGE_ENDED};
 
 use crate::context::{TCP, mapped, read};
-use crate::gate::{peer_is_direct, storage};
+use crate::event::tell;
+use crate::gate::{NOTHING, peer_is_direct, storage};
+use crate::maps::HELD;
 use crate::verdict::Verdict;
 
-/// `BPF_TCP_LISTEN`.
+/// `BPF_TCP_LAST_ACK` and `BPF_TCP_LISTEN`.
+const LAST_ACK: u32 = 9;
 const LISTEN: u32 = 10;
 /// `ETH_P_IP` and `ETH_P_IPV6`, as they lie in a context.
 const IP4: u32 = 0x0800_u16.to_be() as u32;
@@ -26,11 +32,40 @@ pub(crate) fn outgoing(ctx: &SkBuffContext) -> Verdict {
     let Some(gate) = storage(socket, None) else { return Verdict::Pass };
     // SAFETY: the storage lives as long as the socket.
     match unsafe { (*gate).state } {
-        GATE_OPEN => Verdict::Pass,
-        GATE_HELD | GATE_KEYED => judge(ctx, |segment| !segment.has_payload && !segment.has(FIN)),
-        GATE_ENDED => judge(ctx, |segment| !segment.has_payload),
+        GATE_OPEN => {
+            weigh(ctx, gate);
+            Verdict::Pass
+        }
+        GATE_HELD | GATE_KEYED => judge(ctx, |segment| {
+            !segment.has_payload && (!segment.has(FIN) || read!((*socket).state) == LAST_ACK || is_over(ctx))
+        }),
         _ => judge(ctx, |segment| segment.has(RST)),
     }
+}
+
+/// Counts what leaves: a key may not serve more records than RFC 8446 5.5 allows, and the kernel does not look.
+fn weigh(ctx: &SkBuffContext, gate: *mut Gate) {
+    let length = u64::from(read!((*ctx.skb.skb).len));
+    // SAFETY: the storage lives as long as the socket; packets of one socket leave one at a time, and a count that is
+    // off by a packet does no harm.
+    let sent = unsafe {
+        (*gate).octets += length;
+        (*gate).octets
+    };
+    if sent >= MANY_OCTETS {
+        // SAFETY: as above; and the context is the kernel's own.
+        let cookie = unsafe {
+            (*gate).octets = 0;
+            bpf_get_socket_cookie(ctx.skb.skb.cast())
+        };
+        tell(EVENT_SENT_MUCH, cookie, &NOTHING, (sent, 0));
+    }
+}
+
+/// Whether the agent has found that the workload has closed this socket.
+fn is_over(ctx: &SkBuffContext) -> bool {
+    // SAFETY: the context is the kernel's own; the entry is only read.
+    unsafe { HELD.get(bpf_get_socket_cookie(ctx.skb.skb.cast())) }.is_some_and(|held| held.stage == STAGE_ENDED)
 }
 
 /// A packet arrives at a workload.
@@ -42,8 +77,7 @@ pub(crate) fn incoming(ctx: &SkBuffContext) -> Verdict {
     // SAFETY: as above.
     match unsafe { (*gate).state } {
         GATE_OPEN | GATE_KEYED => Verdict::Pass,
-        GATE_HELD => judge(ctx, |segment| !segment.has_payload && !segment.has(FIN)),
-        GATE_ENDED => judge(ctx, |segment| !segment.has_payload),
+        GATE_HELD => judge(ctx, |segment| !segment.has_payload),
         _ => judge(ctx, |segment| segment.has(RST)),
     }
 }

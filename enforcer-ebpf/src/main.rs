@@ -5,7 +5,8 @@
 //! is which, and shuts and opens the gates; `inbound` hands arriving connections to the agent, unless they are held
 //! instead; `getpeername4`/`getpeername6` show the application the true other end of a relayed connection.
 //! `egress`/`ingress` are the lock on held sockets; `set_option`/`get_option` keep the gate out of the application's
-//! sight and reach; `existing` opens what was there before. The others take notes of who holds a held socket.
+//! sight and reach; `ioctl_returns` corrects what it is told of kernel TLS; `existing` opens what was there before. The
+//! others take notes of who holds a held socket.
 
 #![no_std]
 #![no_main]
@@ -23,6 +24,7 @@ mod option;
 
 mod existing;
 mod owner;
+mod unread;
 
 mod context;
 mod event;
@@ -137,25 +139,43 @@ fn io_accept_returns(_ctx: FExitContext) -> i32 {
 
 #[fentry]
 fn receive_waits(ctx: FEntryContext) -> i32 {
-    owner::waits(&ctx);
+    owner::waits(&ctx, &maps::WAITING);
     0
 }
 
 #[fexit]
 fn receive_waited(ctx: FExitContext) -> i32 {
-    owner::waited(&ctx);
+    owner::waited(&ctx, &maps::WAITING);
     0
 }
 
 #[fentry]
 fn send_waits(ctx: FEntryContext) -> i32 {
-    owner::waits(&ctx);
+    owner::waits(&ctx, &maps::WAITING);
     0
 }
 
 #[fexit]
 fn send_waited(ctx: FExitContext) -> i32 {
-    owner::waited(&ctx);
+    owner::waited(&ctx, &maps::WAITING);
+    0
+}
+
+#[fentry]
+fn lock_waits(ctx: FEntryContext) -> i32 {
+    owner::waits(&ctx, &maps::QUEUEING);
+    0
+}
+
+#[fexit]
+fn lock_waited(ctx: FExitContext) -> i32 {
+    owner::waited(&ctx, &maps::QUEUEING);
+    0
+}
+
+#[fexit]
+fn ioctl_returns(ctx: FExitContext) -> i32 {
+    unread::answered(&ctx);
     0
 }
 

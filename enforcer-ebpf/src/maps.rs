@@ -93,6 +93,10 @@ pub(crate) static GATES: SkStorage<Gate> = SkStorage::new();
 #[btf_map]
 pub(crate) static WANTED: SkStorage<u32> = SkStorage::new();
 
+/// Threads that wait for the lock of a held socket.
+#[btf_map]
+pub(crate) static QUEUEING: SkStorage<Waiters> = SkStorage::new();
+
 /// Threads that wait inside a call on a held socket.
 #[btf_map]
 pub(crate) static WAITING: SkStorage<Waiters> = SkStorage::new();

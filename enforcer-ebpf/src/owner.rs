@@ -4,6 +4,7 @@
 //! anything. Without them the agent would have to search /proc for every connection.
 
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
+use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get};
 use aya_ebpf::programs::{FEntryContext, FExitContext};
@@ -11,7 +12,7 @@ use enforcer_ebpf::{EVENT_ACCEPTED, GATE_HELD, GATE_KEYED, STAGE_ACCEPTED, WAITE
 
 use crate::event::tell;
 use crate::gate::storage;
-use crate::maps::{ACCEPTING, CALLS, HELD, WAITING};
+use crate::maps::{ACCEPTING, CALLS, HELD};
 
 /// Where `struct pt_regs` of x86-64 has the first argument of a system call.
 const FIRST_ARGUMENT: usize = 112;
@@ -59,18 +60,21 @@ fn accepted_by(caller: u64, descriptor: i32) {
     tell(EVENT_ACCEPTED, cookie, &held, (0, 0));
 }
 
-/// A thread begins to wait inside a call on a socket. Once both ends are open no call of a direct connection comes here
-/// except to wait for room to send, which is as it should be.
-pub(crate) fn waits(ctx: &FEntryContext) {
+/// A thread begins to wait inside a call on a socket: for data, for room to send, or for the socket's lock, which the
+/// agent has while it hands over keys. Whoever waits for the lock chose its function before, so it must start again too.
+///
+/// Once both ends are open no call of a direct connection waits for data here; those that wait for room do so rightly.
+pub(crate) fn waits(ctx: &FEntryContext, place: &SkStorage<Waiters>) {
     let socket: *mut bpf_sock = ctx.arg(0);
     // SAFETY: as in `dequeued`.
     let is_held = storage(socket, None).is_some_and(|gate| matches!(unsafe { (*gate).state }, GATE_HELD | GATE_KEYED));
     if !is_held {
         return;
     }
-    let Some(waiters) = waiting(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) else { return };
+    let Some(waiters) = waiting(socket, place, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) else { return };
     let thread = bpf_get_current_pid_tgid() as u32;
-    // SAFETY: the caller holds the socket's lock, so nobody else is here; the storage lives as long as the socket.
+    // SAFETY: the storage lives as long as the socket. The kernel calls here with a lock: the socket's own, or, when
+    // that is what the thread waits for, the one below it. Each has a place of its own, so nobody else writes it.
     unsafe {
         for slot in 0..WAITERS {
             if (*waiters).threads[slot] == 0 {
@@ -82,9 +86,9 @@ pub(crate) fn waits(ctx: &FEntryContext) {
     }
 }
 
-/// A thread has waited enough, and holds the socket's lock again.
-pub(crate) fn waited(ctx: &FExitContext) {
-    let Some(waiters) = waiting(ctx.arg(0), 0) else { return };
+/// A thread has waited enough, and the lock is held again.
+pub(crate) fn waited(ctx: &FExitContext, place: &SkStorage<Waiters>) {
+    let Some(waiters) = waiting(ctx.arg(0), place, 0) else { return };
     let thread = bpf_get_current_pid_tgid() as u32;
     // SAFETY: as above.
     unsafe {
@@ -97,10 +101,15 @@ pub(crate) fn waited(ctx: &FExitContext) {
     }
 }
 
-fn waiting(socket: *mut bpf_sock, flags: u64) -> Option<*mut Waiters> {
+fn waiting(socket: *mut bpf_sock, place: &SkStorage<Waiters>, flags: u64) -> Option<*mut Waiters> {
     // SAFETY: the map is a socket storage of `Waiters`; the kernel checks the socket pointer.
     let stored = unsafe {
-        bpf_sk_storage_get((&raw const WAITING).cast_mut().cast(), socket.cast(), core::ptr::null_mut(), flags)
+        bpf_sk_storage_get(
+            core::ptr::from_ref(place).cast_mut().cast(),
+            socket.cast(),
+            core::ptr::null_mut(),
+            flags,
+        )
     };
     if stored.is_null() { None } else { Some(stored.cast()) }
 }

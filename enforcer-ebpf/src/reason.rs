@@ -140,6 +140,8 @@ reasons! {
     Closed = 86, "closed";
     /// The certificate of one end has run out, and there is no new one.
     CertificateExpired = 87, "certificate-expired";
+    /// The registry or the policy does not allow it any more.
+    PolicyChanged = 88, "policy-changed";
     /// A system call failed on our side.
     Internal = 95, "internal-error";
 }

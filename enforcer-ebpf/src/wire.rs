@@ -30,15 +30,16 @@ pub const GATE_KEYED: u32 = 2;
 pub const GATE_OPEN: u32 = 3;
 /// [`Gate::state`]: there was no room in the hold table; the agent destroys the socket.
 pub const GATE_REFUSED: u32 = 4;
-/// [`Gate::state`]: the connection is over before it was open: it may end in order, but no payload may pass.
-pub const GATE_ENDED: u32 = 5;
-
 /// [`Held::stage`]: `connect` has begun.
 pub const STAGE_CONNECTING: u32 = 1;
 /// [`Held::stage`]: the TCP handshake is over. A connection that was opened to the workload waits for `accept`.
 pub const STAGE_ESTABLISHED: u32 = 2;
 /// [`Held::stage`]: the workload has accepted it.
 pub const STAGE_ACCEPTED: u32 = 3;
+/// [`Held::stage`]: the agent has given the keys to the kernel, and they are nowhere else.
+pub const STAGE_KEYED: u32 = 4;
+/// [`Held::stage`]: the workload has closed it before it had keys: its end may pass.
+pub const STAGE_ENDED: u32 = 5;
 
 /// [`Event::kind`]: a workload's `connect` has succeeded, and the socket is held.
 pub const EVENT_CONNECTED: u32 = 1;
@@ -48,6 +49,13 @@ pub const EVENT_ACCEPTED: u32 = 2;
 pub const EVENT_CLOSED: u32 = 3;
 /// [`Event::kind`]: a connection found no room in the hold table, and has to be destroyed.
 pub const EVENT_REFUSED: u32 = 4;
+
+/// [`Event::kind`]: a direct connection has sent [`MANY_OCTETS`] more.
+pub const EVENT_SENT_MUCH: u32 = 5;
+
+/// Octets after which the agent looks how many records a direct connection has sent. A record takes at least 23 on the
+/// wire (RFC 8446 5.2: header, one octet of payload, content type, tag), so there are at most 11.7 million in them.
+pub const MANY_OCTETS: u64 = 1 << 28;
 
 /// Threads that are known to wait inside a call on one socket.
 pub const WAITERS: usize = 8;
@@ -174,6 +182,8 @@ pub struct Gate {
     pub reserved: u32,
     /// Id of the workload's cgroup, of a connection that it opens; else 0.
     pub cgroup: u64,
+    /// Octets of packets that have left since the gate was opened, or since the agent was last told. Programs count.
+    pub octets: u64,
 }
 
 /// A connection in the hold table, by the cookie of the workload's socket.
@@ -216,8 +226,7 @@ pub struct Event {
     pub received: u64,
 }
 
-/// Threads that wait inside a call on a socket, kept in the socket's storage. Written by programs alone, and under the
-/// socket's own lock.
+/// Threads that wait inside a call on a socket, kept in the socket's storage. Written by programs alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Waiters {
@@ -265,7 +274,7 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 16);
     assert!(size_of::<SourceKey>() == 32);
     assert!(size_of::<WorkloadValue>() == 16);
-    assert!(size_of::<Gate>() == 24);
+    assert!(size_of::<Gate>() == 32);
     assert!(size_of::<Held>() == 72);
     assert!(size_of::<Event>() == 104);
     assert!(size_of::<Waiters>() == 40);

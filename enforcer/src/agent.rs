@@ -128,17 +128,11 @@ pub async fn run(config: &Path) -> Result<(), Error> {
         tasks: TaskTracker::new(),
     });
     let closing = CancellationToken::new();
+    let mut offers = None;
     if let Some(events) = enrolled.events {
-        let holds = guard.holds.clone();
-        let parts = direct::Parts {
-            path: &path,
-            places: &enrolled.places,
-            store: &store,
-            metrics: &metrics,
-            holds,
-            events,
-        };
-        direct::start(parts, &closing).await?;
+        let (holds, places) = (guard.holds.clone(), &enrolled.places[..]);
+        let parts = direct::Parts { path: &path, places, store: &store, metrics: &metrics, holds, events };
+        offers = Some(direct::start(parts, &closing).await?);
     }
     for (listener, socket) in enrolled.listeners {
         tokio::spawn(connection::serve(Arc::clone(&path), listener, socket, closing.clone()));
@@ -151,7 +145,7 @@ pub async fn run(config: &Path) -> Result<(), Error> {
 
     signals.requested().await;
     let _stopping = readiness.wait_for("the end");
-    shutdown::drain(&path, &closing).await;
+    shutdown::drain(&path, offers.as_deref(), &closing).await;
     let _ended = served.await;
     Ok(())
 }

@@ -4,12 +4,13 @@
 //! for exactly that time, so a count that comes back to what it was says that nothing is held.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use aya::maps::{HashMap, Map, MapData, loaded_maps};
 use aya::programs::{loaded_links, loaded_programs};
-use enforcer_ebpf::{Endpoint, FlowKey, Redirect, SourceKey};
+use enforcer_ebpf::{Endpoint, FlowKey, Held, Live, Redirect, SourceKey};
 
 use crate::netns::Namespace;
 
@@ -55,14 +56,57 @@ pub fn pins(directory: &Path) -> Result<Vec<String>> {
 pub fn connection_entries(pins: &Path) -> Result<usize> {
     let flows: HashMap<MapData, FlowKey, Redirect> = pinned(pins, "FLOWS")?;
     let sources: HashMap<MapData, SourceKey, Endpoint> = pinned(pins, "SOURCES")?;
-    Ok(flows.keys().count() + sources.keys().count())
+    let held: HashMap<MapData, u64, Held> = pinned(pins, "HELD")?;
+    let live: HashMap<MapData, u64, Live> = pinned(pins, "LIVE")?;
+    Ok(flows.keys().count() + sources.keys().count() + held.keys().count() + live.keys().count())
+}
+
+/// The table of held connections, to be made full.
+pub struct HoldTable {
+    held: HashMap<MapData, u64, Held>,
+    /// Cookies that no socket has.
+    invented: Vec<u64>,
+}
+
+impl HoldTable {
+    /// Of the agent with these pins.
+    pub fn open(pins: &Path) -> Result<HoldTable> {
+        Ok(HoldTable { held: pinned(pins, "HELD")?, invented: Vec::new() })
+    }
+
+    /// Inserts until there is no room, and says how many it took.
+    pub fn fill(&mut self) -> Result<usize> {
+        let nowhere = Endpoint::from(SocketAddr::from(([0, 0, 0, 0], 0)));
+        let held = Held {
+            netns: 0,
+            cgroup: 0,
+            source: nowhere,
+            destination: nowhere,
+            direction: 0,
+            stage: 0,
+            process: 0,
+            descriptor: -1,
+        };
+        for cookie in (0..u64::MAX).rev() {
+            if self.held.insert(cookie, held, 0).is_err() {
+                break;
+            }
+            self.invented.push(cookie);
+        }
+        Ok(self.invented.len())
+    }
+
+    /// Takes out what was put in.
+    pub fn empty(&mut self) -> Result<()> {
+        self.invented.drain(..).try_for_each(|cookie| self.held.remove(&cookie)).context("empty the hold table")
+    }
 }
 
 fn pinned<M: TryFrom<Map>>(pins: &Path, name: &str) -> Result<M>
 where
     M::Error: std::error::Error + Send + Sync + 'static,
 {
-    let path = pins.join("v1").join(name);
+    let path = pins.join("v2").join(name);
     let map = MapData::from_pin(&path).with_context(|| format!("open the map {}", path.display()))?;
     M::try_from(Map::HashMap(map)).with_context(|| format!("read the map {}", path.display()))
 }

@@ -42,6 +42,11 @@ pub fn opens_with_handshake(stream: &[u8]) -> bool {
     stream.first() == Some(&HANDSHAKE)
 }
 
+/// Whether the stream opens with a record of application data: its keys were agreed on elsewhere.
+pub fn opens_with_data(stream: &[u8]) -> bool {
+    stream.first() == Some(&APPLICATION_DATA)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -108,7 +108,8 @@ impl Recording {
     }
 
     /// Fails unless both directions of every connection to `port` are TLS from the first byte to the last, and
-    /// at least one connection carried application data.
+    /// at least one connection was relayed, which begins with a handshake both ways, or direct, which begins with
+    /// application data.
     pub fn prove_only_tls(&self, port: u16) -> Result<()> {
         let streams: Vec<&Stream> = self.streams_of(port).collect();
         for stream in &streams {
@@ -116,12 +117,13 @@ impl Recording {
                 stream.whole().with_context(|| format!("{} -> {}: a gap in the capture", stream.from, stream.to))?;
             records::check(bytes).with_context(|| format!("{} -> {}", stream.from, stream.to))?;
         }
-        let handshakes =
-            streams.iter().filter_map(|stream| stream.whole()).filter(|bytes| records::opens_with_handshake(bytes));
-        match handshakes.count() {
-            0 | 1 => bail!("no TLS connection to port {port} on the wire, of {} streams in all", self.streams.len()),
-            _ => Ok(()),
+        let opening = |opens: fn(&[u8]) -> bool| {
+            streams.iter().filter_map(|stream| stream.whole()).filter(|bytes| opens(bytes)).count()
+        };
+        if opening(records::opens_with_handshake) < 2 && opening(records::opens_with_data) == 0 {
+            bail!("no TLS connection to port {port} on the wire, of {} streams in all", self.streams.len());
         }
+        Ok(())
     }
 
     /// Fails if a connection to `port` carried a single byte of payload.

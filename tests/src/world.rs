@@ -56,17 +56,20 @@ pub struct Node {
 }
 
 impl Options {
-    /// Strict nodes that trust the same CA; the agents decide about paths and about who writes the records.
+    /// Strict nodes that trust the same CA, with every connection relayed; the agents decide who writes the records.
     pub const STRICT: Options = Options {
         mode: Mode::Strict,
         offload: Offload::Auto,
-        path: Path::Auto,
+        path: Path::Relay,
         authorities: Authorities::Shared,
         ports: &[],
     };
 
-    /// The same, with every connection through the agents.
-    pub const RELAY: Options = Options { path: Path::Relay, ..Options::STRICT };
+    /// The same, with every connection direct: what cannot be is refused.
+    pub const DIRECT: Options = Options { path: Path::Direct, ..Options::STRICT };
+
+    /// The same, with the path left to the agents.
+    pub const AUTO: Options = Options { path: Path::Auto, ..Options::STRICT };
 
     /// Permissive nodes.
     pub const PERMISSIVE: Options = Options { mode: Mode::Permissive, ..Options::STRICT };

@@ -11,6 +11,7 @@ mod oracle;
 
 mod addresses;
 mod connections;
+mod direct;
 mod programs;
 
 mod admits;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         oracle::trials(),
         programs::trials(),
         connections::trials(),
+        direct::trials(),
         addresses::trials(),
         refuses::trials(),
         admits::trials(),

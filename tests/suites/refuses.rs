@@ -223,7 +223,7 @@ fn not_asked(world: &World, credentials: &Credentials) -> Result<()> {
 }
 
 /// A program in the network of node `b` that is not of its workload, so that its agent leaves it alone.
-fn unenrolled_on_b(ground: &Ground) -> Place {
+pub(crate) fn unenrolled_on_b(ground: &Ground) -> Place {
     Place { namespace: ground.b.namespace.clone(), ..ground.outside.clone() }
 }
 

@@ -48,7 +48,7 @@ const SLOWNESS: u32 = 10;
 /// Suites at the same time in a virtual machine with two processors.
 const THREADS: &str = "--test-threads=2";
 /// For all suites on one kernel.
-const VM_TIME: Duration = Duration::from_secs(1500);
+const VM_TIME: Duration = Duration::from_secs(2400);
 
 /// Where the program in Go goes in a virtual machine; only the suites want it.
 const GO_PROGRAM: &str = "/usr/local/bin/go-program";

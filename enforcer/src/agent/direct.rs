@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Error;
-use crate::connection::direct::{Accepts, Direct, Hosting, Lives, Offers, watch};
+use crate::connection::direct::{Accepts, Direct, Hosting, Lives, Offers, expire, watch};
 use crate::connection::pair::Sessions;
 use crate::connection::{Path, Place};
 use crate::identity::store::Store;
@@ -28,7 +28,7 @@ pub(super) struct Parts<'a> {
 }
 
 /// Serves pair sessions, and takes on what the kernel holds, until `closing`.
-pub(super) async fn start(parts: Parts<'_>, closing: &CancellationToken) -> Result<Arc<Direct>, Error> {
+pub(super) async fn start(parts: Parts<'_>, closing: &CancellationToken) -> Result<Arc<Offers>, Error> {
     let address = parts.path.snapshot.node().pair;
     let listener =
         TcpListener::bind(address).await.map_err(|cause| Error::PairListener { address, cause })?;
@@ -51,10 +51,11 @@ pub(super) async fn start(parts: Parts<'_>, closing: &CancellationToken) -> Resu
     });
     let hosting = Hosting::new(Arc::clone(&direct));
     let peers = parts.path.snapshot.paired();
-    let sessions = Sessions::new(hosting, Arc::clone(parts.store), peers, closing.clone());
+    let sessions = Sessions::new(hosting, Arc::clone(parts.store), peers, parts.path.stop.clone());
     tokio::spawn(Arc::clone(&sessions).serve(listener, closing.clone()));
     let offers = Arc::new(Offers { direct: Arc::clone(&direct), sessions });
-    tokio::spawn(watch(offers, parts.events, closing.clone()));
+    tokio::spawn(expire(Arc::clone(&offers), closing.clone()));
+    tokio::spawn(watch(Arc::clone(&offers), parts.events, closing.clone()));
     tracing::info!(%address, "direct path: serving pair sessions");
-    Ok(direct)
+    Ok(offers)
 }

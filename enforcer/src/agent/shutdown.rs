@@ -1,6 +1,7 @@
 //! Stopping: what is asked, and how connections are let go.
 //!
-//! The programs stay in the kernel and go on refusing: between this agent and the next nothing is in the clear.
+//! The programs stay in the kernel and go on refusing or holding: between this agent and the next nothing is in the
+//! clear.
 //! `enforcer uninstall` takes them out.
 
 use std::io;
@@ -11,6 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::Path;
+use crate::connection::direct::Offers;
 
 /// How long open connections may go on after the agent was told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -36,15 +38,27 @@ impl Signals {
     }
 }
 
-/// Stops accepting, gives open connections a little time, then resets the rest.
-pub(super) async fn drain(path: &Path, closing: &CancellationToken) {
+/// Stops accepting, gives open connections a little time, then resets the rest. Direct connections are left alone: what
+/// is open goes on, and what is held waits for the next agent.
+pub(super) async fn drain(path: &Path, offers: Option<&Offers>, closing: &CancellationToken) {
     closing.cancel();
     path.tasks.close();
     let open = path.tasks.len();
     tracing::info!(open, "stopping; the programs stay in place and refuse new connections");
-    if timeout(DRAIN, path.tasks.wait()).await.is_err() {
+    let settling = async {
+        if let Some(offers) = offers {
+            offers.direct.tasks.close();
+            offers.direct.tasks.wait().await;
+        }
+        path.tasks.wait().await;
+    };
+    if timeout(DRAIN, settling).await.is_err() {
         tracing::info!(open = path.tasks.len(), "resetting connections that are still open");
     }
     path.stop.cancel();
     path.tasks.wait().await;
+    if let Some(offers) = offers {
+        offers.sessions.ended().await;
+        offers.direct.lives.hand_over();
+    }
 }

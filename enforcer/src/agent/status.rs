@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::connection::Workload;
+use crate::connection::{Means, Workload};
 use crate::control::snapshot::{Mode, Snapshot};
 use crate::identity::store::Store;
 use crate::kernel::bpf::Guard;
@@ -45,6 +45,11 @@ fn report(workload: &Workload, store: &Store) -> WorkloadReport {
         name: workload.name.to_string(),
         identity: workload.identity.to_string(),
         mode: mode.to_owned(),
+        path: match workload.means {
+            Means::Direct => "direct",
+            Means::Relay(reason) => reason.label(),
+        }
+        .to_owned(),
         offload: workload.offload.label().to_owned(),
         offload_explanation: workload.offload.explanation().to_owned(),
         certificate: held

@@ -49,9 +49,13 @@ fn show(abilities: &Abilities) -> anyhow::Result<String> {
         [] => writeln!(text, "The agent can work here.")?,
         missing => writeln!(text, "The agent cannot work here. Missing: {}.", missing.join(", "))?,
     }
+    match abilities.direct() {
+        Ok(()) => writeln!(text, "Connections can be direct: kernel TLS on the applications' own sockets.")?,
+        Err(why) => writeln!(text, "Connections are relayed, none can be direct ({why}).")?,
+    }
     match abilities.ktls() {
-        Ok(()) => writeln!(text, "TLS records can be made in the kernel (offload: on).")?,
-        Err(why) => writeln!(text, "TLS records are made in user space, also with offload: on ({why}).")?,
+        Ok(()) => writeln!(text, "Records of relayed connections can be made in the kernel (offload: on).")?,
+        Err(why) => writeln!(text, "Records of relayed connections are made in user space, also with offload: on ({why}).")?,
     }
     Ok(text)
 }
@@ -68,7 +72,7 @@ mod tests {
             ability.outcome = Outcome::Able;
         }
         let text = show(&abilities).unwrap();
-        assert!(text.contains("The agent can work here.\nTLS records can be made in the kernel"), "{text}");
+        assert!(text.contains("The agent can work here.\nConnections can be direct"), "{text}");
 
         for ability in &mut abilities.abilities {
             if ability.name == "eBPF sk_lookup" {

@@ -102,14 +102,15 @@ fn show_kernel(text: &mut String, kernel: &KernelReport) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn workloads(workloads: &[WorkloadReport]) -> Table<6> {
-    let mut table = Table::new(["WORKLOAD", "IDENTITY", "MODE", "CERTIFICATE", "EXPIRES", "RECORDS"]);
+fn workloads(workloads: &[WorkloadReport]) -> Table<7> {
+    let mut table = Table::new(["WORKLOAD", "IDENTITY", "MODE", "PATH", "CERTIFICATE", "EXPIRES", "RELAYED RECORDS"]);
     for workload in workloads {
         let certificate = workload.certificate.as_ref();
         table.row([
             workload.name.clone(),
             workload.identity.clone(),
             workload.mode.clone(),
+            workload.path.clone(),
             certificate.map_or("none".to_owned(), |certificate| certificate.serial.clone()),
             certificate.map_or("-".to_owned(), |certificate| remaining(certificate.expires)),
             format!("{}: {}", workload.offload, workload.offload_explanation),
@@ -198,6 +199,7 @@ mod tests {
                 name: "web".into(),
                 identity: "spiffe://example.org/ns/default/sa/web".into(),
                 mode: "strict".into(),
+                path: "kernel-unable".into(),
                 offload: "relay-cheaper".into(),
                 offload_explanation: "it costs less".into(),
                 certificate: Some(CertificateReport { serial: "0a1b".into(), expires: 0 }),

@@ -1,8 +1,10 @@
 //! Everything that talks to the kernel: all system calls and all `unsafe` of the agent.
 //!
 //! `netns` and `cgroup` say what a workload is to the kernel; `socket` makes sockets inside its namespace; `bpf` loads
-//! the programs, pins them and keeps their maps; `ktls` moves a session's record layer into the kernel; `probe`
-//! finds out what this kernel can do. Nothing here knows about policy or certificates.
+//! the programs, pins them and keeps their maps. For the direct path `process` reaches an application's own socket,
+//! `ktls` puts the record layer under it, and `restart` makes threads that wait in it notice; for the relay `ktls` moves
+//! a session's record layer into the kernel. `destroy` ends connections from outside; `probe` finds out what this
+//! kernel can do. Nothing here knows about policy or certificates.
 
 #![expect(unsafe_code, reason = "system calls that no library wraps; each block has its reason")]
 

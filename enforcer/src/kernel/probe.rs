@@ -16,6 +16,8 @@ use serde::Serialize;
 
 pub use features::{Feature, Need};
 
+use super::destroy;
+
 /// The maps of the programs.
 const MAPS: [(MapType, &str); 7] = [
     (MapType::Hash, "hash"),
@@ -29,6 +31,7 @@ const MAPS: [(MapType, &str); 7] = [
 
 // Numbers of include/uapi/linux/capability.h.
 const CAP_NET_ADMIN: u32 = 12;
+const CAP_SYS_PTRACE: u32 = 19;
 const CAP_SYS_ADMIN: u32 = 21;
 const CAP_BPF: u32 = 39;
 
@@ -108,7 +111,14 @@ impl Abilities {
     ///
     /// What is missing, and the kernel's answer.
     pub fn direct(&self) -> Result<(), String> {
-        const NEEDED: [Feature; 4] = [Feature::CgroupSkb, Feature::RingBuffer, Feature::Fentry, Feature::Btf];
+        const NEEDED: [Feature; 6] = [
+            Feature::CapSysPtrace,
+            Feature::SocketDestruction,
+            Feature::CgroupSkb,
+            Feature::RingBuffer,
+            Feature::Fentry,
+            Feature::Btf,
+        ];
         let missing = Feature::CIPHERS.iter().chain(&NEEDED).find_map(|&feature| {
             self.of(feature).err().map(|error| format!("{}: {error}", feature.description().name))
         });
@@ -149,6 +159,8 @@ fn attempt(feature: Feature) -> Result<(), String> {
         Feature::CapBpf => capability(CAP_BPF),
         Feature::CapNetAdmin => capability(CAP_NET_ADMIN),
         Feature::CapSysAdmin => capability(CAP_SYS_ADMIN),
+        Feature::CapSysPtrace => capability(CAP_SYS_PTRACE),
+        Feature::SocketDestruction => destroy::probe().map_err(|error| with_causes(&error)),
         Feature::Cgroup2 => mounted("cgroup2"),
         Feature::BpfFs => mounted("bpf"),
         Feature::CgroupSockAddr => program(ProgramType::CgroupSockAddr),

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -115,6 +115,29 @@ pub fn prepare_session(stream: &TcpStream) -> io::Result<()> {
 pub fn close_in_order(stream: &TcpStream) {
     // On an error the socket is dead already.
     let _closed = SockRef::from(stream).set_linger(None);
+}
+
+/// Whether the socket's own direction has ended: its FIN is sent, or waits to be.
+///
+/// # Errors
+///
+/// The operating system's.
+pub fn has_shut_down(socket: &impl AsFd) -> io::Result<bool> {
+    /// TCP_FIN_WAIT1, TCP_FIN_WAIT2, TCP_LAST_ACK and TCP_CLOSING of net/tcp_states.h.
+    const ENDED: [u8; 4] = [4, 5, 9, 11];
+    let (mut state, mut length) = (0_u8, 1);
+    // SAFETY: the pointers are to a live octet and its length; `struct tcp_info` begins with the state, and the kernel
+    // writes at most as many octets as it is told.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut state).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(ENDED.contains(&state)) } else { Err(io::Error::last_os_error()) }
 }
 
 /// SO_NETNS_COOKIE (Linux 5.14) of the namespace in which the socket was made.

@@ -5,6 +5,7 @@
 //! await, and a connection takes the table's lock twice in its life.
 
 use std::collections::HashMap;
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -124,6 +125,12 @@ impl Entry {
     /// The connection is over, for this reason.
     pub fn finish(mut self, end: Reason) {
         self.end = Some(end);
+    }
+
+    /// The connection goes on without this agent: its record is the next one's to write.
+    pub fn hand_over(self) {
+        locked(&self.table.live).remove(&self.live.id);
+        mem::forget(self);
     }
 }
 

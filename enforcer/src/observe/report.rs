@@ -89,6 +89,8 @@ pub struct WorkloadReport {
     pub identity: String,
     /// `strict` or `permissive`.
     pub mode: String,
+    /// `direct` where the peer can too, or the label of the reason why its connections are relayed.
+    pub path: String,
     /// `kernel`, or why the TLS records are made in user space.
     pub offload: String,
     /// The same as a sentence.

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use enforcer_tests::authority::{self, Credentials};
-use enforcer_tests::config::Offload;
 use enforcer_tests::ground::{A_EDGE, B, Ground, PARTNER, STRANGER};
 use enforcer_tests::place::Place;
+use enforcer_tests::process::Running;
 use enforcer_tests::program::{self, Server};
 use enforcer_tests::settings::kernel_has_tls;
 use enforcer_tests::teardown;
@@ -41,12 +41,12 @@ fn tell(story: &mut Story) -> Result<()> {
     story.claim("an onlooker on the wire reads the page", onlooker_reads(&ground, &nginx));
     drop(nginx);
 
-    let offload = if kernel_has_tls() { Offload::On } else { Offload::Auto };
+    let is_direct = kernel_has_tls();
     story.step("An agent on each node, under strict policy; the programs are not told and not changed");
-    let world = World::on(ground, Options { offload, ..Options::STRICT })?;
-    say(match offload {
-        Offload::On => "  This kernel has TLS: `offload: on`, the kernel encrypts.",
-        Offload::Auto | Offload::Off => "  This kernel has no TLS: the agents encrypt in user space.",
+    let mut world = World::on(ground, Options::AUTO)?;
+    say(match is_direct {
+        true => "  This kernel has TLS: the applications' own sockets carry it, and the agents step out.",
+        false => "  This kernel has no TLS: the agents relay, and encrypt in user space.",
     });
 
     story.step("The same curl and nginx, then redis; the onlooker is still there");
@@ -56,7 +56,12 @@ fn tell(story: &mut Story) -> Result<()> {
     story.claim("redis stores and returns it, the onlooker sees TLS only", redis_is_sealed(&world));
 
     story.step("Who talks to whom: `enforcer status` while redis-cli listens to a channel");
-    story.claim("both agents name both identities and the cipher", status_names_both(&world, offload));
+    story.claim("both agents name both identities and the cipher", status_names_both(&world, is_direct));
+
+    if is_direct {
+        story.step("The agents are killed, without a word, and started again");
+        story.claim("open connections go on, new ones wait, nothing is in the clear", agents_are_killed(&mut world));
+    }
 
     story.step("Who is refused");
     let ours = program::nginx(&world.ground.a, SECRET)?;
@@ -99,7 +104,7 @@ fn redis_is_sealed(world: &World) -> Result<()> {
 }
 
 /// Keeps a connection open with `redis-cli SUBSCRIBE`, and shows how agents and kernel describe it.
-fn status_names_both(world: &World, offload: Offload) -> Result<()> {
+fn status_names_both(world: &World, is_direct: bool) -> Result<()> {
     let redis = program::redis(&world.ground.b)?;
     let (host, port) = (B[IPV4].to_string(), redis.port.to_string());
     let subscriber = world.ground.a.start("redis-cli", &["-h", &host, "-p", &port, "SUBSCRIBE", "news"])?;
@@ -111,13 +116,49 @@ fn status_names_both(world: &World, offload: Offload) -> Result<()> {
             ensure!(table.contains(expected), "the table does not show {expected}");
         }
     }
-    if offload == Offload::On {
+    if is_direct {
         let filter = format!("( sport = :{port} or dport = :{port} )");
         let sockets = world.ground.a.run("ss", &["-tieH", "state", "established", &filter])?;
         let line = sockets.lines().find(|line| line.contains("tcp-ulp-tls"));
         say(format_args!("  ss -tie: {}", line.context("no socket with kernel TLS")?.trim()));
     }
     Ok(())
+}
+
+/// A conversation is under way when both agents are killed, and somebody else wants to begin one.
+fn agents_are_killed(world: &mut World) -> Result<()> {
+    let (redis, nginx) = (program::redis(&world.ground.b)?, program::nginx(&world.ground.b, SECRET)?);
+    let (host, port) = (B[IPV4].to_string(), redis.port.to_string());
+    let mut open = world.ground.a.start("redis-cli", &["-h", &host, "-p", &port])?;
+    say(ask(&mut open, "PING", "PONG")?);
+    let capture = world.ground.watch_mesh()?;
+    world.a.agent.kill()?;
+    world.b.agent.kill()?;
+    say("  Both agents are dead.");
+    say(ask(&mut open, &format!("SET code {SECRET}"), "OK")?);
+    let mut waiting = program::curl(&world.ground.a, nginx.at(B[IPV4]))?;
+    say(ask(&mut open, "GET code", SECRET)?);
+    waiting.check_alive()?;
+    say("  curl connects, and waits.");
+    world.a.agent.restart()?;
+    world.b.agent.restart()?;
+    ensure!(waiting.finish()?.success()? == SECRET, "curl got something else");
+    say("  The agents are back; curl has its page.");
+    say(ask(&mut open, "PING", "PONG")?);
+    let recording = capture.stop()?;
+    recording.prove_absent(SECRET)?;
+    recording.prove_only_tls(redis.port)?;
+    recording.prove_only_tls(nginx.port)
+}
+
+fn ask(client: &mut Running, line: &str, answer: &str) -> Result<String> {
+    let before = client.stdout()?.len();
+    client.feed(format!("{line}\n").as_bytes())?;
+    wait::until(&format!("the answer to {line}"), wait::patience(), || {
+        client.check_alive()?;
+        Ok(client.stdout()?.get(before..).is_some_and(|said| said.contains(answer)).then_some(()))
+    })?;
+    Ok(format!("  redis-cli, on its open connection: {line} -> {answer}"))
 }
 
 fn stranger_is_refused(world: &World, nginx: &Server) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -160,23 +161,30 @@ fn flood(mut stream: &TcpStream, bytes: usize) -> io::Result<Value> {
     Ok(json!({ "sent": sent, "checksum": checksum.text() }))
 }
 
-/// Opens all connections before it uses the first, and closes none before it has used the last.
+/// Opens all connections of a wave before it uses the first, and closes none before it has used the last of all.
 fn parallel(connect: &Connect) -> Result<Value> {
     let mut streams = Vec::new();
-    for number in 0..connect.connections {
-        streams.push(open(connect).with_context(|| format!("open connection {number}"))?);
+    while streams.len() < connect.connections {
+        let wave = connect.wave.min(connect.connections - streams.len());
+        streams.extend(use_wave(connect, streams.len()..streams.len() + wave)?);
     }
-    for (number, mut stream) in streams.iter().enumerate() {
+    Ok(json!({ "connections": streams.len() }))
+}
+
+fn use_wave(connect: &Connect, numbers: Range<usize>) -> Result<Vec<TcpStream>> {
+    let open = |number| open(connect).with_context(|| format!("open connection {number}"));
+    let streams = numbers.clone().map(open).collect::<Result<Vec<_>>>()?;
+    for (number, mut stream) in numbers.clone().zip(&streams) {
         stream.write_all(greeting(number).as_bytes()).with_context(|| format!("write to connection {number}"))?;
     }
     // The test may wait for this before it lets the server go on.
     print(&json!({ "written": streams.len() }));
-    for (number, mut stream) in streams.iter().enumerate() {
+    for (number, mut stream) in numbers.zip(&streams) {
         let mut answer = vec![0; greeting(number).len()];
         stream.read_exact(&mut answer).with_context(|| format!("read from connection {number}"))?;
         ensure!(answer == greeting(number).as_bytes(), "connection {number} got the bytes of another");
     }
-    Ok(json!({ "connections": streams.len() }))
+    Ok(streams)
 }
 
 fn greeting(number: usize) -> String {

@@ -75,6 +75,9 @@ struct Connect {
     /// How many connections to hold open at once
     #[arg(long, default_value_t = 1)]
     connections: usize,
+    /// How many of them to open before the first of these is used; all when not given
+    #[arg(long, default_value_t = usize::MAX)]
+    wave: usize,
     /// How many times to do it all, one after the other; more than once prints a list of outcomes
     #[arg(long, default_value_t = 1)]
     times: usize,
@@ -158,7 +161,7 @@ enum ClientBehaviour {
     AnswerAtEnd,
     /// Send the text, wait for an answer, then reset the connection
     Reset,
-    /// Open all connections, then use each of them, then close all
+    /// Open all connections, then use each of them, then close all; or the same wave by wave, and close all at the end
     Parallel,
     /// Send bytes that are not TLS, then read to the end
     Garbage,

@@ -9,6 +9,7 @@ mod moved;
 
 use anyhow::{Context, Result, ensure};
 use enforcer_tests::peer::{self, Server};
+use enforcer_tests::settings::kernel_has_tls;
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
 
@@ -18,15 +19,23 @@ const MIB: usize = 1 << 20;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let everywhere = every_offload().flat_map(|(suffix, options)| {
-        [light_in(options, suffix), brief::trials_in(options, suffix), heavy_in(options, suffix)]
+        [
+            light_in(options, suffix),
+            brief::trials_in(options, suffix),
+            brief::trials_without_direct_in(options, suffix),
+            heavy_in(options, suffix),
+        ]
     });
-    let once = [moved::trials_in(Options::STRICT, ""), crowds::trials_in(Options::STRICT, "")];
+    // As with programs: once where it is quick, and direct where that is possible.
+    let once = match kernel_has_tls() {
+        true => vec![trials_in(Options::DIRECT, " (direct)")],
+        false => vec![moved::trials_in(Options::STRICT, ""), crowds::trials_in(Options::STRICT, "")],
+    };
     everywhere.chain(once).flatten().collect()
 }
 
 /// All of them in the world with these options; `suffix` tells their names apart from those in other worlds.
-#[expect(dead_code, reason = "for worlds whose path is not the relay")]
-pub(crate) fn trials_in(options: Options, suffix: &str) -> Vec<Trial> {
+fn trials_in(options: Options, suffix: &str) -> Vec<Trial> {
     [
         light_in(options, suffix),
         brief::trials_in(options, suffix),

@@ -36,7 +36,7 @@ fn redis_stores_and_returns_a_value(world: &World) -> Result<()> {
 
 /// One request at a time and sixteen at a time. The key that every request names is what must not be seen.
 fn redis_bears_its_benchmark(world: &World) -> Result<()> {
-    const REQUESTS: usize = 1000;
+    const REQUESTS: usize = 300;
     on_every_route(world, |route| {
         let redis = program::redis(route.server)?;
         sealed(&world.ground, "key:__rand_int__", redis.port, || {

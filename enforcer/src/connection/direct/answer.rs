@@ -66,7 +66,7 @@ impl Answers {
                 Ok(())
             }
             Err(reason) => {
-                self.direct.destroy(cookie, &held, reason);
+                self.direct.give_up(cookie, &held, reason);
                 self.direct.lives.failed(cookie, reason);
                 Err(reason)
             }
@@ -91,7 +91,7 @@ impl Answers {
     }
 
     fn give_up(&self, keyed: &Keyed, reason: Reason) {
-        self.direct.destroy(keyed.socket.cookie(), &keyed.held, reason);
+        self.direct.give_up(keyed.socket.cookie(), &keyed.held, reason);
         self.direct.lives.failed(keyed.socket.cookie(), reason);
     }
 }

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use enforcer_ebpf::{
-    DIRECTION_OUTBOUND, EVENT_ACCEPTED, EVENT_CLOSED, EVENT_CONNECTED, EVENT_REFUSED, Event, Held, Reason,
-    STAGE_ACCEPTED, STAGE_ESTABLISHED,
+    DIRECTION_OUTBOUND, EVENT_ACCEPTED, EVENT_CLOSED, EVENT_CONNECTED, EVENT_REFUSED, EVENT_SENT_MUCH, Event, Held, Reason,
+    STAGE_ACCEPTED, STAGE_ESTABLISHED, STAGE_KEYED,
 };
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
@@ -125,6 +125,7 @@ impl Drop for Withdraw<'_> {
 
 /// Follows what programs tell, until `stop`.
 pub async fn watch(offers: Arc<Offers>, mut events: Events, stop: CancellationToken) {
+    offers.direct.adopt();
     let mut watch = Watch { lost: offers.direct.holds.lost_events(), offers, due: VecDeque::new() };
     watch.adopt();
     loop {
@@ -165,6 +166,10 @@ impl Watch {
             match (held.direction, held.stage) {
                 (DIRECTION_OUTBOUND, STAGE_ESTABLISHED) => self.offers.start(cookie, held),
                 (_, STAGE_ACCEPTED) => self.accepted(Accepted { cookie, held }),
+                // Whoever gave it keys is gone, and nobody else has them.
+                (_, STAGE_KEYED) if !self.offers.direct.lives.knows(cookie) => {
+                    self.offers.direct.destroy(cookie, &held, Reason::AgentStopped);
+                }
                 _ => {}
             }
         }
@@ -188,6 +193,7 @@ impl Watch {
                 self.offers.direct.accepts.give_up(Connection::from(&held), cookie);
                 self.offers.direct.lives.closed(cookie, (event.sent, event.received));
             }
+            EVENT_SENT_MUCH => self.offers.direct.weigh(cookie),
             EVENT_REFUSED => self.offers.direct.destroy(cookie, &held, Reason::MapFull),
             _ => {}
         }

@@ -1,16 +1,19 @@
 //! From keys to an open socket, in steps that both ends take in their own order.
 //!
 //! What a thread does that was inside a call on the socket when the keys came would still be plaintext: such a thread
-//! is made to start its call again, after the keys are in and before the gate opens. Programs know these threads.
+//! is made to start its call again, after the keys are in and before the gate opens. Programs know these threads. They
+//! are looked for twice: a thread that has chosen the function of plain TCP, and does not wait in it yet, is seen when
+//! the gate is opened, which is a message to the other agent later.
 
 use std::os::fd::OwnedFd;
 
-use enforcer_ebpf::{GATE_KEYED, GATE_OPEN, Held, Reason, WAITERS};
+use enforcer_ebpf::{GATE_KEYED, GATE_OPEN, Held, Reason, STAGE_KEYED, WAITERS};
 
 use super::Direct;
 use crate::connection::pair::TrafficKey;
 use crate::kernel::ktls::{self, Key};
 use crate::kernel::restart::{self, restart_call};
+use crate::kernel::socket;
 
 /// A held socket of an application, in the agent's hands too. While it is, the connection cannot end.
 pub(super) struct Socket {
@@ -40,7 +43,7 @@ fn find(direct: &Direct, cookie: u64, held: &Held) -> Result<OwnedFd, Reason> {
     let workload = direct.workload(held).ok_or(Reason::WorkloadUnknown)?;
     match direct.processes.find_in_cgroup(&workload.cgroup, cookie) {
         Ok(Some((_process, socket))) => Ok(socket),
-        Ok(None) => Err(Reason::ApplicationReset),
+        Ok(None) => Err(Reason::EndedBeforeKeys),
         Err(error) => {
             tracing::warn!(%error, workload = %workload.name, "cannot search for a socket");
             Err(Reason::DescriptorUnknown)
@@ -53,19 +56,23 @@ impl Socket {
     pub(super) fn key(&self, direct: &Direct, send: &TrafficKey, receive: &TrafficKey) -> Result<(), Reason> {
         // What was written before would go out as it is. The gate has let nothing in; data that rides on the first
         // packet (RFC 7413) is the one way around it.
-        let unsent = ktls::unsent(&self.descriptor).map_err(internal)?;
         let unread = ktls::unread(&self.descriptor).map_err(internal)?;
-        if unsent > 1 || unread > 0 {
+        // An end of data counts as one octet that waits.
+        let ended = socket::has_shut_down(&self.descriptor).map_err(internal)?;
+        if ktls::unsent(&self.descriptor).map_err(internal)? > u32::from(ended) || unread > 0 {
             return Err(Reason::EarlyData);
         }
         ktls::send_with(&self.descriptor, &key(send)).map_err(internal)?;
         ktls::receive_with(&self.descriptor, &key(receive)).map_err(internal)?;
         direct.holds.set_gate(&self.descriptor, GATE_KEYED).map_err(internal)?;
+        direct.holds.set_stage(self.cookie, STAGE_KEYED);
         self.restart_calls(direct)
     }
 
     /// Opens the gate.
     pub(super) fn open(&self, direct: &Direct) -> Result<(), Reason> {
+        // A thread may have been between choosing its function and waiting when the keys came.
+        self.restart_calls(direct)?;
         direct.holds.set_gate(&self.descriptor, GATE_OPEN).map_err(internal)?;
         let usual = direct.holds.wanted(&self.descriptor).unwrap_or(u32::MAX);
         ktls::set_write_gate(&self.descriptor, usual).map_err(internal)
@@ -77,12 +84,13 @@ impl Socket {
     }
 
     fn restart_calls(&self, direct: &Direct) -> Result<(), Reason> {
-        let Some(waiters) = direct.holds.waiters(&self.descriptor) else { return Ok(()) };
-        if waiters.overflow > 0 {
+        let waiters = direct.holds.waiters(&self.descriptor);
+        if waiters.iter().flatten().any(|waiters| waiters.overflow > 0) {
             tracing::warn!(known = WAITERS, "more threads wait on one socket than are known");
             return Err(Reason::TooManyWaiters);
         }
-        for thread in waiters.threads.into_iter().filter(|&thread| thread != 0) {
+        let threads = waiters.into_iter().flatten().flat_map(|waiters| waiters.threads);
+        for thread in threads.filter(|&thread| thread != 0) {
             direct.metrics.restarted();
             restart_call(thread).map_err(|error| {
                 tracing::warn!(%error, thread, "thread not restarted");

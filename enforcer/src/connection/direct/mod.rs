@@ -26,13 +26,15 @@ mod offer;
 
 pub use answer::{Answers, Hosting};
 pub use hold::{Accepts, watch};
-pub use live::Lives;
+pub use live::{Lives, expire};
 pub use offer::Offers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use enforcer_ebpf::{DIRECTION_OUTBOUND, Held, Reason};
+use enforcer_ebpf::{DIRECTION_OUTBOUND, Held, Reason, STAGE_ENDED};
+use tokio::time::sleep;
 
 use tokio_util::task::TaskTracker;
 
@@ -41,10 +43,13 @@ use super::{Place, Workload};
 use crate::control::snapshot::{Peer, Snapshot, Speaks};
 use crate::identity::Identity;
 use crate::kernel::bpf::Holds;
-use crate::kernel::destroy::Destroyer;
+use crate::kernel::destroy::{Destroyed, Destroyer};
 use crate::kernel::process::Processes;
 use crate::observe::events::{Connections, Direction, Entry, Opening, Path};
 use crate::observe::metrics::Metrics;
+
+/// How long a connection that ended before it was open may take to end in order.
+const ORDERLY: Duration = Duration::from_secs(2);
 
 /// What all direct connections share.
 pub struct Direct {
@@ -107,13 +112,29 @@ impl Direct {
         }
     }
 
+    /// Ends a connection that will not be open. What the application has ended already may end in order, as it would
+    /// without us; everything else is reset.
+    fn give_up(self: &Arc<Self>, cookie: u64, held: &Held, reason: Reason) {
+        if reason != Reason::EndedBeforeKeys {
+            return self.destroy(cookie, held, reason);
+        }
+        self.holds.set_stage(cookie, STAGE_ENDED);
+        let (direct, held) = (Arc::clone(self), *held);
+        tokio::spawn(async move {
+            sleep(ORDERLY).await;
+            if direct.holds.held_one(cookie).is_some() {
+                direct.destroy(cookie, &held, reason);
+            }
+        });
+    }
+
     /// Ends a connection with a reset, whoever has its socket.
     fn destroy(&self, cookie: u64, held: &Held, reason: Reason) {
         let Connection { source, destination } = Connection::from(held);
         let ends = if held.direction == DIRECTION_OUTBOUND { (source, destination) } else { (destination, source) };
         let Some((_, destroyer)) = self.places.get(&held.netns) else { return };
         match destroyer.destroy(ends, cookie) {
-            Ok(_gone) => tracing::debug!(%source, %destination, %reason, "connection ended"),
+            Ok(Destroyed::Destroyed | Destroyed::NotFound) => tracing::debug!(%source, %destination, %reason, "connection ended"),
             // Its gate stays shut: it cannot do harm, and ends when the application gives it up.
             Err(error) => tracing::warn!(%error, %source, %destination, %reason, "connection not ended"),
         }

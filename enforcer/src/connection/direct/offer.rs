@@ -40,7 +40,7 @@ impl Offers {
         let shared = Arc::clone(self);
         direct.tasks.spawn(async move {
             if let Err(reason) = carry(&shared, cookie, &held).await {
-                shared.direct.destroy(cookie, &held, reason);
+                shared.direct.give_up(cookie, &held, reason);
                 shared.direct.lives.failed(cookie, reason);
             }
         });

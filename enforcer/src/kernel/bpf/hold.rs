@@ -14,6 +14,9 @@ use tokio::io::unix::AsyncFd;
 use super::Error;
 use super::maps::{failed, take};
 
+/// Flag of BPF_MAP_UPDATE_ELEM in linux/bpf.h: only what is there.
+const BPF_EXIST: u64 = 2;
+
 /// The tables and the sockets' own storage. Clones are the same maps.
 #[derive(Clone)]
 pub struct Holds(Arc<Tables>);
@@ -24,6 +27,7 @@ struct Tables {
     gates: Mutex<SkStorage<MapData, Gate>>,
     wanted: SkStorage<MapData, u32>,
     waiting: SkStorage<MapData, Waiters>,
+    queueing: SkStorage<MapData, Waiters>,
     refusals: Arc<PerCpuArray<MapData, u64>>,
 }
 
@@ -36,6 +40,7 @@ impl Holds {
             gates: Mutex::new(take(programs, "GATES")?),
             wanted: take(programs, "WANTED")?,
             waiting: take(programs, "WAITING")?,
+            queueing: take(programs, "QUEUEING")?,
         })))
     }
 
@@ -61,6 +66,12 @@ impl Holds {
         self.0.held.lock().unwrap_or_else(PoisonError::into_inner).get(&cookie, 0).ok()
     }
 
+    /// One open connection.
+    #[must_use]
+    pub fn live_one(&self, cookie: u64) -> Option<Live> {
+        self.0.live.lock().unwrap_or_else(PoisonError::into_inner).get(&cookie, 0).ok()
+    }
+
     /// What is open now, by the cookies of the sockets.
     ///
     /// # Errors
@@ -69,6 +80,15 @@ impl Holds {
     pub fn live(&self) -> Result<Vec<(u64, Live)>, Error> {
         let live = self.0.live.lock().unwrap_or_else(PoisonError::into_inner);
         live.iter().collect::<Result<_, _>>().map_err(|cause| failed("list", "LIVE", cause))
+    }
+
+    /// Says how far a held connection has come, one of the `STAGE_` numbers. One that is gone stays gone.
+    pub fn set_stage(&self, cookie: u64, stage: u32) {
+        let mut table = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(held) = table.get(&cookie, 0) {
+            // Programs remove it when the socket is closed; what is left to say then has nobody to hear it.
+            let _gone = table.insert(cookie, Held { stage, ..held }, BPF_EXIST);
+        }
     }
 
     /// Takes a connection out of the hold table.
@@ -96,6 +116,12 @@ impl Holds {
         Ok(())
     }
 
+    /// Rewrites the entry of an open connection, if it is still open.
+    pub fn stays_live(&self, cookie: u64, live: &Live) {
+        // As in `set_stage`.
+        let _gone = self.0.live.lock().unwrap_or_else(PoisonError::into_inner).insert(cookie, live, BPF_EXIST);
+    }
+
     /// The state of a socket's gate, one of the `GATE_` numbers; `None`: no program holds it.
     ///
     /// # Errors
@@ -116,7 +142,7 @@ impl Holds {
     ///
     /// [`Error::Map`].
     pub fn set_gate(&self, socket: &impl AsFd, state: u32) -> Result<(), Error> {
-        let gate = Gate { state, descriptor: -1, process: 0, reserved: 0, cgroup: 0 };
+        let gate = Gate { state, descriptor: -1, process: 0, reserved: 0, cgroup: 0, octets: 0 };
         let mut gates = self.0.gates.lock().unwrap_or_else(PoisonError::into_inner);
         gates.insert(&Raw(socket.as_fd()), gate, 0).map_err(|cause| failed("write", "GATES", cause))
     }
@@ -127,10 +153,10 @@ impl Holds {
         self.0.wanted.get(&Raw(socket.as_fd()), 0).ok().filter(|&wanted| wanted != 0)
     }
 
-    /// The threads that wait inside a call on the socket.
+    /// The threads that wait inside a call on the socket, and those that wait for its lock.
     #[must_use]
-    pub fn waiters(&self, socket: &impl AsFd) -> Option<Waiters> {
-        self.0.waiting.get(&Raw(socket.as_fd()), 0).ok()
+    pub fn waiters(&self, socket: &impl AsFd) -> [Option<Waiters>; 2] {
+        [&self.0.waiting, &self.0.queueing].map(|waiters| waiters.get(&Raw(socket.as_fd()), 0).ok())
     }
 }
 

@@ -10,6 +10,7 @@ mod existing;
 mod hold;
 mod link;
 mod maps;
+mod remove;
 mod trace;
 
 use std::collections::HashSet;
@@ -28,6 +29,7 @@ use super::cgroup::Cgroup;
 use super::netns::Namespace;
 pub use hold::{Events, Holds};
 pub use maps::{Flows, Maps, Shown, Sources};
+pub use remove::{Removal, remove};
 
 /// The object that `cargo xtask build-ebpf` made from `enforcer-ebpf`.
 static OBJECT: &[u8] =
@@ -37,7 +39,7 @@ static OBJECT: &[u8] =
 const LAYOUT: &str = "v2";
 
 /// Maps that are pinned under their own names.
-const MAPS: [&str; 17] = [
+const MAPS: [&str; 18] = [
     "PEERS",
     "WORKLOADS",
     "FLOWS",
@@ -55,6 +57,7 @@ const MAPS: [&str; 17] = [
     "GATES",
     "WANTED",
     "WAITING",
+    "QUEUEING",
 ];
 
 /// Programs attached to the cgroup of every workload, and how (`enum bpf_attach_type` in linux/bpf.h).
@@ -253,20 +256,6 @@ impl Guard {
             }
         }
         Ok(())
-    }
-}
-
-/// Detaches and removes everything that any agent pinned under `directory`: the workloads are open again.
-///
-/// # Errors
-///
-/// [`Error::Directory`], when a pin cannot be removed.
-pub fn remove(directory: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(directory) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-            Err(Error::Directory { path: directory.to_owned(), cause })
-        }
-        _ => Ok(()),
     }
 }
 

@@ -14,7 +14,7 @@ use aya::{Btf, Ebpf};
 use super::{Error, pin_link, program};
 
 /// Programs and the kernel functions that they are attached to.
-const TRACED: [(&str, &str); 7] = [
+const TRACED: [(&str, &str); 9] = [
     ("connect_begins", "__x64_sys_connect"),
     ("accept_returns", "__x64_sys_accept"),
     ("accept4_returns", "__x64_sys_accept4"),
@@ -22,9 +22,14 @@ const TRACED: [(&str, &str); 7] = [
     ("receive_waited", "sk_wait_data"),
     ("send_waits", "sk_stream_wait_memory"),
     ("send_waited", "sk_stream_wait_memory"),
+    ("lock_waits", "__lock_sock"),
+    ("lock_waited", "__lock_sock"),
 ];
 /// Accepting through io_uring; a kernel may be built without it.
 const IO_URING: (&str, &str) = ("io_accept_returns", "io_accept");
+/// Correcting FIONREAD, where the function is one that answers into the application's memory: `tcp_ioctl` until Linux
+/// 6.4, `sk_ioctl` since. A locked-down kernel (`lockdown=integrity`) lets no program write there.
+const UNREAD: (&str, [&str; 2]) = ("ioctl_returns", ["sk_ioctl", "tcp_ioctl"]);
 /// The function whose number of arguments differs, and a program for each number.
 const DEQUEUE: (&str, [&str; 2]) = ("inet_csk_accept", ["dequeued_of_two", "dequeued_of_four"]);
 
@@ -42,6 +47,12 @@ pub(super) fn attach(programs: &mut Ebpf, directory: &Path) -> Result<Vec<String
     if load(program(programs, name)?, function, &btf).is_ok() {
         pins.push(replace(program(programs, name)?, name, directory)?);
     }
+    let (name, functions) = UNREAD;
+    if functions.iter().any(|function| load_if_there(programs, name, (function, &btf))) {
+        pins.push(replace(program(programs, name)?, name, directory)?);
+    } else {
+        tracing::warn!("FIONREAD on direct sockets is not corrected: programs that trust it, such as nginx, may stall");
+    }
     let (function, [of_two, of_four]) = DEQUEUE;
     // A program that asks for an argument that is not there is not loaded.
     let name = match load(program(programs, of_four)?, function, &btf) {
@@ -54,6 +65,10 @@ pub(super) fn attach(programs: &mut Ebpf, directory: &Path) -> Result<Vec<String
     };
     pins.push(replace(program(programs, name)?, name, directory)?);
     Ok(pins)
+}
+
+fn load_if_there(programs: &mut Ebpf, name: &'static str, (function, btf): (&str, &Btf)) -> bool {
+    program(programs, name).is_ok_and(|program| load(program, function, btf).is_ok())
 }
 
 fn load(program: &mut Program, function: &str, btf: &Btf) -> Result<(), ProgramError> {

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use ktls_core::{AeadKey, ConnectionTrafficSecrets, ProtocolVersion, TlsCryptoInfoRx, TlsCryptoInfoTx};
 use rustls::CipherSuite;
+use zeroize::Zeroizing;
 
 use super::Error;
 
@@ -134,6 +135,30 @@ fn queued(socket: &impl AsFd, request: libc::c_ulong) -> io::Result<u32> {
 pub fn set_write_gate(socket: &impl AsFd, lowat: u32) -> io::Result<()> {
     // The option is an unsigned number that travels as an int.
     set_option(socket, (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT), lowat.cast_signed())
+}
+
+/// How many records the socket has sent with its key: the number of the next one, as `TLS_TX` of getsockopt tells.
+///
+/// # Errors
+///
+/// The operating system's; `EBUSY` when there are no keys.
+pub fn records_sent(socket: &impl AsFd) -> io::Result<u64> {
+    /// Of `struct tls12_crypto_info_aes_gcm_128`, and of the ones for the two other ciphers (linux/tls.h). All end with
+    /// the number.
+    const LENGTHS: [usize; 2] = [40, 56];
+    let mut wrong = io::Error::from(io::ErrorKind::Unsupported);
+    for length in LENGTHS {
+        // What comes is the key too.
+        let mut info = Zeroizing::new([0_u8; 56]);
+        let mut written = libc::socklen_t::try_from(length).map_err(io::Error::other)?;
+        let (descriptor, info_at) = (socket.as_fd().as_raw_fd(), info.as_mut_ptr().cast());
+        // SAFETY: the buffer lives, and has at least as many octets as the kernel is told.
+        match unsafe { libc::getsockopt(descriptor, libc::SOL_TLS, libc::TLS_TX, info_at, &raw mut written) } {
+            0 => return Ok(info[..length].last_chunk().map_or(0, |number| u64::from_be_bytes(*number))),
+            _ => wrong = io::Error::last_os_error(),
+        }
+    }
+    Err(wrong)
 }
 
 /// Makes the kernel send the record that the application's MSG_MORE left open, and which it would lose when the socket

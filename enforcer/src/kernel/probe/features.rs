@@ -92,14 +92,18 @@ features! {
     KtlsRekey: Direct, "kernel TLS rekey",
         able: "keys can change while a connection is open",
         unable: "a connection whose keys must change is closed instead";
+    CapSysPtrace: Direct, "CAP_SYS_PTRACE",
+        able: "sockets of applications can be given keys", unable: "no direct path";
+    SocketDestruction: Direct, "socket destruction",
+        able: "connections can be ended whoever has them", unable: "no direct path: nothing could end a connection";
     CgroupSkb: Direct, "eBPF cgroup_skb",
-        able: "payload of held connections is dropped", unable: "held connections have one lock instead of two";
+        able: "payload of held connections is dropped", unable: "no direct path";
     RingBuffer: Direct, "eBPF ring buffer",
         able: "programs can tell the agent of connections", unable: "no direct path";
     Fentry: Direct, "eBPF fentry",
-        able: "kernel functions can be followed", unable: "kernel functions cannot be followed";
+        able: "the owners of held connections are known", unable: "no direct path";
     Btf: Direct, "BTF of the kernel",
-        able: "fields of kernel structures can be found", unable: "fields of kernel structures cannot be found";
+        able: "functions of the kernel can be found", unable: "no direct path";
 }
 
 impl Feature {

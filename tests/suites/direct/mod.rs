@@ -1,0 +1,111 @@
+//! The direct path: the application's own socket carries kernel TLS, and the agent is not in the way.
+//!
+//! What every path promises is tried in the direct world by `programs` and `connections`. Here is what this path alone
+//! promises (`outlives`), and what it refuses (`held`). All of it needs kernel TLS.
+
+mod held;
+mod outlives;
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result, ensure};
+use enforcer_tests::ground::PARTNER;
+use enforcer_tests::place::Place;
+use enforcer_tests::process::Running;
+use enforcer_tests::program::{self, Server};
+use enforcer_tests::settings::kernel_has_tls;
+use enforcer_tests::wait;
+use enforcer_tests::world::{Options, World};
+use libtest_mimic::Trial;
+
+use crate::stage::{marker, on_every_route, promises, sealed};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    if !kernel_has_tls() {
+        return Vec::new();
+    }
+    let mut trials = promises![in Options::DIRECT;
+        kernel_tls_is_on_the_applications_own_sockets,
+        a_peer_without_an_agent_is_refused_by_a_policy_that_wants_direct,
+    ];
+    trials.extend(promises![in Options::AUTO; each_peer_gets_the_best_path_that_there_is]);
+    trials.into_iter().chain(held::trials()).chain(outlives::trials()).collect()
+}
+
+fn kernel_tls_is_on_the_applications_own_sockets(world: &World) -> Result<()> {
+    on_every_route(world, |route| {
+        let redis = program::redis(route.server)?;
+        let _client = Conversation::start(route.client, &redis, route.target)?;
+        for (place, program) in [(route.client, "redis-cli"), (route.server, "redis-server")] {
+            let socket = tls_sockets(place, redis.port)?.into_iter().find(|socket| socket.contains(program));
+            socket.with_context(|| format!("no socket of {program} carries kernel TLS"))?;
+        }
+        for node in [&world.a, &world.b] {
+            let port = format!(":{}", redis.port);
+            let status = node.agent.status()?;
+            let line = status.lines().find(|line| line.contains(&port)).context("the status does not show it")?;
+            ensure!(line.contains("direct") && line.contains("sa/a") && line.contains("sa/b"), "the status says `{line}`");
+        }
+        Ok(())
+    })
+}
+
+fn a_peer_without_an_agent_is_refused_by_a_policy_that_wants_direct(world: &World) -> Result<()> {
+    let server = program::nginx(&world.ground.outside, &marker())?;
+    let capture = world.ground.watch_edge()?;
+    program::curl(&world.ground.a, server.at(PARTNER[0]))?.finish()?.failure()?;
+    capture.stop()?.prove_silent(server.port)?;
+    let metrics = world.a.agent.metrics()?;
+    ensure!(metrics.contains("direct-impossible"), "no connection is counted as direct-impossible:\n{metrics}");
+    Ok(())
+}
+
+fn each_peer_gets_the_best_path_that_there_is(world: &World) -> Result<()> {
+    let secret = marker();
+    let nginx = program::nginx(&world.ground.b, &secret)?;
+    sealed(&world.ground, &secret, nginx.port, || get_page(&world.ground.a, &nginx, world.ground.routes()[0].target))?;
+    // The machine outside speaks no TLS at all on this port: what counts is the path that was tried.
+    let foreign = program::nginx(&world.ground.outside, &secret)?;
+    program::curl(&world.ground.a, foreign.at(PARTNER[0]))?.finish()?.failure()?;
+    let metrics = world.a.agent.metrics()?;
+    for path in [r#"path="direct",reason="peer-enrolled""#, r#"path="relay",reason="peer-foreign""#] {
+        ensure!(metrics.contains(path), "no connection is counted as {path}:\n{metrics}");
+    }
+    Ok(())
+}
+
+fn get_page(client: &Place, nginx: &Server, target: IpAddr) -> Result<()> {
+    program::curl(client, nginx.at(target))?.finish()?.success().map(drop)
+}
+
+/// The sockets to or from this port that carry kernel TLS, each with its process.
+fn tls_sockets(place: &Place, port: u16) -> Result<Vec<String>> {
+    let filter = format!("( sport = :{port} or dport = :{port} )");
+    let said = place.run("ss", &["-tienpOH", "state", "established", &filter])?;
+    Ok(said.lines().filter(|line| line.contains("tcp-ulp-tls")).map(str::to_owned).collect())
+}
+
+/// A client that keeps its one connection, and is told what to say.
+struct Conversation {
+    client: Running,
+}
+
+impl Conversation {
+    /// Connects, and returns when the server has answered.
+    fn start(client: &Place, redis: &Server, target: IpAddr) -> Result<Conversation> {
+        let (host, port) = (target.to_string(), redis.port.to_string());
+        let mut conversation = Conversation { client: client.start("redis-cli", &["-h", &host, "-p", &port])? };
+        conversation.ask("PING", "PONG")?;
+        Ok(conversation)
+    }
+
+    /// Says a line, and waits for the answer.
+    fn ask(&mut self, line: &str, answer: &str) -> Result<()> {
+        let before = self.client.stdout()?.len();
+        self.client.feed(format!("{line}\n").as_bytes())?;
+        wait::until(&format!("the answer to {line}"), wait::patience(), || {
+            self.client.check_alive()?;
+            Ok(self.client.stdout()?.get(before..).is_some_and(|said| said.contains(answer)).then_some(()))
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! Agents come and go, and open connections do not notice; new ones wait for the next agent, and nothing leaks.
+
+use anyhow::{Result, ensure};
+use enforcer_tests::program;
+use enforcer_tests::wait;
+use enforcer_tests::wire::Capture;
+use enforcer_tests::world::{Node, Options, World};
+use libtest_mimic::Trial;
+
+use super::{Conversation, get_page, tls_sockets};
+use crate::stage::{marker, promises};
+
+pub(super) fn trials() -> Vec<Trial> {
+    promises![alone;
+        open_connections_outlive_killed_agents_and_new_ones_wait,
+        a_hundred_connections_under_load_outlive_their_agents,
+        uninstalling_lets_open_connections_go_on_and_plaintext_pass,
+    ]
+}
+
+fn open_connections_outlive_killed_agents_and_new_ones_wait() -> Result<()> {
+    let mut world = World::create(Options::DIRECT)?;
+    let secret = marker();
+    for route in [0, 3] {
+        let target = world.ground.routes()[route].target;
+        let (client, server) = (world.ground.routes()[route].client.clone(), world.ground.routes()[route].server.clone());
+        let (redis, nginx) = (program::redis(&server)?, program::nginx(&server, &secret)?);
+        let mut open = Conversation::start(&client, &redis, target)?;
+        let capture = world.ground.watch_mesh()?;
+        nodes(&mut world).into_iter().try_for_each(|node| node.agent.kill())?;
+        open.ask(&format!("SET key {secret}"), "OK")?;
+        open.ask("GET key", &secret)?;
+        let mut waiting = program::curl(&client, nginx.at(target))?;
+        open.ask("GET key", &secret)?;
+        waiting.check_alive()?;
+        nodes(&mut world).into_iter().try_for_each(|node| node.agent.restart())?;
+        let page = waiting.finish()?.success()?;
+        ensure!(page == secret, "curl got `{page}`");
+        open.ask("GET key", &secret)?;
+        for node in [&world.a, &world.b] {
+            let status = node.agent.status()?;
+            ensure!(status.contains(&format!(":{}", redis.port)), "the next agent does not know it:\n{status}");
+        }
+        sealed(capture, &secret, &[redis.port, nginx.port])?;
+    }
+    Ok(())
+}
+
+fn a_hundred_connections_under_load_outlive_their_agents() -> Result<()> {
+    const CONNECTIONS: usize = 100;
+    let mut world = World::create(Options::DIRECT)?;
+    let target = world.ground.routes()[0].target;
+    let redis = program::redis(&world.ground.b)?;
+    let (host, port) = (target.to_string(), redis.port.to_string());
+    let capture = world.ground.watch_mesh()?;
+    let load = ["-h", &host, "-p", &port, "-c", "100", "-n", "40000", "-t", "set", "--csv"];
+    let mut benchmark = world.ground.a.start("redis-benchmark", &load)?;
+    wait::until("a hundred connections", wait::patience(), || {
+        benchmark.check_alive()?;
+        Ok((tls_sockets(&world.ground.a, redis.port)?.len() >= CONNECTIONS).then_some(()))
+    })?;
+    for node in nodes(&mut world) {
+        node.agent.kill()?;
+        node.agent.restart()?;
+    }
+    benchmark.check_alive()?;
+    let finished = benchmark.finish()?;
+    let said = finished.success()?;
+    ensure!(said.contains("\"SET\""), "the benchmark printed `{said}`");
+    drop(capture);
+    Ok(())
+}
+
+fn uninstalling_lets_open_connections_go_on_and_plaintext_pass() -> Result<()> {
+    let mut world = World::create(Options::DIRECT)?;
+    let (secret, target) = (marker(), world.ground.routes()[0].target);
+    let (redis, nginx) = (program::redis(&world.ground.b)?, program::nginx(&world.ground.b, &secret)?);
+    let mut open = Conversation::start(&world.ground.a, &redis, target)?;
+    for node in nodes(&mut world) {
+        node.agent.stop()?;
+        node.agent.uninstall()?;
+    }
+    let capture = world.ground.watch_mesh()?;
+    open.ask("PING", "PONG")?;
+    ensure!(tls_sockets(&world.ground.a, redis.port)?.len() == 1, "the open connection lost its record layer");
+    get_page(&world.ground.a, &nginx, target)?;
+    ensure!(capture.stop()?.contains(&secret), "something still encrypts new connections");
+    for place in [&world.ground.a, &world.ground.b] {
+        let usual = place.run("cat", &["/proc/sys/net/ipv4/tcp_notsent_lowat"])?;
+        ensure!(usual.trim() == u32::MAX.to_string(), "new sockets are still gated: {usual}");
+    }
+    Ok(())
+}
+
+fn nodes(world: &mut World) -> [&mut Node; 2] {
+    [&mut world.a, &mut world.b]
+}
+
+fn sealed(capture: Capture, secret: &str, ports: &[u16]) -> Result<()> {
+    let recording = capture.stop()?;
+    recording.prove_absent(secret)?;
+    ports.iter().try_for_each(|port| recording.prove_only_tls(*port))
+}
