@@ -5,7 +5,7 @@ use std::fmt;
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use enforcer_tests::agent::Agent;
-use enforcer_tests::config::Offload;
+use enforcer_tests::config::{Offload, Path as Wanted};
 use enforcer_tests::ground::{Ground, Route};
 use enforcer_tests::peer::{self, Server};
 use enforcer_tests::wait;
@@ -36,9 +36,9 @@ impl Path {
     fn options(self) -> Option<Options> {
         match self {
             Path::Plain | Path::Floor => None,
-            Path::Direct => Some(Options::STRICT),
-            Path::Relay => Some(Options { offload: Offload::Off, ..Options::RELAY }),
-            Path::RelayKernel => Some(Options { offload: Offload::On, ..Options::RELAY }),
+            Path::Direct => Some(Options::DIRECT),
+            Path::Relay => Some(Options { offload: Offload::Off, path: Wanted::Relay, ..Options::STRICT }),
+            Path::RelayKernel => Some(Options { offload: Offload::On, path: Wanted::Relay, ..Options::STRICT }),
         }
     }
 }
