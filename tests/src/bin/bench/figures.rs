@@ -8,9 +8,6 @@ use serde_json::Value;
 use crate::path::Path;
 use crate::workload::Workload;
 
-/// A cost that differs by more the second time is none.
-const TOLERANCE: f64 = 0.02;
-
 /// Nanoseconds, which are instructions where the clock counts those.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Cost {
@@ -74,16 +71,15 @@ impl Figures {
         self.costs.get(&(workload, path)).copied().map(Twice::mean)
     }
 
-    /// By which part the two measurements of a workload differ at most.
-    pub(crate) fn spread(&self, workload: Workload) -> Option<f64> {
-        let of_it = self.costs.iter().filter(|((of, _), _)| *of == workload);
-        of_it.map(|(_, cost)| cost.difference()).reduce(f64::max)
+    /// By which part the two measurements of it differ.
+    pub(crate) fn difference(&self, workload: Workload, path: Path) -> Option<f64> {
+        self.costs.get(&(workload, path)).copied().map(Twice::difference)
     }
 
     /// What differed too much to be a figure, and by which part.
     pub(crate) fn unsteady(&self) -> Vec<(Workload, Path, f64)> {
         let parts = self.costs.iter().map(|((workload, path), cost)| (*workload, *path, cost.difference()));
-        parts.filter(|(_, _, part)| *part > TOLERANCE).collect()
+        parts.filter(|(workload, _, part)| *part > workload.tolerance()).collect()
     }
 
     /// Memory of a connection on both nodes.
@@ -114,7 +110,7 @@ mod tests {
         assert_eq!(figures.unsteady(), []);
         figures.add(Workload::Rt64, Path::Relay, Twice([cost(100.0), cost(75.0)]));
         assert_eq!(figures.unsteady(), [(Workload::Rt64, Path::Relay, 0.25)]);
-        assert_eq!(figures.spread(Workload::Rt64), Some(0.25));
+        assert_eq!(figures.difference(Workload::Rt64, Path::Relay), Some(0.25));
         assert_eq!(figures.cost(Workload::Rt64, Path::Relay), Some(cost(87.5)));
     }
 

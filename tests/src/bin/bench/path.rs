@@ -108,9 +108,14 @@ impl Site {
 
     /// Runs a server and a client to the client's end, and gives what the client says.
     pub(crate) fn play(&self, server: &[&str], client: &[&str]) -> Result<serde_json::Value> {
-        let (route, server) = (self.route()?, self.serve(server)?);
-        let client = peer::connect(route.client, server.at(route.target), &self.client(client))?;
-        client.details().cloned()
+        let (route, mut server) = (self.route()?, self.serve(server)?);
+        let client = peer::connect(route.client, server.at(route.target), &self.client(client));
+        let details = client.and_then(|client| client.details().cloned());
+        // A client that is refused knows less than a server that has given up.
+        details.map_err(|error| match server.check_alive() {
+            Ok(()) => error,
+            Err(reason) => error.context(format!("{reason:#}")),
+        })
     }
 
     fn encryption(&self) -> &'static [&'static str] {

@@ -44,9 +44,12 @@ fn costs(workload: Workload, figures: &Figures, unit: &str) -> String {
         heads.push("and ns of waiting");
         rows.iter_mut().zip(&costs).for_each(|(row, (_, cost))| row.push(grouped(cost.idle)));
     }
-    let spread = figures.spread(workload).unwrap_or_default() * 100.0;
-    let table = table(&heads, rows);
-    format!("\n### {}\n\n{table}\nMeasured twice; the two differ by {spread:.2} % at most.\n", workload.title())
+    heads.push("twice, apart by");
+    for (row, (path, _)) in rows.iter_mut().zip(&costs) {
+        let apart = figures.difference(workload, *path).unwrap_or_default() * 100.0;
+        row.push(format!("{apart:.2} %"));
+    }
+    format!("\n### {}\n\n{}", workload.title(), table(&heads, rows))
 }
 
 fn memory(figures: &Figures) -> String {

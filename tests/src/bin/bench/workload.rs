@@ -40,6 +40,15 @@ impl Workload {
         }
     }
 
+    /// A cost that differs by a greater part the second time is none.
+    pub(crate) fn tolerance(self) -> f64 {
+        match self {
+            // How much of a stream is on its way when its reader gets the processor is not the same twice.
+            Workload::Stream => 0.05,
+            _ => 0.02,
+        }
+    }
+
     /// The title of its table.
     pub(crate) fn title(self) -> &'static str {
         match self {
