@@ -45,6 +45,16 @@ impl Server {
         self.running.close_input();
     }
 
+    /// What it has printed until now.
+    pub fn said(&self) -> Result<String> {
+        self.running.stdout()
+    }
+
+    /// Fails, with what it said, if it has ended.
+    pub fn check_alive(&mut self) -> Result<()> {
+        self.running.check_alive()
+    }
+
     /// Waits until it has served its connections.
     pub fn outcomes(self) -> Result<Vec<Outcome>> {
         list(parse(&self.running.finish()?.success()?)?)

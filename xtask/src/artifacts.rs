@@ -14,8 +14,6 @@ pub(crate) struct Artifacts {
     pub(crate) endpoint: PathBuf,
     /// The demo.
     pub(crate) demo: PathBuf,
-    /// The measurement of what a round trip costs.
-    pub(crate) bench: PathBuf,
     /// All suites.
     pub(crate) suites: PathBuf,
 }
@@ -39,9 +37,16 @@ pub(crate) fn build(profile: Profile) -> Result<Artifacts> {
         enforcer,
         endpoint: find(&bins, "endpoint")?,
         demo: find(&bins, "demo")?,
-        bench: find(&bins, "bench")?,
         suites: find(&tests, "suites")?,
     })
+}
+
+/// Builds only these programs of the suites' package; gives each name with its path.
+pub(crate) fn programs(profile: Profile, names: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+    let mut arguments = vec!["build", profile.flag(), "--package", "enforcer-tests"];
+    arguments.extend(names.iter().flat_map(|name| ["--bin", name]));
+    let built = executables(&arguments)?;
+    names.iter().map(|name| Ok(((*name).to_owned(), find(&built, name)?))).collect()
 }
 
 /// Builds the one program of the suites that is not written in Rust, beside the others, where the suites look for it.

@@ -5,6 +5,7 @@
 //! from running. At the end each step's closing line stands together once more.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -123,13 +124,14 @@ fn machine(args: &Args, kernel: Kernel, sink: &mut Closing) -> Result<()> {
 
 /// Where the binaries go in a virtual machine.
 pub(crate) fn guest_files(artifacts: &Artifacts) -> Vec<Put> {
-    let names = ["enforcer", "endpoint", "demo", "bench", "suites"];
-    let hosts = [&artifacts.enforcer, &artifacts.endpoint, &artifacts.demo, &artifacts.bench, &artifacts.suites];
-    let put = |(name, host): (&str, &std::path::PathBuf)| Put {
-        host: host.clone(),
-        guest: format!("/usr/local/bin/{name}").into(),
-    };
-    names.into_iter().zip(hosts).map(put).collect()
+    let names = ["enforcer", "endpoint", "demo", "suites"];
+    let hosts = [&artifacts.enforcer, &artifacts.endpoint, &artifacts.demo, &artifacts.suites];
+    names.into_iter().zip(hosts).map(|(name, host)| guest_file(name, host)).collect()
+}
+
+/// Where one of them goes.
+pub(crate) fn guest_file(name: &str, host: &Path) -> Put {
+    Put { host: host.to_owned(), guest: format!("/usr/local/bin/{name}").into() }
 }
 
 /// How the binaries find each other there.

@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::bulk::{self, Checksum, Pattern};
-use super::{ClientBehaviour, Connect, ends, outcome, print, unsupported};
+use super::ktls::{self, End};
+use super::stopwatch::Stopwatch;
+use super::{ClientBehaviour, Connect, ends, measured, outcome, print, unsupported};
 
 /// What nobody answers within this time is taken for a hang.
 const HANG: Duration = Duration::from_secs(60);
@@ -40,6 +42,8 @@ fn once(connect: &Connect) -> Result<Value> {
     let start = Instant::now();
     let mut outcome = match connect.behaviour {
         ClientBehaviour::Parallel => json!({ "details": parallel(connect)? }),
+        ClientBehaviour::Visit => json!({ "details": measured::visit(connect)? }),
+        ClientBehaviour::Hold => json!({ "details": measured::hold(connect)? }),
         _ => match open(connect) {
             Ok(stream) => outcome(&ends(&stream), converse(&stream, connect)),
             Err(error) => json!({ "error": format!("{:?}", error.kind()), "connected": false }),
@@ -49,7 +53,7 @@ fn once(connect: &Connect) -> Result<Value> {
     Ok(outcome)
 }
 
-fn open(connect: &Connect) -> io::Result<TcpStream> {
+pub(super) fn open(connect: &Connect) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(connect.to), Type::STREAM, None)?;
     if let Some(from) = connect.from {
         socket.bind(&SocketAddr::new(from, 0).into())?;
@@ -58,6 +62,9 @@ fn open(connect: &Connect) -> io::Result<TcpStream> {
     let stream = TcpStream::from(socket);
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(HANG))?;
+    if connect.ktls {
+        ktls::install(&stream, End::Client)?;
+    }
     Ok(stream)
 }
 
@@ -101,18 +108,21 @@ fn converse(mut stream: &TcpStream, connect: &Connect) -> io::Result<Value> {
             tell_more(stream, text)
         }
         ClientBehaviour::Collect => bulk::collect(stream),
-        ClientBehaviour::Parallel => Err(unsupported()),
+        ClientBehaviour::Pour => measured::pour(stream, connect.content.bytes),
+        ClientBehaviour::Parallel | ClientBehaviour::Visit | ClientBehaviour::Hold => Err(unsupported()),
     }
 }
 
 fn ping_pong(mut stream: &TcpStream, rounds: usize) -> io::Result<Value> {
     let (ping, mut pong) = ([b'p'; PING], [0; PING]);
-    let start = Instant::now();
+    let stopwatch = Stopwatch::start();
     for _ in 0..rounds {
         stream.write_all(&ping)?;
         stream.read_exact(&mut pong)?;
     }
-    Ok(json!({ "rounds": rounds, "microseconds": start.elapsed().as_secs_f64() * 1e6 }))
+    let mut details = stopwatch.read();
+    details["rounds"] = json!(rounds);
+    Ok(details)
 }
 
 /// The kernel may keep everything back until the close.

@@ -12,6 +12,10 @@ mod asynchronous;
 mod bulk;
 mod ring;
 
+mod ktls;
+mod measured;
+mod stopwatch;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -51,6 +55,9 @@ struct Serve {
     /// Who waits for the kernel, and how
     #[arg(long, default_value = "threads")]
     by: By,
+    /// Set up kernel TLS, with keys that everybody knows; threads only
+    #[arg(long)]
+    ktls: bool,
     #[command(flatten)]
     content: Content,
 }
@@ -77,9 +84,15 @@ struct Connect {
     /// Who waits for the kernel, and how
     #[arg(long, default_value = "threads")]
     by: By,
-    /// How many rounds of ping-pong to play
+    /// Set up kernel TLS, with keys that everybody knows; threads only
+    #[arg(long)]
+    ktls: bool,
+    /// How many rounds of ping-pong to play, or how many visits to make
     #[arg(long, default_value_t = 1)]
     rounds: usize,
+    /// How many threads visitors have that do nothing
+    #[arg(long, default_value_t = 0)]
+    idle_threads: usize,
     #[command(flatten)]
     content: Content,
 }
@@ -126,6 +139,12 @@ enum ServerBehaviour {
     Hear,
     /// Send the text, or bytes, and close without having read
     Farewell,
+    /// Send back what comes, on one connection after the other
+    Turns,
+    /// Read to the end and look at nothing
+    Drain,
+    /// Hear a byte on each connection, and hold all of them until standard input ends
+    Keep,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -156,6 +175,12 @@ enum ClientBehaviour {
     TellMore,
     /// Read to the end, and give the checksum of what came
     Collect,
+    /// Connect, send 64 bytes, wait for them to come back and close, again and again
+    Visit,
+    /// Send bytes as fast as can be
+    Pour,
+    /// Send a byte on each connection, and hold all of them until standard input ends
+    Hold,
 }
 
 impl Endpoint {

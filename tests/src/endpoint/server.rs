@@ -10,7 +10,8 @@ use anyhow::{Context, Result, anyhow};
 use serde_json::{Value, json};
 use socket2::SockRef;
 
-use super::{Serve, ServerBehaviour, bulk, ends, outcome, print};
+use super::ktls::{self, End};
+use super::{Serve, ServerBehaviour, bulk, ends, measured, outcome, print, unsupported};
 
 /// Listens, and returns when connections may be accepted.
 pub(super) fn listen(serve: &Serve) -> Result<TcpListener> {
@@ -23,8 +24,17 @@ pub(super) fn listen(serve: &Serve) -> Result<TcpListener> {
     Ok(listener)
 }
 
-/// Accepts the connections, each served on a thread, and prints a list of outcomes in the order of acceptance.
+/// Accepts the connections, each served on a thread unless the behaviour is about all of them, and prints a list of
+/// outcomes in the order of acceptance.
 pub(super) fn run(serve: Serve) -> Result<()> {
+    match serve.behaviour {
+        ServerBehaviour::Turns => measured::take_turns(&serve),
+        ServerBehaviour::Keep => measured::keep(&serve),
+        _ => on_threads(serve),
+    }
+}
+
+fn on_threads(serve: Serve) -> Result<()> {
     let listener = listen(&serve)?;
     let serve = Arc::new(serve);
     let mut serving = Vec::new();
@@ -44,6 +54,9 @@ pub(super) fn run(serve: Serve) -> Result<()> {
 
 fn converse(mut stream: TcpStream, serve: &Serve) -> io::Result<Value> {
     stream.set_nodelay(true)?;
+    if serve.ktls {
+        ktls::install(&stream, End::Server)?;
+    }
     let text = serve.content.text.as_bytes();
     match serve.behaviour {
         ServerBehaviour::Echo => echo(stream),
@@ -76,6 +89,8 @@ fn converse(mut stream: TcpStream, serve: &Serve) -> io::Result<Value> {
             stream.write_all(text)?;
             Ok(json!({ "sent": bulk::send(&stream, serve.content.bytes)? }))
         }
+        ServerBehaviour::Drain => Ok(json!({ "received": measured::drain(&stream)? })),
+        ServerBehaviour::Turns | ServerBehaviour::Keep => Err(unsupported()),
     }
 }
 

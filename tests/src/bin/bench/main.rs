@@ -1,0 +1,98 @@
+//! What a connection costs between two nodes: in the clear, with kernel TLS that the applications set up themselves, on
+//! the direct path, and through the relay. All in one run, on one machine.
+//!
+//! `cargo xtask bench` runs it in a virtual machine whose clock counts instructions, so that the figures are costs: all
+//! processes and the kernel together, the same in every run. On another clock they are times, and only their ratios
+//! mean something.
+//!
+//! [`path`] says between what is compared, [`workload`] and its modules what is measured, [`goals`] what is wanted and
+//! [`report`] how it is shown. The report begins with a line that begins with `## `; what comes before it is progress.
+
+mod path;
+mod workload;
+
+mod figures;
+mod goals;
+mod report;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+use enforcer_tests::settings::kernel_has_tls;
+use enforcer_tests::teardown;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use self::figures::Figures;
+use self::path::{Path, Site};
+use self::workload::Workload;
+
+/// The command line; `cargo xtask bench` passes its own on.
+#[derive(Debug, Parser)]
+#[command(about = "What a connection costs, path by path")]
+struct Args {
+    /// Only these paths
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Path>,
+    /// Only these workloads
+    #[arg(long, value_enum, value_delimiter = ',')]
+    workload: Vec<Workload>,
+    /// The clock counts instructions
+    #[arg(long)]
+    instructions: bool,
+    /// Fail when a goal is missed
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = teardown::begin().and_then(|()| run(&args));
+    teardown::sweep();
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            say(&format!("bench: {error:#}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<ExitCode> {
+    allow_many_files()?;
+    let mut figures = Figures::default();
+    for path in chosen(&args.only).into_iter().filter(|path| kernel_has_tls() || !path.needs_kernel_tls()) {
+        let site = Site::create(path)?;
+        for workload in chosen(&args.workload) {
+            site.explain(workload.measure(&site, &mut figures).with_context(|| format!("{workload}, {path}")))?;
+            say(&format!("measured: {workload}, {path}\n"));
+        }
+        site.prove_path()?;
+    }
+    let goals = goals::judge(&figures);
+    say(&report::text(&figures, &goals, if args.instructions { "instructions" } else { "ns" }));
+    let missed = args.check && goals.iter().any(|goal| !goal.met);
+    let unsteady = figures.unsteady();
+    for (workload, path, part) in &unsteady {
+        say(&format!("bench: {workload}, {path}: measured twice, and the two differ by {:.1} %\n", part * 100.0));
+    }
+    Ok(if missed || !unsteady.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What was asked for in the order of the table; everything when nothing was.
+fn chosen<T: ValueEnum + PartialEq>(asked: &[T]) -> Vec<T> {
+    let all = T::value_variants().iter().map(T::clone);
+    all.filter(|one| asked.is_empty() || asked.contains(one)).collect()
+}
+
+/// Two files for every idle connection, here and in what is started from here.
+fn allow_many_files() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("read the limit of open files")?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("raise the limit of open files")
+}
+
+fn say(text: &str) {
+    // Without a standard output there is nobody to tell.
+    let _told = std::io::stdout().write_all(text.as_bytes());
+}
