@@ -258,14 +258,10 @@ mod tests {
     #[tokio::test]
     async fn a_withdrawn_offer_leaves_nothing_and_a_second_one_is_refused() {
         let accepts = Accepts::default();
-        let mut first = std::pin::pin!(accepts.wait(connection(1)));
-        assert!(futures_poll(first.as_mut()).await.is_none());
-        assert_eq!(accepts.wait(connection(1)).await.unwrap_err(), Reason::OfferRepeated);
-        let _ = first;
-        let accepts = Accepts::default();
         {
-            let mut waiting = Box::pin(accepts.wait(connection(1)));
-            assert!(futures_poll(waiting.as_mut()).await.is_none());
+            let mut first = std::pin::pin!(accepts.wait(connection(1)));
+            assert!(poll_once(first.as_mut()).await.is_none());
+            assert_eq!(accepts.wait(connection(1)).await.unwrap_err(), Reason::OfferRepeated);
         }
         assert!(accepts.locked().is_empty());
         assert!(!accepts.accepted(accepted(connection(1))));
@@ -273,8 +269,7 @@ mod tests {
         assert!(accepts.give_up(connection(1), 9).is_some());
     }
 
-    /// Polls once.
-    async fn futures_poll<T>(mut future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    async fn poll_once<T>(mut future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
         std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
             std::task::Poll::Ready(value) => std::task::Poll::Ready(Some(value)),
             std::task::Poll::Pending => std::task::Poll::Ready(None),
