@@ -58,6 +58,8 @@ reasons! {
     PeerWithoutAgent = 8, "peer-without-agent";
     /// Relayed, because the peer speaks mutual TLS without an agent.
     PeerForeign = 9, "peer-foreign";
+    /// Relayed, because this kernel may drop the end of what is sent without blocking on a direct connection.
+    KernelLosesTheEnd = 10, "kernel-loses-the-end";
 
     /// Kernel: no enrolled workload belongs to the calling cgroup.
     WorkloadUnknown = 16, "workload-unknown";

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use tokio::net::TcpListener;
 
 use super::Error;
-use crate::connection::{Listener, Means, Place, Site, Workload, means, place_records};
+use crate::connection::{Kernel, Listener, Means, Place, Site, Workload, means, place_records};
 use crate::control::snapshot::{self, Peer, Snapshot, Speaks};
 use crate::identity::store::Store;
 use crate::kernel::bpf::{Events, Guard, Paths};
@@ -127,7 +127,7 @@ fn group(snapshot: &Snapshot, abilities: &Abilities, store: &Arc<Store>) -> Resu
         let path = wanted.network.path();
         let namespace =
             Namespace::open(&path).map_err(|cause| Error::Path { operation: "open network namespace", path, cause })?;
-        let means = means(snapshot.path_of(wanted), abilities.direct().map_err(drop), Site::of(&namespace));
+        let means = means(snapshot.path_of(wanted), Kernel::of(abilities), Site::of(&namespace));
         let offload = place_records(wanted.offload, abilities.ktls().map_err(drop));
         let member = Member {
             wanted: wanted.clone(),

@@ -50,7 +50,10 @@ fn show(abilities: &Abilities) -> anyhow::Result<String> {
         missing => writeln!(text, "The agent cannot work here. Missing: {}.", missing.join(", "))?,
     }
     match abilities.direct() {
-        Ok(()) => writeln!(text, "Connections can be direct: kernel TLS on the applications' own sockets.")?,
+        Ok(()) => match abilities.direct_loses_nothing() {
+            Ok(()) => writeln!(text, "Connections can be direct: kernel TLS on the applications' own sockets.")?,
+            Err(why) => writeln!(text, "Connections can be direct where the policy says `path: direct`: {why}.")?,
+        },
         Err(why) => writeln!(text, "Connections are relayed, none can be direct ({why}).")?,
     }
     match abilities.ktls() {

@@ -6,6 +6,7 @@ use crate::control::snapshot::{Mode, Peer, Speaks, WantedPath};
 use crate::identity::Identity;
 use crate::identity::tls::Alpn;
 use crate::kernel::netns::Namespace;
+use crate::kernel::probe::Abilities;
 use crate::observe::events::{Direction, Path};
 
 /// What is done with a connection.
@@ -74,14 +75,38 @@ impl Site {
     }
 }
 
-/// Decides once for each workload.
+/// What this kernel makes of direct connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// It can, and loses nothing.
+    Able,
+    /// It can, and may lose the end of what a program writes without blocking and then closes at once.
+    LosesTheEnd,
+    /// It cannot.
+    Unable,
+}
+
+impl Kernel {
+    /// From what was probed.
+    #[must_use]
+    pub fn of(abilities: &Abilities) -> Self {
+        match (abilities.direct(), abilities.direct_loses_nothing()) {
+            (Err(_), _) => Self::Unable,
+            (Ok(()), Err(_)) => Self::LosesTheEnd,
+            (Ok(()), Ok(())) => Self::Able,
+        }
+    }
+}
+
+/// Decides once for each workload. Without being told, no program is put on a path that could lose its data.
 #[must_use]
-pub fn means(wanted: WantedPath, kernel_is_able: Result<(), ()>, site: Site) -> Means {
-    match (wanted, kernel_is_able, site) {
+pub fn means(wanted: WantedPath, kernel: Kernel, site: Site) -> Means {
+    match (wanted, kernel, site) {
         (WantedPath::Relay, _, _) => Means::Relay(Reason::RelayWanted),
-        (_, Err(()), _) => Means::Relay(Reason::KernelUnable),
-        (_, Ok(()), Site::HostNamespace) => Means::Relay(Reason::HostNamespace),
-        (WantedPath::Auto | WantedPath::Direct, Ok(()), Site::OwnNamespace) => Means::Direct,
+        (_, Kernel::Unable, _) => Means::Relay(Reason::KernelUnable),
+        (_, _, Site::HostNamespace) => Means::Relay(Reason::HostNamespace),
+        (WantedPath::Auto, Kernel::LosesTheEnd, _) => Means::Relay(Reason::KernelLosesTheEnd),
+        (WantedPath::Auto, Kernel::Able, _) | (WantedPath::Direct, _, _) => Means::Direct,
     }
 }
 
@@ -180,12 +205,13 @@ mod tests {
     fn direct_needs_a_willing_policy_an_able_kernel_and_a_namespace() {
         let refused = |reason| Means::Relay(reason);
         let cases = [
-            (WantedPath::Auto, Ok(()), Site::OwnNamespace, Means::Direct),
-            (WantedPath::Direct, Ok(()), Site::OwnNamespace, Means::Direct),
-            (WantedPath::Relay, Ok(()), Site::OwnNamespace, refused(Reason::RelayWanted)),
-            (WantedPath::Auto, Err(()), Site::OwnNamespace, refused(Reason::KernelUnable)),
-            (WantedPath::Auto, Ok(()), Site::HostNamespace, refused(Reason::HostNamespace)),
-            (WantedPath::Direct, Err(()), Site::HostNamespace, refused(Reason::KernelUnable)),
+            (WantedPath::Auto, Kernel::Able, Site::OwnNamespace, Means::Direct),
+            (WantedPath::Auto, Kernel::LosesTheEnd, Site::OwnNamespace, refused(Reason::KernelLosesTheEnd)),
+            (WantedPath::Direct, Kernel::LosesTheEnd, Site::OwnNamespace, Means::Direct),
+            (WantedPath::Relay, Kernel::Able, Site::OwnNamespace, refused(Reason::RelayWanted)),
+            (WantedPath::Auto, Kernel::Unable, Site::OwnNamespace, refused(Reason::KernelUnable)),
+            (WantedPath::Auto, Kernel::Able, Site::HostNamespace, refused(Reason::HostNamespace)),
+            (WantedPath::Direct, Kernel::Unable, Site::HostNamespace, refused(Reason::KernelUnable)),
         ];
         for (wanted, kernel, site, expected) in cases {
             assert_eq!(means(wanted, kernel, site), expected, "{wanted:?} {kernel:?} {site:?}");

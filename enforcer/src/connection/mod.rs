@@ -17,7 +17,7 @@ mod relay;
 mod serve;
 mod workload;
 
-pub use choose::{Choice, Expected, Means, Site, Wants, choose, means};
+pub use choose::{Choice, Expected, Kernel, Means, Site, Wants, choose, means};
 pub use intercept::Request;
 pub use serve::{Listener, Path, Place, serve};
 pub use workload::{Workload, place_records};

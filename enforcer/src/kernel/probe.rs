@@ -125,6 +125,15 @@ impl Abilities {
         missing.map_or(Ok(()), Err)
     }
 
+    /// Whether direct connections lose nothing, whatever the programs do.
+    ///
+    /// # Errors
+    ///
+    /// What is lost, and when.
+    pub fn direct_loses_nothing(&self) -> Result<(), &str> {
+        self.of(Feature::KtlsKeepsTheEnd)
+    }
+
     /// What the relay needs and is not there; nothing when the relay works.
     pub fn missing_for_relay(&self) -> impl Iterator<Item = &Ability> {
         self.abilities.iter().filter(|ability| ability.need == Need::Relay && ability.result().is_err())
@@ -170,6 +179,7 @@ fn attempt(feature: Feature) -> Result<(), String> {
         Feature::KtlsAes256Gcm => ktls::cipher(ktls::aes_256_gcm),
         Feature::KtlsChaCha20Poly1305 => ktls::cipher(ktls::chacha20_poly1305),
         Feature::KtlsNoPad => ktls::expect_no_pad(),
+        Feature::KtlsKeepsTheEnd => ktls::keeps_the_end(),
         Feature::KtlsRekey => ktls::rekey(),
         Feature::SockOps => program(ProgramType::SockOps),
         Feature::CgroupSkb => program(ProgramType::CgroupSkb),

@@ -43,9 +43,9 @@ fn tell(story: &mut Story) -> Result<()> {
 
     let is_direct = kernel_has_tls();
     story.step("An agent on each node, under strict policy; the programs are not told and not changed");
-    let mut world = World::on(ground, Options::AUTO)?;
+    let mut world = World::on(ground, if is_direct { Options::DIRECT } else { Options::STRICT })?;
     say(match is_direct {
-        true => "  This kernel has TLS: the applications' own sockets carry it, and the agents step out.",
+        true => "  `path: direct`: the applications' own sockets carry kernel TLS, and the agents step out.",
         false => "  This kernel has no TLS: the agents relay, and encrypt in user space.",
     });
 
@@ -63,7 +63,9 @@ fn tell(story: &mut Story) -> Result<()> {
         story.claim("open connections go on, new ones wait, nothing is in the clear", agents_are_killed(&mut world));
     }
 
-    story.step("Who is refused");
+    story.step("Who is refused, by agents that relay: then peers without an agent are served too");
+    drop(world);
+    let world = World::create(Options::STRICT)?;
     let ours = program::nginx(&world.ground.a, SECRET)?;
     story.claim("a client that is not enrolled gets nothing from node a", stranger_is_refused(&world, &ours));
     story.claim("a client with a certificate of another CA gets nothing either", other_ca_is_refused(&world, &ours));

@@ -2,6 +2,7 @@
 //! io_uring, with timeouts, with signals.
 
 use anyhow::{Result, ensure};
+use enforcer_tests::config::Path;
 use enforcer_tests::peer::{self, Server};
 use enforcer_tests::program::{self, Script};
 use enforcer_tests::world::{Options, World};
@@ -92,10 +93,17 @@ fn node_and_go_talk_to_each_other(world: &World) -> Result<()> {
     })
 }
 
+/// What fits into a send buffer: a program that ends its half while the buffer is full loses data to kernel TLS, which is
+/// why `path: auto` relays.
+fn much(world: &World, relayed: usize) -> usize {
+    const FITS: usize = 16 * 1024;
+    if world.a.config.path == Path::Direct { FITS } else { relayed }
+}
+
 fn tokio_carries_much_over_many_connections(world: &World) -> Result<()> {
     const CONNECTIONS: usize = 10;
-    const BYTES: usize = 256 * 1024;
-    let (connections, bytes) = (CONNECTIONS.to_string(), BYTES.to_string());
+    let length = much(world, 256 * 1024);
+    let (connections, bytes) = (CONNECTIONS.to_string(), length.to_string());
     let much = ["bulk", "--by", "tokio", "--bytes", &bytes, "--connections", &connections];
     on_every_route(world, |route| {
         let server = Server::start(route.server, &much)?;
@@ -103,7 +111,7 @@ fn tokio_carries_much_over_many_connections(world: &World) -> Result<()> {
             let clients = peer::outcomes_of(peer::start(route.client, server.at(route.target), &much)?)?;
             let servers = server.outcomes()?;
             ensure!(clients.len() == CONNECTIONS && servers.len() == CONNECTIONS, "{clients:?} {servers:?}");
-            clients.iter().chain(&servers).try_for_each(|end| end.prove_exchanged(BYTES))
+            clients.iter().chain(&servers).try_for_each(|end| end.prove_exchanged(length))
         })
     })
 }
@@ -118,15 +126,15 @@ fn io_uring_carries_much_on_descriptors_of_its_own(world: &World) -> Result<()> 
 }
 
 fn ring_carries_much(world: &World, by: &str) -> Result<()> {
-    const BYTES: usize = 1 << 20;
-    let bytes = BYTES.to_string();
+    let length = much(world, 1 << 20);
+    let bytes = length.to_string();
     on_every_route(world, |route| {
         let server = Server::start(route.server, &["bulk", "--by", by, "--bytes", &bytes])?;
         sealed(&world.ground, "nothing that could be marked", server.port, || {
             let client =
                 peer::connect(route.client, server.at(route.target), &["bulk", "--by", by, "--bytes", &bytes])?;
-            client.prove_exchanged(BYTES)?;
-            server.outcome()?.prove_exchanged(BYTES)
+            client.prove_exchanged(length)?;
+            server.outcome()?.prove_exchanged(length)
         })?;
         let server = Server::start(route.server, &["echo", "--by", by])?;
         let rounds = ["ping-pong", "--by", by, "--rounds", "50"];

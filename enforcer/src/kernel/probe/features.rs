@@ -89,6 +89,9 @@ features! {
         able: "offload: on works with it", unable: "offload: on makes records in user space";
     KtlsNoPad: Direct, "kernel TLS without padding",
         able: "the kernel decrypts without a copy", unable: "decryption costs one more copy";
+    KtlsKeepsTheEnd: Direct, "kernel TLS keeps the end",
+        able: "path: auto makes connections direct",
+        unable: "path: auto relays: a program that closes while its send buffer is full would lose what it wrote last";
     KtlsRekey: Direct, "kernel TLS rekey",
         able: "keys can change while a connection is open",
         unable: "a connection whose keys must change is closed instead";
