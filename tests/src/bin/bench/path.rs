@@ -32,6 +32,16 @@ impl Path {
         matches!(self, Path::Floor | Path::Direct | Path::RelayKernel)
     }
 
+    /// How many times longer it is measured than the relay. Now and then a machine has something of its own to do; where
+    /// a unit costs little, few units would not outweigh it.
+    pub(crate) fn stretch(self) -> u32 {
+        match self {
+            Path::Plain => 8,
+            Path::Floor | Path::Direct => 2,
+            Path::Relay | Path::RelayKernel => 1,
+        }
+    }
+
     /// What its agents are told; nothing where there are none.
     fn options(self) -> Option<Options> {
         match self {

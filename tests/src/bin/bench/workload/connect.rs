@@ -15,7 +15,7 @@ const MANY_THREADS: &str = "500";
 
 pub(super) fn measure(workload: Workload, site: &Site, figures: &mut Figures) -> Result<()> {
     let threads = if workload == Workload::Connect500 { MANY_THREADS } else { "0" };
-    let cost = twice(CONNECTIONS, |connections| {
+    let cost = twice(site.path, CONNECTIONS, |connections| {
         let connections = connections.to_string();
         let client = ["visit", "--rounds", &connections, "--idle-threads", threads];
         site.play(&["turns", "--connections", &connections], &client)

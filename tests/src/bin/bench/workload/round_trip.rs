@@ -10,7 +10,8 @@ use crate::path::Site;
 const ROUNDS: [u32; 2] = [500, 4500];
 
 pub(super) fn measure(site: &Site, figures: &mut Figures) -> Result<()> {
-    let cost = twice(ROUNDS, |rounds| site.play(&["echo"], &["ping-pong", "--rounds", &rounds.to_string()]))?;
+    let cost =
+        twice(site.path, ROUNDS, |rounds| site.play(&["echo"], &["ping-pong", "--rounds", &rounds.to_string()]))?;
     figures.add(Workload::Rt64, site.path, cost);
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::path::Site;
 const MEBIBYTES: [u32; 2] = [64, 256];
 
 pub(super) fn measure(site: &Site, figures: &mut Figures) -> Result<()> {
-    let cost = twice(MEBIBYTES, |mebibytes| {
+    let cost = twice(site.path, MEBIBYTES, |mebibytes| {
         let bytes = (u64::from(mebibytes) << 20).to_string();
         site.play(&["drain"], &["pour", "--bytes", &bytes])
     })?;
