@@ -43,8 +43,8 @@ const FLOODED: usize = 4 * WAITING;
 /// Orders of this agent that may wait for the session's task.
 const ORDERS: usize = 1024;
 /// How long it may take from an offer to both ends having their keys. The longest part is the wait for the
-/// application to accept the connection.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// application to accept the connection, which is as long as the application likes; this only bounds what is held.
+const DEADLINE: Duration = Duration::from_secs(120);
 /// How long the other agent may read nothing while something waits for it.
 const STALLED: Duration = Duration::from_secs(10);
 
