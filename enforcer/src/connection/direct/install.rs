@@ -8,6 +8,8 @@
 use std::os::fd::OwnedFd;
 
 use enforcer_ebpf::{GATE_KEYED, GATE_OPEN, Held, Reason, STAGE_KEYED, WAITERS};
+use socket2::SockRef;
+use tokio::runtime::Handle;
 
 use super::Direct;
 use crate::connection::pair::TrafficKey;
@@ -17,7 +19,8 @@ use crate::kernel::socket;
 
 /// A held socket of an application, in the agent's hands too. While it is, the connection cannot end.
 pub(super) struct Socket {
-    descriptor: OwnedFd,
+    /// There until it is dropped.
+    descriptor: Option<OwnedFd>,
     cookie: u64,
     held: Held,
     /// Threads that have started their calls again: since then they use the functions of kernel TLS.
@@ -32,7 +35,7 @@ pub(super) fn fetch(direct: &Direct, cookie: u64, held: &Held) -> Result<Socket,
         tracing::debug!(%error, "record layer not attached");
         Reason::EndedBeforeKeys
     })?;
-    Ok(Socket { descriptor, cookie, held: *held, restarted: Vec::new() })
+    Ok(Socket { descriptor: Some(descriptor), cookie, held: *held, restarted: Vec::new() })
 }
 
 fn find(direct: &Direct, cookie: u64, held: &Held) -> Result<OwnedFd, Reason> {
@@ -59,15 +62,15 @@ impl Socket {
     pub(super) fn key(&mut self, direct: &Direct, send: &TrafficKey, receive: &TrafficKey) -> Result<(), Reason> {
         // What was written before would go out as it is. The gate has let nothing in; data that rides on the first
         // packet (RFC 7413) is the one way around it.
-        let unread = ktls::unread(&self.descriptor).map_err(internal)?;
+        let unread = ktls::unread(self.descriptor()).map_err(internal)?;
         // An end of data counts as one octet that waits.
-        let ended = socket::has_shut_down(&self.descriptor).map_err(internal)?;
-        if ktls::unsent(&self.descriptor).map_err(internal)? > u32::from(ended) || unread > 0 {
+        let ended = socket::has_shut_down(self.descriptor()).map_err(internal)?;
+        if ktls::unsent(self.descriptor()).map_err(internal)? > u32::from(ended) || unread > 0 {
             return Err(Reason::EarlyData);
         }
-        ktls::send_with(&self.descriptor, &key(send)).map_err(internal)?;
-        ktls::receive_with(&self.descriptor, &key(receive)).map_err(internal)?;
-        direct.holds.set_gate(&self.descriptor, GATE_KEYED).map_err(internal)?;
+        ktls::send_with(self.descriptor(), &key(send)).map_err(internal)?;
+        ktls::receive_with(self.descriptor(), &key(receive)).map_err(internal)?;
+        direct.holds.set_gate(self.descriptor(), GATE_KEYED).map_err(internal)?;
         direct.holds.set_stage(self.cookie, &self.held, STAGE_KEYED);
         self.restart_calls(direct)
     }
@@ -76,9 +79,13 @@ impl Socket {
     pub(super) fn open(&mut self, direct: &Direct) -> Result<(), Reason> {
         // A thread may have been between choosing its function and waiting when the keys came.
         self.restart_calls(direct)?;
-        direct.holds.set_gate(&self.descriptor, GATE_OPEN).map_err(internal)?;
-        let usual = direct.holds.wanted(&self.descriptor).unwrap_or(u32::MAX);
-        ktls::set_write_gate(&self.descriptor, usual).map_err(internal)
+        direct.holds.set_gate(self.descriptor(), GATE_OPEN).map_err(internal)?;
+        let usual = direct.holds.wanted(self.descriptor()).unwrap_or(u32::MAX);
+        ktls::set_write_gate(self.descriptor(), usual).map_err(internal)
+    }
+
+    fn descriptor(&self) -> &OwnedFd {
+        self.descriptor.as_ref().expect("it is there until the socket is dropped")
     }
 
     /// The socket's cookie.
@@ -87,7 +94,7 @@ impl Socket {
     }
 
     fn restart_calls(&mut self, direct: &Direct) -> Result<(), Reason> {
-        let Some(waiters) = direct.holds.waiters(&self.descriptor) else { return Ok(()) };
+        let Some(waiters) = direct.holds.waiters(self.descriptor()) else { return Ok(()) };
         for row in [waiters.inside, waiters.before] {
             if row.overflow > 0 {
                 tracing::warn!(known = WAITERS, "more threads wait on one socket than are known");
@@ -114,6 +121,18 @@ impl Socket {
         })?;
         self.restarted.push(thread);
         Ok(())
+    }
+}
+
+/// When the application has closed its own descriptor meanwhile, ours is the last, and closing it takes as long as the
+/// application's SO_LINGER says: not on a thread that others wait for.
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let Some(descriptor) = self.descriptor.take() else { return };
+        let lingers = !SockRef::from(&descriptor).linger().is_ok_and(|linger| linger.is_none());
+        if let (true, Ok(runtime)) = (lingers, Handle::try_current()) {
+            runtime.spawn_blocking(move || drop(descriptor));
+        }
     }
 }
 
