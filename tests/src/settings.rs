@@ -38,6 +38,31 @@ pub fn kernel_has_tls() -> bool {
     protocols.split_whitespace().any(|protocol| protocol == "tls")
 }
 
+/// What is tried on the direct path of this kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Nothing: it has no kernel TLS.
+    Nothing,
+    /// The everyday programs, and how connections begin and end.
+    Everyday,
+    /// Everything.
+    Thorough,
+}
+
+/// Thorough on one kernel, because it takes long in an emulated processor: `ENFORCER_TEST_DEPTH=thorough` or `everyday`
+/// asks for either on any kernel.
+pub fn direct_depth() -> Depth {
+    const REFERENCE: &str = "6.12.";
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    match (kernel_has_tls(), env::var("ENFORCER_TEST_DEPTH").as_deref()) {
+        (false, _) => Depth::Nothing,
+        (true, Ok("thorough")) => Depth::Thorough,
+        (true, Ok("everyday")) => Depth::Everyday,
+        (true, _) if release.starts_with(REFERENCE) => Depth::Thorough,
+        (true, _) => Depth::Everyday,
+    }
+}
+
 /// The variable wins; otherwise the executable's own directory (demo) and the one above it (`deps/`) are searched.
 fn binary(variable: &str, name: &str, build: &str) -> Result<PathBuf> {
     if let Some(path) = env::var_os(variable).map(PathBuf::from) {

@@ -10,7 +10,7 @@ mod moved;
 use anyhow::{Context, Result, ensure};
 use enforcer_tests::config::Offload;
 use enforcer_tests::peer::{self, Server};
-use enforcer_tests::settings::kernel_has_tls;
+use enforcer_tests::settings::{Depth, direct_depth, kernel_has_tls};
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
 
@@ -23,9 +23,14 @@ pub(crate) fn trials() -> Vec<Trial> {
     let here = every_offload().filter(|(_, options)| !kernel_has_tls() || options.offload == Offload::On);
     let everywhere = here.flat_map(|(suffix, options)| [light_in(options, suffix), heavy_in(options, suffix)]);
     // As with programs: once where it is quick, and direct where that is possible.
-    let once = match kernel_has_tls() {
-        true => vec![trials_in(Options::DIRECT, " (direct)")],
-        false => vec![
+    let once = match direct_depth() {
+        Depth::Thorough => vec![trials_in(Options::DIRECT, " (direct)")],
+        Depth::Everyday => vec![
+            light_in(Options::DIRECT, " (direct)"),
+            brief::trials_in(Options::DIRECT, " (direct)"),
+            moved::trials_in(Options::DIRECT, " (direct)"),
+        ],
+        Depth::Nothing => vec![
             brief::trials_in(Options::STRICT, ""),
             brief::trials_without_direct_in(Options::STRICT, ""),
             moved::trials_in(Options::STRICT, ""),

@@ -7,7 +7,7 @@ mod languages;
 mod shells;
 mod web;
 
-use enforcer_tests::settings::kernel_has_tls;
+use enforcer_tests::settings::{Depth, direct_depth};
 use enforcer_tests::world::Options;
 use libtest_mimic::Trial;
 
@@ -16,9 +16,10 @@ use crate::stage::every_offload;
 pub(crate) fn trials() -> Vec<Trial> {
     let cheap = every_offload().flat_map(|(suffix, options)| cheap_in(options, suffix));
     // The thorough ones take long in an emulated processor. There they are direct; on this machine they are relayed.
-    let thorough = match kernel_has_tls() {
-        true => trials_in(Options::DIRECT, " (direct)"),
-        false => {
+    let thorough = match direct_depth() {
+        Depth::Thorough => trials_in(Options::DIRECT, " (direct)"),
+        Depth::Everyday => cheap_in(Options::DIRECT, " (direct)"),
+        Depth::Nothing => {
             let relayed = [thorough_in(Options::STRICT, ""), languages::without_direct(Options::STRICT, "")];
             relayed.into_iter().flatten().collect()
         }
