@@ -24,14 +24,18 @@ pub(crate) fn trials() -> Vec<Trial> {
     let everywhere = here.flat_map(|(suffix, options)| [light_in(options, suffix), heavy_in(options, suffix)]);
     // As with programs: once where it is quick, and direct where that is possible.
     let once = match direct_depth() {
-        Depth::Thorough => vec![trials_in(Options::DIRECT, " (direct)")],
-        Depth::Everyday => vec![
-            light_in(Options::DIRECT, " (direct)"),
-            brief::trials_in(Options::DIRECT, " (direct)"),
-            moved::trials_in(Options::DIRECT, " (direct)"),
+        Depth::Complete => vec![
+            trials_in(Options::DIRECT, " (direct)"),
+            brief::farewells_in(Options::DIRECT, " (direct)"),
+            brief::trials_without_relay_in(Options::DIRECT, " (direct)"),
         ],
+        Depth::Thorough => vec![trials_in(Options::DIRECT, " (direct)")],
+        Depth::Everyday => {
+            vec![light_in(Options::DIRECT, " (direct)"), moved::trials_in(Options::DIRECT, " (direct)")]
+        }
         Depth::Nothing => vec![
             brief::trials_in(Options::STRICT, ""),
+            brief::farewells_in(Options::STRICT, ""),
             brief::trials_without_direct_in(Options::STRICT, ""),
             moved::trials_in(Options::STRICT, ""),
             crowds::trials_in(Options::STRICT, ""),
@@ -46,7 +50,6 @@ fn trials_in(options: Options, suffix: &str) -> Vec<Trial> {
     [
         light_in(options, suffix),
         brief::trials_in(options, suffix),
-        brief::trials_without_relay_in(options, suffix),
         moved::trials_in(options, suffix),
         heavy_in(options, suffix),
         crowds::trials_in(options, suffix),
