@@ -40,8 +40,7 @@ pub(crate) fn hold(socket: *mut bpf_sock, cgroup: u64) -> Result<(), Reason> {
     let caller = bpf_get_current_pid_tgid();
     // SAFETY: the value is copied before anything else can run here.
     let descriptor = unsafe { CALLS.get(caller) }.copied().unwrap_or(-1);
-    let mut gate =
-        Gate { state: GATE_HELD, descriptor, process: (caller >> 32) as u32, reserved: 0, cgroup, octets: 0 };
+    let mut gate = Gate { state: GATE_HELD, descriptor, process: (caller >> 32) as u32, sealed: 0, cgroup, octets: 0 };
     let stored = storage(socket, Some(&mut gate)).ok_or(Reason::MapFull)?;
     // The gate of an earlier `connect` that failed may still be there.
     // SAFETY: the kernel keeps the storage as long as the socket, and only this thread is in `connect` on it.
@@ -121,7 +120,7 @@ fn arrived(ctx: &SockOpsContext, socket: *mut bpf_sock) {
     if source.address == destination.address || !is_direct(netns.0, &source, destination.port) {
         return open(ctx, socket, netns.1);
     }
-    let mut value = Gate { state: GATE_HELD, descriptor: -1, process: 0, reserved: 0, cgroup: 0, octets: 0 };
+    let mut value = Gate { state: GATE_HELD, descriptor: -1, process: 0, sealed: 0, cgroup: 0, octets: 0 };
     let held = Held {
         netns: netns.0,
         cgroup: 0,

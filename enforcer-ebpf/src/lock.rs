@@ -8,7 +8,10 @@
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_load_bytes};
 use aya_ebpf::programs::SkBuffContext;
-use enforcer_ebpf::{EVENT_SENT_MUCH, GATE_HELD, GATE_KEYED, GATE_OPEN, Gate, MANY_OCTETS, Reason, STAGE_ENDED};
+use enforcer_ebpf::{
+    EVENT_REFUSED, EVENT_SENT_MUCH, GATE_HELD, GATE_KEYED, GATE_OPEN, GATE_REFUSED, Gate, MANY_OCTETS, Reason,
+    STAGE_ENDED,
+};
 
 use crate::context::{TCP, mapped, read};
 use crate::event::tell;
@@ -32,14 +35,38 @@ pub(crate) fn outgoing(ctx: &SkBuffContext) -> Verdict {
     let Some(gate) = storage(socket, None) else { return Verdict::Pass };
     // SAFETY: the storage lives as long as the socket.
     match unsafe { (*gate).state } {
+        GATE_OPEN if unsafe { (*gate).sealed } == 0 => first(ctx, gate),
         GATE_OPEN => {
             weigh(ctx, gate);
             Verdict::Pass
         }
         GATE_HELD | GATE_KEYED => judge(ctx, |segment| {
-            !segment.has_payload && (!segment.has(FIN) || read!((*socket).state) == LAST_ACK || is_over(ctx))
+            segment.payload == 0 && (!segment.has(FIN) || read!((*socket).state) == LAST_ACK || is_over(ctx))
         }),
         _ => judge(ctx, |segment| segment.has(RST)),
+    }
+}
+
+/// The first payload must be a record of application data (RFC 8446 5.2). A thread that has chosen the function of plain
+/// TCP before the keys came, and was not seen, would send it in the clear: nothing of that socket leaves then.
+fn first(ctx: &SkBuffContext, gate: *mut Gate) -> Verdict {
+    const RECORD: [u8; 3] = [23, 3, 3];
+    match Segment::of(ctx) {
+        Some(segment) if segment.payload == 0 => Verdict::Pass,
+        Some(segment) if load(ctx, segment.headers) == Some(RECORD) => {
+            // SAFETY: the storage lives as long as the socket.
+            unsafe { (*gate).sealed = 1 };
+            Verdict::Pass
+        }
+        _ => {
+            // SAFETY: as above; and the context is the kernel's own.
+            let cookie = unsafe {
+                (*gate).state = GATE_REFUSED;
+                bpf_get_socket_cookie(ctx.skb.skb.cast())
+            };
+            tell(EVENT_REFUSED, cookie, &NOTHING, (0, 0));
+            Verdict::Deny(Reason::PlaintextStopped)
+        }
     }
 }
 
@@ -77,7 +104,7 @@ pub(crate) fn incoming(ctx: &SkBuffContext) -> Verdict {
     // SAFETY: as above.
     match unsafe { (*gate).state } {
         GATE_OPEN | GATE_KEYED => Verdict::Pass,
-        GATE_HELD => judge(ctx, |segment| !segment.has_payload),
+        GATE_HELD => judge(ctx, |segment| segment.payload == 0),
         _ => judge(ctx, |segment| segment.has(RST)),
     }
 }
@@ -86,7 +113,7 @@ pub(crate) fn incoming(ctx: &SkBuffContext) -> Verdict {
 /// No agent lets a peer send any.
 fn answering(ctx: &SkBuffContext) -> Verdict {
     match Segment::of(ctx) {
-        Some(segment) if segment.has_payload && peer_is_direct(&segment.source) => Verdict::Deny(Reason::HeldPayload),
+        Some(segment) if segment.payload > 0 && peer_is_direct(&segment.source) => Verdict::Deny(Reason::HeldPayload),
         _ => Verdict::Pass,
     }
 }
@@ -113,7 +140,10 @@ fn socket(ctx: &SkBuffContext) -> Option<*mut bpf_sock> {
 /// What matters of a TCP segment.
 struct Segment {
     source: [u8; 16],
-    has_payload: bool,
+    /// Where the payload begins.
+    headers: u32,
+    /// Octets of payload.
+    payload: u32,
     flags: u8,
 }
 
@@ -143,7 +173,7 @@ impl Segment {
         // Data offset and flags: octets 12 and 13 of the TCP header.
         let [offset, flags]: [u8; 2] = load(ctx, start + 12)?;
         let headers = start + u32::from(offset >> 4) * 4;
-        Some(Self { source, has_payload: read!((*ctx.skb.skb).len) > headers, flags })
+        Some(Self { source, headers, payload: read!((*ctx.skb.skb).len).saturating_sub(headers), flags })
     }
 
     fn has(&self, flag: u8) -> bool {

@@ -70,6 +70,8 @@ reasons! {
 
     /// Kernel: payload or an end of data met a held socket, and did not pass.
     HeldPayload = 19, "held-payload";
+    /// Kernel: the first payload of a direct connection was no TLS record; it did not leave, and the connection ended.
+    PlaintextStopped = 21, "plaintext-stopped";
     /// Kernel: the ring buffer is full; the agent will find the connection in the hold table.
     EventLost = 20, "event-lost";
 

@@ -178,8 +178,8 @@ pub struct Gate {
     pub descriptor: i32,
     /// Process (thread group) that called `connect`; 0: not known.
     pub process: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Not 0 once the first payload that left was a TLS record.
+    pub sealed: u32,
     /// Id of the workload's cgroup, of a connection that it opens; else 0.
     pub cgroup: u64,
     /// Octets of packets that have left since the gate was opened, or since the agent was last told. Programs count.

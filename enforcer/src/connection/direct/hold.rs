@@ -194,7 +194,7 @@ impl Watch {
                 self.offers.direct.lives.closed(cookie, (event.sent, event.received));
             }
             EVENT_SENT_MUCH => self.offers.direct.weigh(cookie),
-            EVENT_REFUSED => self.offers.direct.destroy(cookie, &held, Reason::MapFull),
+            EVENT_REFUSED => self.offers.direct.refused(cookie, &held),
             _ => {}
         }
     }

@@ -238,6 +238,18 @@ impl Direct {
         }
     }
 
+    /// A program has shut a gate for good: the hold table was full, or what would have left was no TLS record.
+    pub(super) fn refused(&self, cookie: u64, held: &Held) {
+        match self.holds.live_one(cookie) {
+            Some(live) => {
+                tracing::error!(cookie, "plaintext was stopped on a direct connection; it is reset");
+                self.destroy(cookie, &self::held(&live), Reason::PlaintextStopped);
+                self.lives.failed(cookie, Reason::PlaintextStopped);
+            }
+            None => self.destroy(cookie, held, Reason::MapFull),
+        }
+    }
+
     /// `None`: nobody is found who has the socket, so nobody knows.
     fn records(&self, cookie: u64, live: &Live) -> Option<u64> {
         let local = identity(&live.local)?;

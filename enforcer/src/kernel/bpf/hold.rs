@@ -138,7 +138,7 @@ impl Holds {
     ///
     /// [`Error::Map`].
     pub fn set_gate(&self, socket: &impl AsFd, state: u32) -> Result<(), Error> {
-        let gate = Gate { state, descriptor: -1, process: 0, reserved: 0, cgroup: 0, octets: 0 };
+        let gate = Gate { state, descriptor: -1, process: 0, sealed: 0, cgroup: 0, octets: 0 };
         let mut gates = self.0.gates.lock().unwrap_or_else(PoisonError::into_inner);
         gates.insert(&Raw(socket.as_fd()), gate, 0).map_err(|cause| failed("write", "GATES", cause))
     }
