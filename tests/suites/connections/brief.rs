@@ -21,8 +21,8 @@ pub(super) fn trials_in(options: Options, suffix: &str) -> Vec<Trial> {
     ]
 }
 
-/// What the direct path does not keep every time: about one in some hundreds of these connections ends with an error of
-/// the kernel's record layer (EMSGSIZE, seen on 6.1 and 6.12). The cause is not known.
+/// What the direct path does not keep every time: about one in a hundred of these connections is reset, because its
+/// server's thread was about to write in the clear (`plaintext-stopped`).
 pub(super) fn farewells_in(options: Options, suffix: &str) -> Vec<Trial> {
     promises![in options, called suffix, Company::Others;
         a_line_of_a_server_that_closes_at_once_arrives,
