@@ -21,11 +21,14 @@ const MIB: usize = 1 << 20;
 pub(crate) fn trials() -> Vec<Trial> {
     // Records in user space are the same on every kernel, so they are tried where it is quick.
     let here = every_offload().filter(|(_, options)| !kernel_has_tls() || options.offload == Offload::On);
-    let everywhere = here.flat_map(|(suffix, options)| [light_in(options, suffix), heavy_in(options, suffix)]);
+    let everywhere = here.flat_map(|(suffix, options)| {
+        [server_first_in(options, suffix), light_in(options, suffix), heavy_in(options, suffix)]
+    });
     // As with programs: once where it is quick, and direct where that is possible.
     let once = match direct_depth() {
         Depth::Complete => vec![
             trials_in(Options::DIRECT, " (direct)"),
+            server_first_in(Options::DIRECT, " (direct)"),
             brief::farewells_in(Options::DIRECT, " (direct)"),
             brief::trials_without_relay_in(Options::DIRECT, " (direct)"),
         ],
@@ -59,11 +62,17 @@ fn trials_in(options: Options, suffix: &str) -> Vec<Trial> {
     .collect()
 }
 
-fn light_in(options: Options, suffix: &str) -> Vec<Trial> {
+/// With a server that writes as soon as it has accepted: see `brief::farewells_in` for what the direct path makes of it.
+fn server_first_in(options: Options, suffix: &str) -> Vec<Trial> {
     promises![in options, called suffix, Company::Others;
         a_server_may_speak_first,
-        a_client_may_end_its_half_and_still_get_the_answer,
         a_server_may_end_its_half_and_still_be_heard,
+    ]
+}
+
+fn light_in(options: Options, suffix: &str) -> Vec<Trial> {
+    promises![in options, called suffix, Company::Others;
+        a_client_may_end_its_half_and_still_get_the_answer,
         a_reset_by_the_server_is_a_reset_at_the_client,
         a_reset_by_the_client_is_a_reset_at_the_server,
         small_messages_go_back_and_forth,
