@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf, SkStorage};
+use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf, SkStorage};
 use enforcer_ebpf::{Event, Gate, Held, Live, Reason, Waiters};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -116,20 +116,6 @@ impl Holds {
     pub fn stays_live(&self, cookie: u64, live: &Live) {
         // As in `set_stage`.
         let _gone = self.0.live.lock().unwrap_or_else(PoisonError::into_inner).insert(cookie, live, BPF_EXIST);
-    }
-
-    /// The state of a socket's gate, one of the `GATE_` numbers; `None`: no program holds it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn gate(&self, socket: &impl AsFd) -> Result<Option<u32>, Error> {
-        let gates = self.0.gates.lock().unwrap_or_else(PoisonError::into_inner);
-        match gates.get(&Raw(socket.as_fd()), 0) {
-            Ok(gate) => Ok(Some(gate.state)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(cause) => Err(failed("read", "GATES", cause)),
-        }
     }
 
     /// Sets the state of a socket's gate, one of the `GATE_` numbers.

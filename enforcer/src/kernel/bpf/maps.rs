@@ -112,15 +112,6 @@ impl Maps {
         self.namespaces.insert(netns, usual, 0).map_err(|cause| failed("insert", "NAMESPACES", cause))
     }
 
-    /// Namespaces whose sockets are gated, with what was usual there before.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`].
-    pub fn gated_namespaces(&self) -> Result<Vec<(u64, u32)>, Error> {
-        self.namespaces.iter().collect::<Result<_, _>>().map_err(|cause| failed("list", "NAMESPACES", cause))
-    }
-
     /// Makes a listening socket known. The kernel forgets it when the socket is closed.
     ///
     /// # Errors
