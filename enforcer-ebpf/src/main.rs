@@ -10,6 +10,8 @@
 
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "the only way to a compare-and-exchange on this target")]
 #![expect(unsafe_code, reason = "helpers and context fields are raw pointers")]
 
 mod outbound;
@@ -137,40 +139,36 @@ fn io_accept_returns(_ctx: FExitContext) -> i32 {
     0
 }
 
-#[fentry]
-fn receive_waits(ctx: FEntryContext) -> i32 {
-    owner::waits(&ctx, owner::inside);
-    0
+/// A program at the entry and one at the exit of a kernel function, and the `struct sock` that it is about.
+macro_rules! calls {
+    ($($enters:ident, $leaves:ident: $socket:expr;)*) => {
+        $(
+            #[fentry]
+            fn $enters(ctx: FEntryContext) -> i32 {
+                if let Some(socket) = $socket(ctx.arg(0)) {
+                    owner::enters(socket);
+                }
+                0
+            }
+
+            #[fexit]
+            fn $leaves(ctx: FExitContext) -> i32 {
+                if let Some(socket) = $socket(ctx.arg(0)) {
+                    owner::leaves(socket);
+                }
+                0
+            }
+        )*
+    };
 }
 
-#[fexit]
-fn receive_waited(ctx: FExitContext) -> i32 {
-    owner::waited(&ctx, owner::inside);
-    0
-}
-
-#[fentry]
-fn send_waits(ctx: FEntryContext) -> i32 {
-    owner::waits(&ctx, owner::inside);
-    0
-}
-
-#[fexit]
-fn send_waited(ctx: FExitContext) -> i32 {
-    owner::waited(&ctx, owner::inside);
-    0
-}
-
-#[fentry]
-fn lock_waits(ctx: FEntryContext) -> i32 {
-    owner::waits(&ctx, owner::before);
-    0
-}
-
-#[fexit]
-fn lock_waited(ctx: FExitContext) -> i32 {
-    owner::waited(&ctx, owner::before);
-    0
+calls! {
+    send4_enters, send4_leaves: owner::sock;
+    send6_enters, send6_leaves: owner::sock;
+    receive4_enters, receive4_leaves: owner::sock;
+    receive6_enters, receive6_leaves: owner::sock;
+    page_enters, page_leaves: owner::sock;
+    splice_enters, splice_leaves: owner::sock_of;
 }
 
 #[fexit]

@@ -4,7 +4,7 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockHash};
 use enforcer_ebpf::{
-    Endpoint, FlowKey, Gate, Held, ListenerKey, Live, PortKey, REASONS, Redirect, SourceKey, Waiters, WorkloadValue,
+    Callers, Endpoint, FlowKey, Gate, Held, ListenerKey, Live, PortKey, REASONS, Redirect, SourceKey, WorkloadValue,
 };
 
 /// Connections between `connect` and the agent's `accept`. When it is full, the agent does not know the connection
@@ -93,6 +93,6 @@ pub(crate) static GATES: SkStorage<Gate> = SkStorage::new();
 #[btf_map]
 pub(crate) static WANTED: SkStorage<u32> = SkStorage::new();
 
-/// Threads that wait on a held socket.
+/// Threads inside calls on a held socket.
 #[btf_map]
-pub(crate) static WAITING: SkStorage<Waiters> = SkStorage::new();
+pub(crate) static CALLERS: SkStorage<Callers> = SkStorage::new();

@@ -1,20 +1,24 @@
-//! Who holds a held socket: which process, under which descriptor, and which of its threads wait inside a call on it.
+//! Who holds a held socket: which process, under which descriptor, and which threads are inside a call on it.
 //!
 //! Programs at the entry and exit of kernel functions. They only take notes: nothing here can refuse or let pass
 //! anything. Without them the agent would have to search /proc for every connection.
 
+use core::intrinsics::{AtomicOrdering, atomic_cxchg};
+
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get};
-use aya_ebpf::programs::{FEntryContext, FExitContext};
-use enforcer_ebpf::{EVENT_ACCEPTED, GATE_HELD, GATE_KEYED, STAGE_ACCEPTED, Threads, WAITERS, Waiters};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get, bpf_sock_from_file};
+use aya_ebpf::programs::FEntryContext;
+use enforcer_ebpf::{CALLERS as SLOTS, Callers, EVENT_ACCEPTED, GATE_HELD, STAGE_ACCEPTED};
 
 use crate::event::tell;
 use crate::gate::storage;
-use crate::maps::{ACCEPTING, CALLS, HELD, WAITING};
+use crate::maps::{ACCEPTING, CALLERS, CALLS, HELD};
 
 /// Where `struct pt_regs` of x86-64 has the first argument of a system call.
 const FIRST_ARGUMENT: usize = 112;
+/// Where `struct socket` has its `struct sock`.
+const SOCK: usize = 24;
 
 /// `connect(2)` begins: its first argument is the descriptor.
 pub(crate) fn connect(ctx: &FEntryContext) {
@@ -26,8 +30,7 @@ pub(crate) fn connect(ctx: &FEntryContext) {
 
 /// The kernel has taken a connection out of an accept queue; its descriptor is not known yet.
 pub(crate) fn dequeued(socket: *mut bpf_sock) {
-    // SAFETY: the storage lives as long as the socket, which the kernel keeps for the caller.
-    if !storage(socket, None).is_some_and(|gate| unsafe { (*gate).state } == GATE_HELD) {
+    if !is_held(socket) {
         return;
     }
     let caller = bpf_get_current_pid_tgid();
@@ -59,65 +62,82 @@ fn accepted_by(caller: u64, descriptor: i32) {
     tell(EVENT_ACCEPTED, cookie, &held, (0, 0));
 }
 
-/// A thread begins to wait inside a call on a socket: for data, for room to send, or for the socket's lock, which the
-/// agent has while it hands over keys. Whoever waits for the lock chose its function before, so it must start again too.
+/// A thread enters a function that sends on a socket or receives from it, and will choose there between plain TCP and
+/// kernel TLS. While the socket is held that choice is plain TCP, so such a thread must start its call again once the
+/// keys are in.
 ///
-/// Once both ends are open no call of a direct connection waits for data here; those that wait for room do so rightly.
-pub(crate) fn waits(ctx: &FEntryContext, row: fn(*mut Waiters) -> *mut Threads) {
-    let socket: *mut bpf_sock = ctx.arg(0);
-    // SAFETY: as in `dequeued`.
-    let is_held = storage(socket, None).is_some_and(|gate| matches!(unsafe { (*gate).state }, GATE_HELD | GATE_KEYED));
-    if !is_held {
+/// The note is made before the choice, and the agent looks for notes after it has put the keys in: with a full barrier
+/// on both sides one of the two has seen the other.
+pub(crate) fn enters(socket: *mut bpf_sock) {
+    if !is_held(socket) {
         return;
     }
-    let Some(waiters) = waiting(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) else { return };
-    let row = row(waiters);
-    let thread = bpf_get_current_pid_tgid() as u32;
-    // SAFETY: the storage lives as long as the socket. The kernel calls here with a lock: the socket's own, or, when
-    // that is what the thread waits for, the one below it. Each has a row of its own, so nobody else writes it.
-    unsafe {
-        for slot in 0..WAITERS {
-            if (*row).ids[slot] == 0 {
-                (*row).ids[slot] = thread;
+    let Some(callers) = callers(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) else { return };
+    let thread = this_thread();
+    for slot in 0..SLOTS {
+        // SAFETY: the storage lives as long as the socket, and every access to a slot is a whole one.
+        let (before, claimed) = unsafe { claim(&raw mut (*callers).threads[slot], 0, thread) };
+        if claimed || before == thread {
+            return;
+        }
+    }
+    // SAFETY: as above; whoever else writes it writes the same.
+    unsafe { (&raw mut (*callers).overflow).write_volatile(1) };
+}
+
+/// It leaves that function. Once the keys are in nobody looks any more.
+pub(crate) fn leaves(socket: *mut bpf_sock) {
+    if !is_held(socket) {
+        return;
+    }
+    let Some(callers) = callers(socket, 0) else { return };
+    let thread = this_thread();
+    for slot in 0..SLOTS {
+        // SAFETY: the storage lives as long as the socket; a slot with this thread's id is written by this thread alone.
+        unsafe {
+            let slot = &raw mut (*callers).threads[slot];
+            if slot.read_volatile() == thread {
+                slot.write_volatile(0);
                 return;
             }
         }
-        (*row).overflow += 1;
     }
 }
 
-/// A thread has waited enough, and the lock is held again.
-pub(crate) fn waited(ctx: &FExitContext, row: fn(*mut Waiters) -> *mut Threads) {
-    let Some(waiters) = waiting(ctx.arg(0), 0) else { return };
-    let row = row(waiters);
-    let thread = bpf_get_current_pid_tgid() as u32;
-    // SAFETY: as above.
-    unsafe {
-        for slot in 0..WAITERS {
-            if (*row).ids[slot] == thread {
-                (*row).ids[slot] = 0;
-                return;
-            }
-        }
-    }
+/// The `struct sock` of a `struct socket`.
+pub(crate) fn sock(socket: *const u8) -> Option<*mut bpf_sock> {
+    // SAFETY: a pointer that the verifier knows as `struct socket`, and what lies at the offset must be a
+    // `struct sock *`: it checks both.
+    Some(unsafe { socket.add(SOCK).cast::<*mut bpf_sock>().read_volatile() })
 }
 
-/// Threads inside a call.
-pub(crate) fn inside(waiters: *mut Waiters) -> *mut Threads {
-    // SAFETY: only the address is taken.
-    unsafe { &raw mut (*waiters).inside }
+/// The `struct sock` behind a `struct file`.
+pub(crate) fn sock_of(file: *mut u8) -> Option<*mut bpf_sock> {
+    // SAFETY: a pointer that the verifier knows as `struct file`.
+    let socket = unsafe { bpf_sock_from_file(file.cast()) };
+    if socket.is_null() { None } else { sock(socket.cast()) }
 }
 
-/// Threads that wait for the lock.
-pub(crate) fn before(waiters: *mut Waiters) -> *mut Threads {
-    // SAFETY: as above.
-    unsafe { &raw mut (*waiters).before }
+/// Compare and exchange, with a full barrier. The target has none in `core::sync::atomic`, but the machine has it.
+unsafe fn claim(slot: *mut u64, free: u64, thread: u64) -> (u64, bool) {
+    const ORDER: AtomicOrdering = AtomicOrdering::SeqCst;
+    // SAFETY: the caller's.
+    unsafe { atomic_cxchg::<u64, ORDER, ORDER>(slot, free, thread) }
 }
 
-fn waiting(socket: *mut bpf_sock, flags: u64) -> Option<*mut Waiters> {
-    // SAFETY: the map is a socket storage of `Waiters`; the kernel checks the socket pointer.
+fn this_thread() -> u64 {
+    u64::from(bpf_get_current_pid_tgid() as u32)
+}
+
+fn is_held(socket: *mut bpf_sock) -> bool {
+    // SAFETY: the storage lives as long as the socket, which the kernel keeps for the caller.
+    storage(socket, None).is_some_and(|gate| unsafe { (*gate).state } == GATE_HELD)
+}
+
+fn callers(socket: *mut bpf_sock, flags: u64) -> Option<*mut Callers> {
+    // SAFETY: the map is a socket storage of `Callers`; the kernel checks the socket pointer.
     let stored = unsafe {
-        bpf_sk_storage_get((&raw const WAITING).cast_mut().cast(), socket.cast(), core::ptr::null_mut(), flags)
+        bpf_sk_storage_get((&raw const CALLERS).cast_mut().cast(), socket.cast(), core::ptr::null_mut(), flags)
     };
     if stored.is_null() { None } else { Some(stored.cast()) }
 }

@@ -57,8 +57,8 @@ pub const EVENT_SENT_MUCH: u32 = 5;
 /// wire (RFC 8446 5.2: header, one octet of payload, content type, tag), so there are at most 11.7 million in them.
 pub const MANY_OCTETS: u64 = 1 << 28;
 
-/// Threads that are known to wait inside a call on one socket.
-pub const WAITERS: usize = 8;
+/// Threads that are known to be inside a call on one socket.
+pub const CALLERS: usize = 16;
 
 /// Slots of the refusal counters: one for every number a [`crate::Reason`] may have.
 pub const REASONS: u32 = 128;
@@ -226,27 +226,14 @@ pub struct Event {
     pub received: u64,
 }
 
-/// Threads that wait on a socket, kept in the socket's storage. Written by programs alone: each row under a lock of its
-/// own, so that no row has two writers.
+/// Threads that entered a call on a socket while it was held, kept in the socket's storage. Written by programs alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub struct Waiters {
-    /// Those that wait inside a call, under the socket's own lock.
-    pub inside: Threads,
-    /// Those that wait for the socket's lock, under the lock below it.
-    pub before: Threads,
-}
-
-/// Some threads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct Threads {
+pub struct Callers {
     /// Thread ids; 0: free.
-    pub ids: [u32; WAITERS],
-    /// How many found no free slot, ever.
-    pub overflow: u32,
-    /// Zero.
-    pub reserved: u32,
+    pub threads: [u64; CALLERS],
+    /// 1 when a thread found no free slot.
+    pub overflow: u64,
 }
 
 /// Octets for an identity in [`Live`]; a longer one is relayed.
@@ -288,7 +275,7 @@ const _: () = {
     assert!(size_of::<Gate>() == 32);
     assert!(size_of::<Held>() == 72);
     assert!(size_of::<Event>() == 104);
-    assert!(size_of::<Waiters>() == 80);
+    assert!(size_of::<Callers>() == 136);
     assert!(size_of::<Live>() == 80 + 2 * IDENTITY);
     assert!(size_of::<PortKey>() == 16);
     assert!(size_of::<ListenerKey>() == 16);
@@ -298,7 +285,7 @@ const _: () = {
 #[expect(unsafe_code, reason = "aya asks for the promise that a type is plain data; the asserts above are the proof")]
 mod pod {
     use super::{
-        Endpoint, Event, FlowKey, Gate, Held, ListenerKey, Live, PortKey, Redirect, SourceKey, Waiters, WorkloadValue,
+        Callers, Endpoint, Event, FlowKey, Gate, Held, ListenerKey, Live, PortKey, Redirect, SourceKey, WorkloadValue,
     };
 
     macro_rules! pod {
@@ -310,7 +297,7 @@ mod pod {
         };
     }
 
-    pod!(Endpoint, Event, FlowKey, Gate, Held, ListenerKey, Live, PortKey, Redirect, SourceKey, Waiters, WorkloadValue);
+    pod!(Callers, Endpoint, Event, FlowKey, Gate, Held, ListenerKey, Live, PortKey, Redirect, SourceKey, WorkloadValue);
 }
 
 #[cfg(test)]

@@ -45,21 +45,18 @@ pub enum Depth {
     Nothing,
     /// The everyday programs, and how connections begin and end.
     Everyday,
-    /// Everything that this kernel's TLS always keeps.
-    Thorough,
     /// Everything.
-    Complete,
+    Thorough,
 }
 
-/// Thorough on one kernel, because it takes long in an emulated processor: `ENFORCER_TEST_DEPTH` asks for `everyday`,
-/// `thorough` or `complete` on any kernel.
+/// Thorough on one kernel, because it takes long in an emulated processor: `ENFORCER_TEST_DEPTH` asks for `everyday`
+/// or `thorough` on any kernel.
 pub fn direct_depth() -> Depth {
     const REFERENCE: &str = "6.12.";
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     match (kernel_has_tls(), env::var("ENFORCER_TEST_DEPTH").as_deref()) {
         (false, _) => Depth::Nothing,
         (true, Ok("thorough")) => Depth::Thorough,
-        (true, Ok("complete")) => Depth::Complete,
         (true, Ok("everyday")) => Depth::Everyday,
         (true, _) if release.starts_with(REFERENCE) => Depth::Thorough,
         (true, _) => Depth::Everyday,

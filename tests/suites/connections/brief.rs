@@ -16,17 +16,10 @@ const MIB: usize = 1 << 20;
 pub(super) fn trials_in(options: Options, suffix: &str) -> Vec<Trial> {
     promises![in options, called suffix, Company::Others;
         a_client_that_leaves_at_once_harms_nobody,
-        a_mib_of_a_client_that_closes_at_once_arrives,
-        a_mib_of_a_server_that_closes_at_once_arrives,
-    ]
-}
-
-/// What the direct path does not keep every time: about one in a hundred of these connections is reset, because its
-/// server's thread was about to write in the clear (`plaintext-stopped`).
-pub(super) fn farewells_in(options: Options, suffix: &str) -> Vec<Trial> {
-    promises![in options, called suffix, Company::Others;
         a_line_of_a_server_that_closes_at_once_arrives,
         a_line_of_a_server_that_closes_at_once_arrives_at_a_client_that_does_not_block,
+        a_mib_of_a_client_that_closes_at_once_arrives,
+        a_mib_of_a_server_that_closes_at_once_arrives,
     ]
 }
 

@@ -21,24 +21,20 @@ const MIB: usize = 1 << 20;
 pub(crate) fn trials() -> Vec<Trial> {
     // Records in user space are the same on every kernel, so they are tried where it is quick.
     let here = every_offload().filter(|(_, options)| !kernel_has_tls() || options.offload == Offload::On);
-    let everywhere = here.flat_map(|(suffix, options)| {
-        [server_first_in(options, suffix), light_in(options, suffix), heavy_in(options, suffix)]
-    });
+    let everywhere = here.flat_map(|(suffix, options)| [light_in(options, suffix), heavy_in(options, suffix)]);
     // As with programs: once where it is quick, and direct where that is possible.
     let once = match direct_depth() {
-        Depth::Complete => vec![
-            trials_in(Options::DIRECT, " (direct)"),
-            server_first_in(Options::DIRECT, " (direct)"),
-            brief::farewells_in(Options::DIRECT, " (direct)"),
-            brief::trials_without_relay_in(Options::DIRECT, " (direct)"),
-        ],
-        Depth::Thorough => vec![trials_in(Options::DIRECT, " (direct)")],
-        Depth::Everyday => {
-            vec![light_in(Options::DIRECT, " (direct)"), moved::trials_in(Options::DIRECT, " (direct)")]
+        Depth::Thorough => {
+            vec![trials_in(Options::DIRECT, " (direct)"), brief::trials_without_relay_in(Options::DIRECT, " (direct)")]
         }
+        Depth::Everyday => vec![
+            light_in(Options::DIRECT, " (direct)"),
+            brief::trials_in(Options::DIRECT, " (direct)"),
+            brief::trials_without_relay_in(Options::DIRECT, " (direct)"),
+            moved::trials_in(Options::DIRECT, " (direct)"),
+        ],
         Depth::Nothing => vec![
             brief::trials_in(Options::STRICT, ""),
-            brief::farewells_in(Options::STRICT, ""),
             brief::trials_without_direct_in(Options::STRICT, ""),
             moved::trials_in(Options::STRICT, ""),
             crowds::trials_in(Options::STRICT, ""),
@@ -62,16 +58,10 @@ fn trials_in(options: Options, suffix: &str) -> Vec<Trial> {
     .collect()
 }
 
-/// With a server that writes as soon as it has accepted: see `brief::farewells_in` for what the direct path makes of it.
-fn server_first_in(options: Options, suffix: &str) -> Vec<Trial> {
+fn light_in(options: Options, suffix: &str) -> Vec<Trial> {
     promises![in options, called suffix, Company::Others;
         a_server_may_speak_first,
         a_server_may_end_its_half_and_still_be_heard,
-    ]
-}
-
-fn light_in(options: Options, suffix: &str) -> Vec<Trial> {
-    promises![in options, called suffix, Company::Others;
         a_client_may_end_its_half_and_still_get_the_answer,
         a_reset_by_the_server_is_a_reset_at_the_client,
         a_reset_by_the_client_is_a_reset_at_the_server,

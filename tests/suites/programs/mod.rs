@@ -17,7 +17,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let cheap = every_offload().flat_map(|(suffix, options)| cheap_in(options, suffix));
     // The thorough ones take long in an emulated processor. There they are direct; on this machine they are relayed.
     let thorough = match direct_depth() {
-        Depth::Thorough | Depth::Complete => trials_in(Options::DIRECT, " (direct)"),
+        Depth::Thorough => trials_in(Options::DIRECT, " (direct)"),
         Depth::Everyday => cheap_in(Options::DIRECT, " (direct)"),
         Depth::Nothing => {
             let relayed = [thorough_in(Options::STRICT, ""), languages::without_direct(Options::STRICT, "")];

@@ -81,7 +81,7 @@ impl Answers {
         let record = self.direct.record(held).ok_or(Reason::PortUnknown)?;
         self.direct.lives.begin(cookie, record);
         let _place = workload.place()?;
-        let mut socket = install::fetch(&self.direct, cookie, held)?;
+        let socket = install::fetch(&self.direct, cookie, held)?;
         socket.key(&self.direct, &keys.back, &keys.forward)?;
         Ok(socket)
     }
@@ -102,7 +102,7 @@ impl Ends for Answers {
     }
 
     fn open(&self, offer: &Offer) -> Result<(), Reason> {
-        let mut keyed = self.locked().remove(&offer.number).ok_or(Reason::EndedBeforeKeys)?;
+        let keyed = self.locked().remove(&offer.number).ok_or(Reason::EndedBeforeKeys)?;
         let cookie = keyed.socket.cookie();
         let opened = Opened { cookie, held: &keyed.held, offer, peer: &self.pair.remote, facts: self.session.facts() };
         let result = self.direct.lives.opened(&self.direct, &opened).and_then(|()| keyed.socket.open(&self.direct));

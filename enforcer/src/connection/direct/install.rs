@@ -1,13 +1,12 @@
 //! From keys to an open socket, in steps that both ends take in their own order.
 //!
 //! What a thread does that was inside a call on the socket when the keys came would still be plaintext: such a thread
-//! is made to start its call again, after the keys are in and before the gate opens. Programs know these threads. They
-//! are looked for twice: a thread that has chosen the function of plain TCP, and does not wait in it yet, is seen when
-//! the gate is opened, which is a message to the other agent later.
+//! is made to start its call again, after the keys are in and before the gate opens. Programs know these threads: they
+//! note them before a thread chooses between plain TCP and kernel TLS, and the notes are read after the keys are in.
 
 use std::os::fd::OwnedFd;
 
-use enforcer_ebpf::{GATE_KEYED, GATE_OPEN, Held, Reason, STAGE_KEYED, WAITERS};
+use enforcer_ebpf::{CALLERS, GATE_KEYED, GATE_OPEN, Held, Reason, STAGE_KEYED};
 use socket2::SockRef;
 use tokio::runtime::Handle;
 
@@ -23,8 +22,6 @@ pub(super) struct Socket {
     descriptor: Option<OwnedFd>,
     cookie: u64,
     held: Held,
-    /// Threads that have started their calls again: since then they use the functions of kernel TLS.
-    restarted: Vec<u32>,
 }
 
 /// Fetches the application's socket, and puts the kernel's record layer under it: that is refused once the peer has
@@ -35,7 +32,7 @@ pub(super) fn fetch(direct: &Direct, cookie: u64, held: &Held) -> Result<Socket,
         tracing::debug!(%error, "record layer not attached");
         Reason::EndedBeforeKeys
     })?;
-    Ok(Socket { descriptor: Some(descriptor), cookie, held: *held, restarted: Vec::new() })
+    Ok(Socket { descriptor: Some(descriptor), cookie, held: *held })
 }
 
 fn find(direct: &Direct, cookie: u64, held: &Held) -> Result<OwnedFd, Reason> {
@@ -59,7 +56,7 @@ fn find(direct: &Direct, cookie: u64, held: &Held) -> Result<OwnedFd, Reason> {
 
 impl Socket {
     /// Gives both keys to the kernel. From now on records may arrive, and nothing may leave.
-    pub(super) fn key(&mut self, direct: &Direct, send: &TrafficKey, receive: &TrafficKey) -> Result<(), Reason> {
+    pub(super) fn key(&self, direct: &Direct, send: &TrafficKey, receive: &TrafficKey) -> Result<(), Reason> {
         // What was written before would go out as it is. The gate has let nothing in; data that rides on the first
         // packet (RFC 7413) is the one way around it.
         let unread = ktls::unread(self.descriptor()).map_err(internal)?;
@@ -76,9 +73,7 @@ impl Socket {
     }
 
     /// Opens the gate.
-    pub(super) fn open(&mut self, direct: &Direct) -> Result<(), Reason> {
-        // A thread may have been between choosing its function and waiting when the keys came.
-        self.restart_calls(direct)?;
+    pub(super) fn open(&self, direct: &Direct) -> Result<(), Reason> {
         direct.holds.set_gate(self.descriptor(), GATE_OPEN).map_err(internal)?;
         let usual = direct.holds.wanted(self.descriptor()).unwrap_or(u32::MAX);
         ktls::set_write_gate(self.descriptor(), usual).map_err(internal)
@@ -93,33 +88,23 @@ impl Socket {
         self.cookie
     }
 
-    fn restart_calls(&mut self, direct: &Direct) -> Result<(), Reason> {
-        let Some(waiters) = direct.holds.waiters(self.descriptor()) else { return Ok(()) };
-        for row in [waiters.inside, waiters.before] {
-            if row.overflow > 0 {
-                tracing::warn!(known = WAITERS, "more threads wait on one socket than are known");
-                return Err(Reason::TooManyWaiters);
-            }
-            for thread in row.ids.into_iter().filter(|&thread| thread != 0) {
-                self.restart_call(direct, thread)?;
-            }
+    fn restart_calls(&self, direct: &Direct) -> Result<(), Reason> {
+        let Some(callers) = direct.holds.callers(self.descriptor()) else { return Ok(()) };
+        if callers.overflow > 0 {
+            tracing::warn!(known = CALLERS, "more threads are inside calls on one socket than are known");
+            return Err(Reason::TooManyWaiters);
         }
-        Ok(())
-    }
-
-    fn restart_call(&mut self, direct: &Direct, thread: u32) -> Result<(), Reason> {
-        if self.restarted.contains(&thread) {
-            return Ok(());
+        let threads = callers.threads.into_iter().filter(|&thread| thread != 0);
+        for thread in threads.filter_map(|thread| u32::try_from(thread).ok()) {
+            direct.metrics.restarted();
+            restart_call(thread).map_err(|error| {
+                tracing::warn!(%error, thread, "thread not restarted");
+                match error {
+                    restart::Error::AlreadyTraced { .. } => Reason::ProcessTraced,
+                    _ => Reason::Internal,
+                }
+            })?;
         }
-        direct.metrics.restarted();
-        restart_call(thread).map_err(|error| {
-            tracing::warn!(%error, thread, "thread not restarted");
-            match error {
-                restart::Error::AlreadyTraced { .. } => Reason::ProcessTraced,
-                _ => Reason::Internal,
-            }
-        })?;
-        self.restarted.push(thread);
         Ok(())
     }
 }

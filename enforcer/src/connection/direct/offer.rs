@@ -55,11 +55,11 @@ async fn carry(offers: &Offers, cookie: u64, held: &Held) -> Result<(), Reason> 
     let workload = direct.workload(held).ok_or(Reason::WorkloadUnknown)?;
     let _place = workload.place()?;
     let (_, remote) = direct.peer(held).ok_or(Reason::DestinationUnknown)?;
-    let mut socket = install::fetch(direct, cookie, held)?;
+    let socket = install::fetch(direct, cookie, held)?;
     let (handle, offer, keys) = agreed(offers, held, started + DEADLINE).await?;
     direct.lives.with(cookie, |record| record.handshake_took(started.elapsed()));
     let opened = Opened { cookie, held, offer: &offer, peer: remote, facts: handle.facts() };
-    let result = open(direct, &mut socket, (&handle, &keys, &opened)).await;
+    let result = open(direct, &socket, (&handle, &keys, &opened)).await;
     if let Err(reason) = result {
         // A session that has ended has told the other end already.
         let _told = handle.abort(&offer, reason).await;
@@ -71,7 +71,7 @@ async fn carry(offers: &Offers, cookie: u64, held: &Held) -> Result<(), Reason> 
 /// just read finds its gate open.
 async fn open(
     direct: &Direct,
-    socket: &mut Socket,
+    socket: &Socket,
     (handle, keys, opened): (&Handle, &Keys, &Opened<'_>),
 ) -> Result<(), Reason> {
     socket.key(direct, &keys.forward, &keys.back)?;

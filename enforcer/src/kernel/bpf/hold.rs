@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf, SkStorage};
-use enforcer_ebpf::{Event, Gate, Held, Live, Reason, Waiters};
+use enforcer_ebpf::{Callers, Event, Gate, Held, Live, Reason};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -26,7 +26,7 @@ struct Tables {
     live: Mutex<HashMap<MapData, u64, Live>>,
     gates: Mutex<SkStorage<MapData, Gate>>,
     wanted: SkStorage<MapData, u32>,
-    waiting: SkStorage<MapData, Waiters>,
+    callers: SkStorage<MapData, Callers>,
     refusals: Arc<PerCpuArray<MapData, u64>>,
 }
 
@@ -38,7 +38,7 @@ impl Holds {
             live: Mutex::new(take(programs, "LIVE")?),
             gates: Mutex::new(take(programs, "GATES")?),
             wanted: take(programs, "WANTED")?,
-            waiting: take(programs, "WAITING")?,
+            callers: take(programs, "CALLERS")?,
         })))
     }
 
@@ -135,10 +135,10 @@ impl Holds {
         self.0.wanted.get(&Raw(socket.as_fd()), 0).ok().filter(|&wanted| wanted != 0)
     }
 
-    /// The threads that wait inside a call on the socket, and those that wait for its lock.
+    /// The threads that entered a call on the socket while it was held, and have not left it.
     #[must_use]
-    pub fn waiters(&self, socket: &impl AsFd) -> Option<Waiters> {
-        self.0.waiting.get(&Raw(socket.as_fd()), 0).ok()
+    pub fn callers(&self, socket: &impl AsFd) -> Option<Callers> {
+        self.0.callers.get(&Raw(socket.as_fd()), 0).ok()
     }
 }
 

@@ -9,22 +9,28 @@ use std::path::Path;
 
 use aya::programs::links::FdLink;
 use aya::programs::{FEntry, FExit, Program, ProgramError};
-use aya::{Btf, Ebpf};
+use aya::{Btf, BtfError, Ebpf};
 
 use super::{Error, pin_link, program};
 
 /// Programs and the kernel functions that they are attached to.
-const TRACED: [(&str, &str); 9] = [
+const TRACED: [(&str, &str); 13] = [
     ("connect_begins", "__x64_sys_connect"),
     ("accept_returns", "__x64_sys_accept"),
     ("accept4_returns", "__x64_sys_accept4"),
-    ("receive_waits", "sk_wait_data"),
-    ("receive_waited", "sk_wait_data"),
-    ("send_waits", "sk_stream_wait_memory"),
-    ("send_waited", "sk_stream_wait_memory"),
-    ("lock_waits", "__lock_sock"),
-    ("lock_waited", "__lock_sock"),
+    ("send4_enters", "inet_sendmsg"),
+    ("send4_leaves", "inet_sendmsg"),
+    ("send6_enters", "inet6_sendmsg"),
+    ("send6_leaves", "inet6_sendmsg"),
+    ("receive4_enters", "inet_recvmsg"),
+    ("receive4_leaves", "inet_recvmsg"),
+    ("receive6_enters", "inet6_recvmsg"),
+    ("receive6_leaves", "inet6_recvmsg"),
+    ("splice_enters", "sock_splice_read"),
+    ("splice_leaves", "sock_splice_read"),
 ];
+/// How `sendfile` and `splice` send until Linux 6.4; later kernels have only `inet_sendmsg`.
+const PAGES: [(&str, &str); 2] = [("page_enters", "inet_sendpage"), ("page_leaves", "inet_sendpage")];
 /// Accepting through io_uring; a kernel may be built without it.
 const IO_URING: (&str, &str) = ("io_accept_returns", "io_accept");
 /// Correcting FIONREAD, where the function is one that answers into the application's memory: `tcp_ioctl` until Linux
@@ -37,10 +43,12 @@ const DEQUEUE: (&str, [&str; 2]) = ("inet_csk_accept", ["dequeued_of_two", "dequ
 pub(super) fn attach(programs: &mut Ebpf, directory: &Path) -> Result<Vec<String>, Error> {
     let btf = Btf::from_sys_fs().map_err(Error::Btf)?;
     let mut pins = Vec::new();
-    for (name, function) in TRACED {
-        let failed = |cause| Error::Program { name, cause: Box::new(cause) };
-        load(program(programs, name)?, function, &btf).map_err(failed)?;
-        pins.push(replace(program(programs, name)?, name, directory)?);
+    for (name, function) in TRACED.into_iter().chain(PAGES) {
+        match load(program(programs, name)?, function, &btf) {
+            Ok(()) => pins.push(replace(program(programs, name)?, name, directory)?),
+            Err(ProgramError::Btf(BtfError::UnknownBtfTypeName { .. })) if PAGES.contains(&(name, function)) => {}
+            Err(cause) => return Err(Error::Program { name, cause: Box::new(cause) }),
+        }
     }
     let (name, function) = IO_URING;
     // Without it such a connection is found by searching, when its peer's offer comes.
