@@ -180,7 +180,7 @@ pub(crate) const NOTHING: Held = Held {
     direction: 0,
     stage: 0,
     process: 0,
-    descriptor: -1,
+    descriptor: 0,
 };
 
 /// Whether a connection from this source to this port of this namespace is direct.

@@ -47,8 +47,8 @@ pub(crate) fn outgoing(ctx: &SkBuffContext) -> Verdict {
     }
 }
 
-/// The first payload must be a record of application data (RFC 8446 5.2). A thread that has chosen the function of plain
-/// TCP before the keys came, and was not seen, would send it in the clear: nothing of that socket leaves then.
+/// The first payload must be a record of application data (RFC 8446 5.2): a second look at what [`crate::owner`] sees to,
+/// by what really leaves.
 fn first(ctx: &SkBuffContext, gate: *mut Gate) -> Verdict {
     const RECORD: [u8; 3] = [23, 3, 3];
     match Segment::of(ctx) {
@@ -59,15 +59,18 @@ fn first(ctx: &SkBuffContext, gate: *mut Gate) -> Verdict {
             Verdict::Pass
         }
         _ => {
-            // SAFETY: as above; and the context is the kernel's own.
-            let cookie = unsafe {
-                (*gate).state = GATE_REFUSED;
-                bpf_get_socket_cookie(ctx.skb.skb.cast())
-            };
-            tell(EVENT_REFUSED, cookie, &NOTHING, (0, 0));
+            // SAFETY: the context is the kernel's own.
+            refuse(gate, unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) });
             Verdict::Deny(Reason::PlaintextStopped)
         }
     }
+}
+
+/// Shuts an open gate for good, and has the agent end the connection.
+pub(crate) fn refuse(gate: *mut Gate, cookie: u64) {
+    // SAFETY: the storage lives as long as the socket.
+    unsafe { (*gate).state = GATE_REFUSED };
+    tell(EVENT_REFUSED, cookie, &NOTHING, (0, 0));
 }
 
 /// Counts what leaves: a key may not serve more records than RFC 8446 5.5 allows, and the kernel does not look.

@@ -33,6 +33,8 @@ mod event;
 mod maps;
 mod verdict;
 
+use core::convert::identity;
+
 use aya_ebpf::macros::{cgroup_skb, cgroup_sock_addr, cgroup_sockopt, fentry, fexit, sk_lookup, sock_ops};
 use aya_ebpf::programs::{
     FEntryContext, FExitContext, SkBuffContext, SkLookupContext, SockAddrContext, SockOpsContext, SockoptContext,
@@ -139,23 +141,19 @@ fn io_accept_returns(_ctx: FExitContext) -> i32 {
     0
 }
 
-/// A program at the entry and one at the exit of a kernel function, and the `struct sock` that it is about.
+/// A program at the entry and one at the exit of a kernel function, and how its first argument leads to the socket.
 macro_rules! calls {
     ($($enters:ident, $leaves:ident: $socket:expr;)*) => {
         $(
             #[fentry]
             fn $enters(ctx: FEntryContext) -> i32 {
-                if let Some(socket) = $socket(ctx.arg(0)) {
-                    owner::enters(socket);
-                }
+                owner::enters($socket(ctx.arg(0)));
                 0
             }
 
             #[fexit]
             fn $leaves(ctx: FExitContext) -> i32 {
-                if let Some(socket) = $socket(ctx.arg(0)) {
-                    owner::leaves(socket);
-                }
+                owner::leaves($socket(ctx.arg(0)));
                 0
             }
         )*
@@ -163,12 +161,10 @@ macro_rules! calls {
 }
 
 calls! {
-    send4_enters, send4_leaves: owner::sock;
-    send6_enters, send6_leaves: owner::sock;
-    receive4_enters, receive4_leaves: owner::sock;
-    receive6_enters, receive6_leaves: owner::sock;
-    page_enters, page_leaves: owner::sock;
-    splice_enters, splice_leaves: owner::sock_of;
+    send_enters, send_leaves: identity;
+    page_enters, page_leaves: identity;
+    receive_enters, receive_leaves: identity;
+    splice_enters, splice_leaves: owner::sock;
 }
 
 #[fexit]

@@ -7,12 +7,13 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get, bpf_sock_from_file};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get};
 use aya_ebpf::programs::FEntryContext;
-use enforcer_ebpf::{CALLERS as SLOTS, Callers, EVENT_ACCEPTED, GATE_HELD, STAGE_ACCEPTED};
+use enforcer_ebpf::{CALLERS as SLOTS, Callers, EVENT_ACCEPTED, GATE_HELD, GATE_KEYED, GATE_OPEN, STAGE_ACCEPTED};
 
 use crate::event::tell;
 use crate::gate::storage;
+use crate::lock::refuse;
 use crate::maps::{ACCEPTING, CALLERS, CALLS, HELD};
 
 /// Where `struct pt_regs` of x86-64 has the first argument of a system call.
@@ -30,7 +31,8 @@ pub(crate) fn connect(ctx: &FEntryContext) {
 
 /// The kernel has taken a connection out of an accept queue; its descriptor is not known yet.
 pub(crate) fn dequeued(socket: *mut bpf_sock) {
-    if !is_held(socket) {
+    // SAFETY: the storage lives as long as the socket, which the kernel keeps for the caller.
+    if !storage(socket, None).is_some_and(|gate| unsafe { (*gate).state } == GATE_HELD) {
         return;
     }
     let caller = bpf_get_current_pid_tgid();
@@ -62,16 +64,24 @@ fn accepted_by(caller: u64, descriptor: i32) {
     tell(EVENT_ACCEPTED, cookie, &held, (0, 0));
 }
 
-/// A thread enters a function that sends on a socket or receives from it, and will choose there between plain TCP and
-/// kernel TLS. While the socket is held that choice is plain TCP, so such a thread must start its call again once the
-/// keys are in.
+/// A thread enters a function of plain TCP that sends or receives. While the socket is held, that is what every call
+/// chooses, so the thread is noted: it must start its call again once the keys are in. The agent looks for notes after
+/// it has put the keys in, and once more before it opens the gate.
 ///
-/// The note is made before the choice, and the agent looks for notes after it has put the keys in: with a full barrier
-/// on both sides one of the two has seen the other.
+/// Behind an open gate only a thread can come here that chose before the keys came and has not moved since, through two
+/// messages between the agents. It was not seen, so nothing of that socket leaves any more.
 pub(crate) fn enters(socket: *mut bpf_sock) {
-    if !is_held(socket) {
-        return;
+    let Some(gate) = storage(socket, None) else { return };
+    // SAFETY: the storage lives as long as the socket, which the kernel keeps for the caller.
+    match unsafe { (*gate).state } {
+        GATE_HELD | GATE_KEYED => note(socket),
+        // SAFETY: as above.
+        GATE_OPEN => refuse(gate, unsafe { bpf_get_socket_cookie(socket.cast()) }),
+        _ => {}
     }
+}
+
+fn note(socket: *mut bpf_sock) {
     let Some(callers) = callers(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) else { return };
     let thread = this_thread();
     for slot in 0..SLOTS {
@@ -85,9 +95,10 @@ pub(crate) fn enters(socket: *mut bpf_sock) {
     unsafe { (&raw mut (*callers).overflow).write_volatile(1) };
 }
 
-/// It leaves that function. Once the keys are in nobody looks any more.
+/// It leaves that function. Behind an open gate nobody looks any more.
 pub(crate) fn leaves(socket: *mut bpf_sock) {
-    if !is_held(socket) {
+    // SAFETY: as in `enters`.
+    if !storage(socket, None).is_some_and(|gate| matches!(unsafe { (*gate).state }, GATE_HELD | GATE_KEYED)) {
         return;
     }
     let Some(callers) = callers(socket, 0) else { return };
@@ -105,17 +116,10 @@ pub(crate) fn leaves(socket: *mut bpf_sock) {
 }
 
 /// The `struct sock` of a `struct socket`.
-pub(crate) fn sock(socket: *const u8) -> Option<*mut bpf_sock> {
+pub(crate) fn sock(socket: *const u8) -> *mut bpf_sock {
     // SAFETY: a pointer that the verifier knows as `struct socket`, and what lies at the offset must be a
     // `struct sock *`: it checks both.
-    Some(unsafe { socket.add(SOCK).cast::<*mut bpf_sock>().read_volatile() })
-}
-
-/// The `struct sock` behind a `struct file`.
-pub(crate) fn sock_of(file: *mut u8) -> Option<*mut bpf_sock> {
-    // SAFETY: a pointer that the verifier knows as `struct file`.
-    let socket = unsafe { bpf_sock_from_file(file.cast()) };
-    if socket.is_null() { None } else { sock(socket.cast()) }
+    unsafe { socket.add(SOCK).cast::<*mut bpf_sock>().read_volatile() }
 }
 
 /// Compare and exchange, with a full barrier. The target has none in `core::sync::atomic`, but the machine has it.
@@ -127,11 +131,6 @@ unsafe fn claim(slot: *mut u64, free: u64, thread: u64) -> (u64, bool) {
 
 fn this_thread() -> u64 {
     u64::from(bpf_get_current_pid_tgid() as u32)
-}
-
-fn is_held(socket: *mut bpf_sock) -> bool {
-    // SAFETY: the storage lives as long as the socket, which the kernel keeps for the caller.
-    storage(socket, None).is_some_and(|gate| unsafe { (*gate).state } == GATE_HELD)
 }
 
 fn callers(socket: *mut bpf_sock, flags: u64) -> Option<*mut Callers> {

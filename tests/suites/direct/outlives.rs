@@ -1,5 +1,8 @@
 //! Agents come and go, and open connections do not notice; new ones wait for the next agent, and nothing leaks.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
 use anyhow::{Result, ensure};
 use enforcer_tests::program;
 use enforcer_tests::wait;
@@ -28,6 +31,7 @@ fn open_connections_outlive_killed_agents_and_new_ones_wait() -> Result<()> {
         let (redis, nginx) = (program::redis(&server)?, program::nginx(&server, &secret)?);
         let mut open = Conversation::start(&client, &redis, target)?;
         let capture = world.ground.watch_mesh()?;
+        let links = kernel_links(&world.a)?;
         nodes(&mut world).into_iter().try_for_each(|node| node.agent.kill())?;
         open.ask(&format!("SET key {secret}"), "OK")?;
         open.ask("GET key", &secret)?;
@@ -38,6 +42,7 @@ fn open_connections_outlive_killed_agents_and_new_ones_wait() -> Result<()> {
         let page = waiting.finish()?.success()?;
         ensure!(page == secret, "curl got `{page}`");
         open.ask("GET key", &secret)?;
+        ensure!(kernel_links(&world.a)? == links, "the next agent attached the same programs to the kernel again");
         for node in [&world.a, &world.b] {
             let status = node.agent.status()?;
             ensure!(status.contains(&format!(":{}", redis.port)), "the next agent does not know it:\n{status}");
@@ -68,8 +73,7 @@ fn a_hundred_connections_under_load_outlive_their_agents() -> Result<()> {
     let finished = benchmark.finish()?;
     let said = finished.success()?;
     ensure!(said.contains("\"SET\""), "the benchmark printed `{said}`");
-    drop(capture);
-    Ok(())
+    capture.stop()?.prove_only_tls(redis.port)
 }
 
 fn uninstalling_lets_open_connections_go_on_and_plaintext_pass() -> Result<()> {
@@ -91,6 +95,23 @@ fn uninstalling_lets_open_connections_go_on_and_plaintext_pass() -> Result<()> {
         ensure!(usual.trim() == u32::MAX.to_string(), "new sockets are still gated: {usual}");
     }
     Ok(())
+}
+
+/// Names and inodes of the pins that hold programs at kernel functions.
+fn kernel_links(node: &Node) -> Result<Vec<(String, u64)>> {
+    let mut links = Vec::new();
+    for layout in fs::read_dir(&node.config.bpf)? {
+        for link in fs::read_dir(layout?.path().join("links"))? {
+            let link = link?;
+            let name = link.file_name().to_string_lossy().into_owned();
+            if name.starts_with("trace-") {
+                links.push((name, link.metadata()?.ino()));
+            }
+        }
+    }
+    ensure!(links.len() >= 10, "only {} programs at kernel functions", links.len());
+    links.sort();
+    Ok(links)
 }
 
 fn nodes(world: &mut World) -> [&mut Node; 2] {

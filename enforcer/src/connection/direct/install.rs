@@ -1,8 +1,9 @@
 //! From keys to an open socket, in steps that both ends take in their own order.
 //!
 //! What a thread does that was inside a call on the socket when the keys came would still be plaintext: such a thread
-//! is made to start its call again, after the keys are in and before the gate opens. Programs know these threads: they
-//! note them before a thread chooses between plain TCP and kernel TLS, and the notes are read after the keys are in.
+//! is made to start its call again, after the keys are in and before the gate opens. Programs know these threads. They
+//! are looked for twice: a thread that has chosen the function of plain TCP, and has not begun it yet, is seen when the
+//! gate is opened, which is a message to the other agent and back later.
 
 use std::os::fd::OwnedFd;
 
@@ -74,6 +75,7 @@ impl Socket {
 
     /// Opens the gate.
     pub(super) fn open(&self, direct: &Direct) -> Result<(), Reason> {
+        self.restart_calls(direct)?;
         direct.holds.set_gate(self.descriptor(), GATE_OPEN).map_err(internal)?;
         let usual = direct.holds.wanted(self.descriptor()).unwrap_or(u32::MAX);
         ktls::set_write_gate(self.descriptor(), usual).map_err(internal)

@@ -56,7 +56,7 @@ const MAPS: [&str; 17] = [
     "ACCEPTING",
     "GATES",
     "WANTED",
-    "WAITING",
+    "CALLERS",
 ];
 
 /// Programs attached to the cgroup of every workload, and how (`enum bpf_attach_type` in linux/bpf.h).
@@ -277,7 +277,12 @@ fn load(directory: &Path, instance: Instance) -> Result<Ebpf, Error> {
     }
     loader.override_global("NETNS_COOKIE", &instance.netns, true);
     loader.override_global("USUAL_LOWAT", &instance.usual_lowat, true);
-    Ok(loader.load(OBJECT)?)
+    let programs = loader.load(OBJECT)?;
+    debug_assert!(
+        programs.maps().all(|(name, _)| MAPS.contains(&name) || name.starts_with('.')),
+        "every map is pinned"
+    );
+    Ok(programs)
 }
 
 fn load_programs(programs: &mut Ebpf, names: &[(&'static str, u32)]) -> Result<(), Error> {

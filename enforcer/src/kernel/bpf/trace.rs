@@ -1,36 +1,33 @@
 //! The programs at kernel functions, which take notes of who holds a held socket. One set serves the whole node.
 //!
-//! They are pinned like the others: connections that are opened while no agent runs have owners too. A link of this
-//! kind cannot be given another program, so a successor attaches its own before it lets go of the old ones; meanwhile
-//! both take the same notes.
+//! They are pinned like the others: connections that are opened while no agent runs have owners too. A successor whose
+//! program is the same leaves the link as it is, because attaching rewrites the code of a function that the whole node
+//! is running. A link of this kind cannot be given another program, so another version attaches its own before it lets
+//! go of the old one; meanwhile both take the same notes.
 
 use std::fs;
 use std::path::Path;
 
-use aya::programs::links::FdLink;
-use aya::programs::{FEntry, FExit, Program, ProgramError};
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::{FEntry, FExit, Program, ProgramError, ProgramInfo, loaded_programs};
 use aya::{Btf, BtfError, Ebpf};
 
 use super::{Error, pin_link, program};
 
 /// Programs and the kernel functions that they are attached to.
-const TRACED: [(&str, &str); 13] = [
+const TRACED: [(&str, &str); 9] = [
     ("connect_begins", "__x64_sys_connect"),
     ("accept_returns", "__x64_sys_accept"),
     ("accept4_returns", "__x64_sys_accept4"),
-    ("send4_enters", "inet_sendmsg"),
-    ("send4_leaves", "inet_sendmsg"),
-    ("send6_enters", "inet6_sendmsg"),
-    ("send6_leaves", "inet6_sendmsg"),
-    ("receive4_enters", "inet_recvmsg"),
-    ("receive4_leaves", "inet_recvmsg"),
-    ("receive6_enters", "inet6_recvmsg"),
-    ("receive6_leaves", "inet6_recvmsg"),
-    ("splice_enters", "sock_splice_read"),
-    ("splice_leaves", "sock_splice_read"),
+    ("send_enters", "tcp_sendmsg"),
+    ("send_leaves", "tcp_sendmsg"),
+    ("receive_enters", "tcp_recvmsg"),
+    ("receive_leaves", "tcp_recvmsg"),
+    ("splice_enters", "tcp_splice_read"),
+    ("splice_leaves", "tcp_splice_read"),
 ];
-/// How `sendfile` and `splice` send until Linux 6.4; later kernels have only `inet_sendmsg`.
-const PAGES: [(&str, &str); 2] = [("page_enters", "inet_sendpage"), ("page_leaves", "inet_sendpage")];
+/// How `sendfile` and `splice` send until Linux 6.4; later kernels have only `tcp_sendmsg`.
+const PAGES: [(&str, &str); 2] = [("page_enters", "tcp_sendpage"), ("page_leaves", "tcp_sendpage")];
 /// Accepting through io_uring; a kernel may be built without it.
 const IO_URING: (&str, &str) = ("io_accept_returns", "io_accept");
 /// Correcting FIONREAD, where the function is one that answers into the application's memory: `tcp_ioctl` until Linux
@@ -87,8 +84,24 @@ fn load(program: &mut Program, function: &str, btf: &Btf) -> Result<(), ProgramE
     }
 }
 
-/// Attaches a loaded program and puts its pin into the place of an earlier agent's. Returns the name of the pin.
+/// Whether the pinned link is there, and its program has the same instructions and maps as this one.
+fn serves(pin: &Path, program: &Program) -> bool {
+    let (Ok(link), Ok(own)) = (PinnedLink::from_pin(pin), program.info()) else { return false };
+    let Ok(link) = FdLink::from(link).info() else { return false };
+    let mut loaded = loaded_programs().filter_map(Result::ok);
+    loaded.find(|info| info.id() == link.program_id()).is_some_and(|theirs| {
+        let maps = |info: &ProgramInfo| info.map_ids().ok().flatten();
+        theirs.tag() == own.tag() && maps(&theirs).is_some() && maps(&theirs) == maps(&own)
+    })
+}
+
+/// Attaches a loaded program and puts its pin into the place of an earlier agent's, unless that one has the same program.
+/// Returns the name of the pin.
 fn replace(program: &mut Program, name: &'static str, directory: &Path) -> Result<String, Error> {
+    let (pin, fresh) = (format!("trace-{name}"), directory.join(format!("fresh-{name}")));
+    if serves(&directory.join(&pin), program) {
+        return Ok(pin);
+    }
     let failed = |cause| Error::Program { name, cause: Box::new(cause) };
     let link: FdLink = match program {
         Program::FEntry(program) => {
@@ -103,7 +116,6 @@ fn replace(program: &mut Program, name: &'static str, directory: &Path) -> Resul
         }
         _ => return Err(Error::Missing { kind: "tracing program", name }),
     };
-    let (pin, fresh) = (format!("trace-{name}"), directory.join(format!("fresh-{name}")));
     let renamed = |cause| Error::Directory { path: fresh.clone(), cause };
     if fresh.exists() {
         // Of an agent that was killed at this very place.
