@@ -68,10 +68,14 @@ fn stall(world: &World, route: Route<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The first connection makes the agent grow by what every later one shares.
+/// The first connections make the agent grow by what every later one shares: each of its threads allocates from an arena
+/// of its own, so there are as many at once as are measured.
 fn warm_up(route: Route<'_>) -> Result<()> {
-    let server = Server::start(route.server, &["bulk", "--bytes", "1048576"])?;
-    peer::connect(route.client, server.at(route.target), &["bulk", "--bytes", "1048576"])?.details().map(drop)
+    let bulk = ["bulk", "--bytes", "1048576"];
+    let server = Server::start(route.server, &[&bulk[..], &["--connections", &CONNECTIONS.to_string()]].concat())?;
+    let clients = (0..CONNECTIONS).map(|_| peer::start(route.client, server.at(route.target), &bulk));
+    let clients = clients.collect::<Result<Vec<_>>>()?;
+    clients.into_iter().try_for_each(|client| peer::outcome_of(client)?.details().map(drop))
 }
 
 /// Waits until the client says that nothing more is taken from it.

@@ -59,7 +59,7 @@ fn a_hundred_connections_under_load_outlive_their_agents() -> Result<()> {
     let redis = program::redis(&world.ground.b)?;
     let (host, port) = (target.to_string(), redis.port.to_string());
     let capture = world.ground.watch_mesh()?;
-    let load = ["-h", &host, "-p", &port, "-c", "100", "-n", "40000", "-t", "set", "--csv"];
+    let load = ["-h", &host, "-p", &port, "-c", "100", "-n", "150000", "-t", "set", "--csv"];
     let mut benchmark = world.ground.a.start("redis-benchmark", &load)?;
     wait::until("a hundred connections", wait::patience(), || {
         benchmark.check_alive()?;

@@ -60,7 +60,7 @@ impl Answers {
         self.authorize(offer.connection.source.ip())?;
         let accepted = self.direct.accepts.wait(offer.connection).await?;
         let (cookie, held) = (accepted.cookie, accepted.held);
-        match self.key((cookie, &held), &keys) {
+        match self.key((cookie, &held), &keys).await {
             Ok(socket) => {
                 self.locked().insert(offer.number, Keyed { socket, held });
                 Ok(())
@@ -73,7 +73,7 @@ impl Answers {
         }
     }
 
-    fn key(&self, (cookie, held): (u64, &Held), keys: &Keys) -> Result<Socket, Reason> {
+    async fn key(&self, (cookie, held): (u64, &Held), keys: &Keys) -> Result<Socket, Reason> {
         let workload = self.direct.workload(held).ok_or(Reason::PortUnknown)?;
         if workload.identity != self.pair.local {
             return Err(Reason::PeerIdentityMismatch);
@@ -81,7 +81,7 @@ impl Answers {
         let record = self.direct.record(held).ok_or(Reason::PortUnknown)?;
         self.direct.lives.begin(cookie, record);
         let _place = workload.place()?;
-        let socket = install::fetch(&self.direct, cookie, held)?;
+        let socket = install::fetch(&self.direct, cookie, held).await?;
         socket.key(&self.direct, &keys.back, &keys.forward)?;
         Ok(socket)
     }

@@ -6,10 +6,12 @@
 //! gate is opened, which is a message to the other agent and back later.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use enforcer_ebpf::{CALLERS, GATE_KEYED, GATE_OPEN, Held, Reason, STAGE_KEYED};
 use socket2::SockRef;
 use tokio::runtime::Handle;
+use tokio::time::sleep;
 
 use super::Direct;
 use crate::connection::pair::TrafficKey;
@@ -25,10 +27,22 @@ pub(super) struct Socket {
     held: Held,
 }
 
+/// Pauses between looks for a socket that no process has: it may be on its way from one to another (SCM_RIGHTS, unix(7)).
+/// One that was closed is let go that much later.
+const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
+
 /// Fetches the application's socket, and puts the kernel's record layer under it: that is refused once the peer has
 /// sent FIN, or the application has.
-pub(super) fn fetch(direct: &Direct, cookie: u64, held: &Held) -> Result<Socket, Reason> {
-    let descriptor = find(direct, cookie, held)?;
+pub(super) async fn fetch(direct: &Direct, cookie: u64, held: &Held) -> Result<Socket, Reason> {
+    let mut found = find(direct, cookie, held);
+    for pause in PAUSES {
+        if !matches!(found, Err(Reason::EndedBeforeKeys)) || direct.holds.held_one(cookie).is_none() {
+            break;
+        }
+        sleep(pause).await;
+        found = find(direct, cookie, held);
+    }
+    let descriptor = found?;
     ktls::attach(&descriptor).map_err(|error| {
         tracing::debug!(%error, "record layer not attached");
         Reason::EndedBeforeKeys

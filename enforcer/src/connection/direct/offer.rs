@@ -55,7 +55,7 @@ async fn carry(offers: &Offers, cookie: u64, held: &Held) -> Result<(), Reason> 
     let workload = direct.workload(held).ok_or(Reason::WorkloadUnknown)?;
     let _place = workload.place()?;
     let (_, remote) = direct.peer(held).ok_or(Reason::DestinationUnknown)?;
-    let socket = install::fetch(direct, cookie, held)?;
+    let socket = install::fetch(direct, cookie, held).await?;
     let (handle, offer, keys) = agreed(offers, held, started + DEADLINE).await?;
     direct.lives.with(cookie, |record| record.handshake_took(started.elapsed()));
     let opened = Opened { cookie, held, offer: &offer, peer: remote, facts: handle.facts() };
