@@ -26,6 +26,7 @@ use enforcer_ebpf::{
 use crate::context::{local_endpoint, read, remote_endpoint};
 use crate::event::tell;
 use crate::maps::{CALLS, GATES, HELD, LIVE, NAMESPACES, PEERS, PORTS, WANTED};
+use crate::room;
 use crate::verdict::count;
 
 /// `IPPROTO_TCP`.
@@ -40,7 +41,7 @@ pub(crate) fn hold(socket: *mut bpf_sock, cgroup: u64) -> Result<(), Reason> {
     let caller = bpf_get_current_pid_tgid();
     // SAFETY: the value is copied before anything else can run here.
     let descriptor = unsafe { CALLS.get(caller) }.copied().unwrap_or(-1);
-    let mut gate = Gate { state: GATE_HELD, descriptor, process: (caller >> 32) as u32, sealed: 0, cgroup, octets: 0 };
+    let mut gate = Gate { descriptor, process: (caller >> 32) as u32, cgroup, ..Gate::new(GATE_HELD) };
     let stored = storage(socket, Some(&mut gate)).ok_or(Reason::MapFull)?;
     // The gate of an earlier `connect` that failed may still be there.
     // SAFETY: the kernel keeps the storage as long as the socket, and only this thread is in `connect` on it.
@@ -120,7 +121,7 @@ fn arrived(ctx: &SockOpsContext, socket: *mut bpf_sock) {
     if source.address == destination.address || !is_direct(netns.0, &source, destination.port) {
         return open(ctx, socket, netns.1);
     }
-    let mut value = Gate { state: GATE_HELD, descriptor: -1, process: 0, sealed: 0, cgroup: 0, octets: 0 };
+    let mut value = Gate::new(GATE_HELD);
     let held = Held {
         netns: netns.0,
         cgroup: 0,
@@ -146,7 +147,7 @@ fn take(ctx: &SockOpsContext, (socket, gate): (*mut bpf_sock, *mut Gate), held: 
     let cookie = cookie(ctx);
     remember_wanted(ctx, socket, usual);
     set(ctx, 0);
-    let _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
+    let _ = ctx.set_cb_flags((BPF_SOCK_OPS_STATE_CB_FLAG | room::CALLBACK) as i32);
     if HELD.insert(&cookie, held, u64::from(BPF_NOEXIST)).is_err() {
         // SAFETY: the storage lives as long as the socket; the agent does not know it yet.
         unsafe { (*gate).state = GATE_REFUSED };
@@ -231,7 +232,7 @@ fn current(ctx: &SockOpsContext) -> u32 {
     value
 }
 
-fn set(ctx: &SockOpsContext, mut value: u32) {
+pub(crate) fn set(ctx: &SockOpsContext, mut value: u32) {
     // SAFETY: as above. It fails only for values that this kernel does not know; then the socket stays shut.
     let _ = unsafe { bpf_setsockopt(ctx.ops.cast(), SOL_TCP, TCP_NOTSENT_LOWAT, (&raw mut value).cast(), OPTION) };
 }

@@ -5,7 +5,7 @@
 //! is which, and shuts and opens the gates; `inbound` hands arriving connections to the agent, unless they are held
 //! instead; `getpeername4`/`getpeername6` show the application the true other end of a relayed connection.
 //! `egress`/`ingress` are the lock on held sockets; `set_option`/`get_option` keep the gate out of the application's
-//! sight and reach; `ioctl_returns` corrects what it is told of kernel TLS; `existing` opens what was there before. The
+//! sight and reach, and a full send buffer out of kernel TLS's; `ioctl_returns` corrects what it is told of kernel TLS; `existing` opens what was there before. The
 //! others take notes of who holds a held socket.
 
 #![no_std]
@@ -23,6 +23,7 @@ mod names;
 mod gate;
 mod lock;
 mod option;
+mod room;
 
 mod existing;
 mod owner;
@@ -35,6 +36,7 @@ mod verdict;
 
 use core::convert::identity;
 
+use aya_ebpf::bindings::BPF_SOCK_OPS_HDR_OPT_LEN_CB;
 use aya_ebpf::macros::{cgroup_skb, cgroup_sock_addr, cgroup_sockopt, fentry, fexit, sk_lookup, sock_ops};
 use aya_ebpf::programs::{
     FEntryContext, FExitContext, SkBuffContext, SkLookupContext, SockAddrContext, SockOpsContext, SockoptContext,
@@ -52,8 +54,12 @@ fn connect6(ctx: SockAddrContext) -> i32 {
 
 #[sock_ops]
 fn follow(ctx: SockOpsContext) -> u32 {
-    outbound::follow(&ctx);
-    gate::follow(&ctx);
+    if context::read!((*ctx.ops).op) == BPF_SOCK_OPS_HDR_OPT_LEN_CB {
+        room::asked(&ctx);
+    } else {
+        outbound::follow(&ctx);
+        gate::follow(&ctx);
+    }
     1
 }
 

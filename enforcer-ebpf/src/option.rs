@@ -1,12 +1,13 @@
-//! TCP_NOTSENT_LOWAT as the application sees it: its own value, whatever the gate has made of it.
+//! TCP_NOTSENT_LOWAT and SO_SNDBUF as the application sees them: its own values, whatever the gate has made of them.
 //!
 //! What an application sets on a held socket is kept and must not open it; the agent gives it back with the keys. What
-//! it sets on any other socket takes effect, except 0, which would mean "as the namespace has it", and that is shut.
+//! it sets on any other socket takes effect, except 0, which would mean "as the namespace has it", and that is shut. On
+//! a direct socket there is a limit to what takes effect, and a smaller send buffer is only remembered: [`crate::room`].
 
 use aya_ebpf::bindings::bpf_sockopt;
 use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
 use aya_ebpf::programs::SockoptContext;
-use enforcer_ebpf::{GATE_OPEN, Reason};
+use enforcer_ebpf::{GATE_OPEN, Gate, Reason, UNSENT_LIMIT};
 
 use crate::context::read;
 use crate::gate::{SOL_TCP, TCP_NOTSENT_LOWAT, storage, wanted};
@@ -15,35 +16,57 @@ use crate::verdict::Verdict;
 
 /// Longest value that the kernel copies for a program; a longer one must be waved through.
 const LONGEST: i32 = 4096;
-/// Of the value that matters.
+/// `SOL_SOCKET` and `SO_SNDBUF`.
+const SOL_SOCKET: i32 = 1;
+const SO_SNDBUF: i32 = 7;
+/// Of the values that matter.
 const OPTION: usize = 4;
 
 /// `setsockopt` of a workload, and of the agent on its sockets.
 pub(crate) fn set(ctx: &SockoptContext) -> Verdict {
-    let Some(netns) = gated(ctx) else { return Verdict::Pass };
+    if let Some((buffer, gate)) = buffer(ctx) {
+        // What `getsockopt` answers is twice what was set (socket(7)).
+        // SAFETY: `buffer` has checked that the kernel holds as many bytes; the storage lives as long as the socket.
+        unsafe { (*gate).buffer = buffer.read_unaligned().saturating_mul(2) };
+        done(ctx);
+        return Verdict::Pass;
+    }
+    let Some(usual) = gated(ctx) else { return Verdict::Pass };
     let Some(value) = value(ctx) else { return Verdict::Pass };
     let socket = read!((*ctx.sockopt).__bindgen_anon_1.sk);
     // SAFETY: `value` has checked that the kernel holds as many bytes.
     let chosen = unsafe { value.read_unaligned() };
-    // SAFETY: the storage lives as long as the socket.
-    let held = storage(socket, None).is_some_and(|gate| unsafe { (*gate).state } != GATE_OPEN);
-    let mut kept = if chosen == netns { 0 } else { chosen };
+    let mut kept = if chosen == usual { 0 } else { chosen };
     let Some(stored) = wanted(socket, Some(&mut kept)) else { return Verdict::Deny(Reason::MapFull) };
-    // SAFETY: as above.
+    // SAFETY: the storage lives as long as the socket.
     unsafe { *stored = kept };
-    if held {
-        // Done: the kernel is not to do it too.
-        // SAFETY: the field is writable in this hook.
-        unsafe { (&raw mut (*ctx.sockopt).optlen).write_volatile(-1) };
-    } else if chosen == 0 {
+    let effective = if chosen == 0 { usual } else { chosen };
+    match storage(socket, None) {
+        // SAFETY: as above, and `value` has checked the length.
+        Some(gate) if unsafe { (*gate).state } == GATE_OPEN => unsafe {
+            (*gate).limit = effective.min(UNSENT_LIMIT);
+            value.write_unaligned((*gate).limit);
+        },
+        Some(_) => done(ctx),
         // SAFETY: as above.
-        unsafe { value.write_unaligned(netns) };
+        None => unsafe { value.write_unaligned(effective) },
     }
     Verdict::Pass
 }
 
+/// The kernel is not to do it too.
+fn done(ctx: &SockoptContext) {
+    // SAFETY: the field is writable in this hook.
+    unsafe { (&raw mut (*ctx.sockopt).optlen).write_volatile(-1) };
+}
+
 /// `getsockopt` of a workload, after the kernel has answered.
 pub(crate) fn get(ctx: &SockoptContext) -> Verdict {
+    if let Some((buffer, gate)) = buffer(ctx) {
+        // SAFETY: `buffer` has checked that there are as many bytes; the storage lives as long as the socket.
+        unsafe { buffer.write_unaligned((*gate).buffer) };
+        return Verdict::Pass;
+    }
     if gated(ctx).is_none() {
         return Verdict::Pass;
     }
@@ -54,6 +77,19 @@ pub(crate) fn get(ctx: &SockoptContext) -> Verdict {
     // SAFETY: `value` has checked that there are as many bytes.
     unsafe { value.write_unaligned(chosen) };
     Verdict::Pass
+}
+
+/// The value and the gate, if the call is about the send buffer of a direct socket.
+fn buffer(ctx: &SockoptContext) -> Option<(*mut u32, *mut Gate)> {
+    if read!((*ctx.sockopt).level) != SOL_SOCKET || read!((*ctx.sockopt).optname) != SO_SNDBUF {
+        return None;
+    }
+    let gate = storage(read!((*ctx.sockopt).__bindgen_anon_1.sk), None)?;
+    // SAFETY: the storage lives as long as the socket.
+    if unsafe { (*gate).state } != GATE_OPEN {
+        return None;
+    }
+    Some((value(ctx)?, gate))
 }
 
 /// The write gate that is usual in the socket's namespace, if the call is about the write gate at all.

@@ -184,7 +184,38 @@ pub struct Gate {
     pub cgroup: u64,
     /// Octets of packets that have left since the gate was opened, or since the agent was last told. Programs count.
     pub octets: u64,
+    /// Of an open gate: how many octets the application may have written that have not left, before it has to wait.
+    pub limit: u32,
+    /// Not 0 while a record that has begun at the limit may exceed it.
+    pub raised: u32,
+    /// SO_SNDBUF as the application is to see it, octets.
+    pub buffer: u32,
+    /// Zero.
+    pub reserved: u32,
 }
+
+impl Gate {
+    /// A gate in this state, of which nothing else is known.
+    #[must_use]
+    pub const fn new(state: u32) -> Self {
+        Self {
+            state,
+            descriptor: -1,
+            process: 0,
+            sealed: 0,
+            cgroup: 0,
+            octets: 0,
+            limit: UNSENT_LIMIT,
+            raised: 0,
+            buffer: 0,
+            reserved: 0,
+        }
+    }
+}
+
+/// Octets that a direct connection may have waiting to leave, unless its application wants fewer: enough to keep the
+/// network busy until the application is there again, as for TCP_NOTSENT_LOWAT in general.
+pub const UNSENT_LIMIT: u32 = 1 << 17;
 
 /// A connection in the hold table, by the cookie of the workload's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,7 +303,7 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 16);
     assert!(size_of::<SourceKey>() == 32);
     assert!(size_of::<WorkloadValue>() == 16);
-    assert!(size_of::<Gate>() == 32);
+    assert!(size_of::<Gate>() == 48);
     assert!(size_of::<Held>() == 72);
     assert!(size_of::<Event>() == 104);
     assert!(size_of::<Callers>() == 136);

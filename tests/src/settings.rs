@@ -38,6 +38,12 @@ pub fn kernel_has_tls() -> bool {
     protocols.split_whitespace().any(|protocol| protocol == "tls")
 }
 
+/// Whether a direct connection of this kernel keeps what a writer that does not block has written last.
+pub fn kernel_keeps_whole_records() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    kernel_has_tls() && !release.starts_with("6.1.")
+}
+
 /// What is tried on the direct path of this kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {

@@ -77,12 +77,24 @@ pub enum Outcome {
 /// Probes every [`Feature`].
 #[must_use]
 pub fn probe() -> Abilities {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease");
-    let release = release.map_or_else(|_unreadable| "unknown".to_owned(), |release| release.trim().to_owned());
     Abilities {
-        release,
+        release: release(),
         abilities: Feature::ALL.iter().map(|&feature| Ability::new(feature, attempt(feature))).collect(),
     }
+}
+
+/// As in `uname -r`.
+fn release() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease");
+    release.map_or_else(|_unreadable| "unknown".to_owned(), |release| release.trim().to_owned())
+}
+
+/// Whether programs may set options of sockets with kernel TLS. Older kernels ask for plain TCP's own functions, newer
+/// ones for the protocol; only an open connection of a workload would show which.
+fn can_set_options_under_tls(release: &str) -> bool {
+    const SINCE: (u32, u32) = (6, 3);
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
+    numbers.next().zip(numbers.next()).is_some_and(|version| version >= SINCE)
 }
 
 impl Abilities {
@@ -179,6 +191,7 @@ fn attempt(feature: Feature) -> Result<(), String> {
         Feature::KtlsAes256Gcm => ktls::cipher(ktls::aes_256_gcm),
         Feature::KtlsChaCha20Poly1305 => ktls::cipher(ktls::chacha20_poly1305),
         Feature::KtlsNoPad => ktls::expect_no_pad(),
+        Feature::KtlsKeepsTheEnd if can_set_options_under_tls(&release()) => Ok(()),
         Feature::KtlsKeepsTheEnd => ktls::keeps_the_end(),
         Feature::KtlsRekey => ktls::rekey(),
         Feature::SockOps => program(ProgramType::SockOps),
@@ -252,6 +265,14 @@ mod tests {
         assert_eq!(json["need"], "relay");
         let able = serde_json::to_value(Ability::new(Feature::SkLookup, Ok(()))).unwrap();
         assert_eq!(able["outcome"], "able");
+    }
+
+    #[test]
+    fn options_under_tls_can_be_set_since_6_3() {
+        let able = ["6.3.0", "6.12.94+deb13-amd64", "7.2-rc1", "10.0"].map(can_set_options_under_tls);
+        assert_eq!(able, [true; 4]);
+        let unable = ["6.1.0-42-amd64", "6.2", "5.15.0", "6", "unknown", ""].map(can_set_options_under_tls);
+        assert_eq!(unable, [false; 6]);
     }
 
     #[test]

@@ -84,6 +84,7 @@ pub fn go_client(place: &Place, to: SocketAddr, answer: &str) -> Result<Running>
 const SOURCES: &[(&str, &str)] = &[
     ("ends.py", include_str!("../../programs/ends.py")),
     ("threads.py", include_str!("../../programs/threads.py")),
+    ("buffers.py", include_str!("../../programs/buffers.py")),
     ("coroutines.py", include_str!("../../programs/coroutines.py")),
     ("polling.py", include_str!("../../programs/polling.py")),
     ("timeouts.py", include_str!("../../programs/timeouts.py")),

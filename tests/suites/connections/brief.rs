@@ -5,6 +5,7 @@
 use anyhow::{Result, bail, ensure};
 use enforcer_tests::peer::{self, Outcome, Server};
 use enforcer_tests::process::Running;
+use enforcer_tests::program::Script;
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
 
@@ -20,6 +21,14 @@ pub(super) fn trials_in(options: Options, suffix: &str) -> Vec<Trial> {
         a_line_of_a_server_that_closes_at_once_arrives_at_a_client_that_does_not_block,
         a_mib_of_a_client_that_closes_at_once_arrives,
         a_mib_of_a_server_that_closes_at_once_arrives,
+    ]
+}
+
+/// What the direct path keeps only where programs may set options of sockets with kernel TLS.
+pub(super) fn full_in(options: Options, suffix: &str) -> Vec<Trial> {
+    promises![in options, called suffix, Company::Others;
+        full_buffers_of_a_client_that_closes_at_once_arrive,
+        full_buffers_of_a_client_that_ends_its_half_at_once_arrive,
     ]
 }
 
@@ -147,6 +156,26 @@ fn a_mib_of_a_server_that_closes_at_once_arrives(world: &World) -> Result<()> {
         let server = Server::start(route.server, &["farewell", "--bytes", &bytes])?;
         let client = peer::connect(route.client, server.at(route.target), &["collect"])?;
         all_came(&server.outcome()?, &client)
+    })
+}
+
+fn full_buffers_of_a_client_that_closes_at_once_arrive(world: &World) -> Result<()> {
+    full_buffers_arrive(world, "close")
+}
+
+fn full_buffers_of_a_client_that_ends_its_half_at_once_arrive(world: &World) -> Result<()> {
+    full_buffers_arrive(world, "shutdown")
+}
+
+fn full_buffers_arrive(world: &World, connect: &'static str) -> Result<()> {
+    let script = Script { name: "buffers", serve: "count", connect };
+    on_every_route(world, |route| {
+        let secret = marker();
+        let server = script.start(route.server, &secret)?;
+        sealed(&world.ground, &secret, server.port, || {
+            script.connect(route.client, server.at(route.target), &secret)?.finish()?.success()?;
+            server.finish()
+        })
     })
 }
 

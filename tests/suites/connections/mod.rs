@@ -10,7 +10,7 @@ mod moved;
 use anyhow::{Context, Result, ensure};
 use enforcer_tests::config::Offload;
 use enforcer_tests::peer::{self, Server};
-use enforcer_tests::settings::{Depth, direct_depth, kernel_has_tls};
+use enforcer_tests::settings::{Depth, direct_depth, kernel_has_tls, kernel_keeps_whole_records};
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
 
@@ -35,13 +35,15 @@ pub(crate) fn trials() -> Vec<Trial> {
         ],
         Depth::Nothing => vec![
             brief::trials_in(Options::STRICT, ""),
+            brief::full_in(Options::STRICT, ""),
             brief::trials_without_direct_in(Options::STRICT, ""),
             moved::trials_in(Options::STRICT, ""),
             crowds::trials_in(Options::STRICT, ""),
             crowds::trials_without_direct_in(Options::STRICT, ""),
         ],
     };
-    everywhere.chain(once).flatten().collect()
+    let full = kernel_keeps_whole_records().then(|| brief::full_in(Options::DIRECT, " (direct)"));
+    everywhere.chain(once).chain(full).flatten().collect()
 }
 
 /// All of them in the world with these options; `suffix` tells their names apart from those in other worlds.

@@ -8,7 +8,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use enforcer_ebpf::{CALLERS, GATE_KEYED, GATE_OPEN, Held, Reason, STAGE_KEYED};
+use enforcer_ebpf::{CALLERS, GATE_KEYED, GATE_OPEN, Gate, Held, Reason, STAGE_KEYED};
 use socket2::SockRef;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
@@ -82,7 +82,7 @@ impl Socket {
         }
         ktls::send_with(self.descriptor(), &key(send)).map_err(internal)?;
         ktls::receive_with(self.descriptor(), &key(receive)).map_err(internal)?;
-        direct.holds.set_gate(self.descriptor(), GATE_KEYED).map_err(internal)?;
+        direct.holds.set_gate(self.descriptor(), Gate::new(GATE_KEYED)).map_err(internal)?;
         direct.holds.set_stage(self.cookie, &self.held, STAGE_KEYED);
         self.restart_calls(direct)
     }
@@ -90,7 +90,9 @@ impl Socket {
     /// Opens the gate.
     pub(super) fn open(&self, direct: &Direct) -> Result<(), Reason> {
         self.restart_calls(direct)?;
-        direct.holds.set_gate(self.descriptor(), GATE_OPEN).map_err(internal)?;
+        let buffer = ktls::enlarge_send_buffer(self.descriptor()).map_err(internal)?;
+        let gate = Gate { buffer, ..Gate::new(GATE_OPEN) };
+        direct.holds.set_gate(self.descriptor(), gate).map_err(internal)?;
         let usual = direct.holds.wanted(self.descriptor()).unwrap_or(u32::MAX);
         ktls::set_write_gate(self.descriptor(), usual).map_err(internal)
     }

@@ -118,13 +118,12 @@ impl Holds {
         let _gone = self.0.live.lock().unwrap_or_else(PoisonError::into_inner).insert(cookie, live, BPF_EXIST);
     }
 
-    /// Sets the state of a socket's gate, one of the `GATE_` numbers.
+    /// Replaces a socket's gate.
     ///
     /// # Errors
     ///
     /// [`Error::Map`].
-    pub fn set_gate(&self, socket: &impl AsFd, state: u32) -> Result<(), Error> {
-        let gate = Gate { state, descriptor: -1, process: 0, sealed: 0, cgroup: 0, octets: 0 };
+    pub fn set_gate(&self, socket: &impl AsFd, gate: Gate) -> Result<(), Error> {
         let mut gates = self.0.gates.lock().unwrap_or_else(PoisonError::into_inner);
         gates.insert(&Raw(socket.as_fd()), gate, 0).map_err(|cause| failed("write", "GATES", cause))
     }

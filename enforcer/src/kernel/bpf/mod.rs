@@ -6,6 +6,7 @@
 //! go of what is no longer wanted; [`remove`] undoes everything. When the agent dies nothing changes in the kernel,
 //! except that its listeners are gone: from then on the programs refuse what would be relayed, and hold the rest.
 
+mod btf;
 mod existing;
 mod hold;
 mod link;
@@ -115,6 +116,9 @@ pub enum Error {
     /// The kernel does not describe itself.
     #[error("read the kernel's BTF")]
     Btf(#[source] aya::BtfError),
+    /// The kernel does not describe its structures.
+    #[error("find `write_seq` of `struct tcp_sock` in the kernel's BTF (/sys/kernel/btf/vmlinux)")]
+    Layout,
     /// The ring buffer cannot be waited for.
     #[error("wait for events of eBPF programs")]
     Events(#[source] io::Error),
@@ -153,6 +157,8 @@ pub struct Guard {
     pub holds: Holds,
     /// Names of the link pins that this agent wants.
     wanted: HashSet<String>,
+    /// Whether the kernel has told where its structures have what programs read.
+    has_layout: bool,
 }
 
 impl Guard {
@@ -169,11 +175,13 @@ impl Guard {
             .mode(0o700)
             .create(links(&directory))
             .map_err(|cause| Error::Directory { path: directory.clone(), cause })?;
-        let mut programs = load(&directory, Instance::default())?;
+        let write_seq = btf::offset_in_kernel("tcp_sock", "write_seq");
+        let instance = Instance { write_seq: write_seq.unwrap_or_default(), ..Instance::default() };
+        let mut programs = load(&directory, instance)?;
         load_programs(&mut programs, &CGROUP_PROGRAMS)?;
         let maps = Maps::take(&mut programs)?;
         let holds = Holds::take(&mut programs, Arc::clone(&maps.refusals))?;
-        Ok(Self { directory, programs, maps, holds, wanted: HashSet::new() })
+        Ok(Self { directory, programs, maps, holds, wanted: HashSet::new(), has_layout: write_seq.is_some() })
     }
 
     /// Prepares for workloads with direct connections: loads their programs, and attaches those that follow who holds
@@ -183,6 +191,9 @@ impl Guard {
     ///
     /// [`Error`], on a kernel that cannot do it.
     pub fn prepare_direct(&mut self) -> Result<Events, Error> {
+        if !self.has_layout {
+            return Err(Error::Layout);
+        }
         load_programs(&mut self.programs, &DIRECT_PROGRAMS)?;
         self.wanted.extend(trace::attach(&mut self.programs, &links(&self.directory))?);
         Events::take(&mut self.programs)
@@ -219,7 +230,8 @@ impl Guard {
         let known = self.maps.usual_lowat(namespace.cookie())?;
         let usual = known.map_or_else(|| namespace.notsent_lowat().map_err(Error::Gate), Ok)?;
         // An instance of its own, because the program must know its namespace and has no way to ask.
-        let mut instance = load(&self.directory, Instance { netns: namespace.cookie(), usual_lowat: usual })?;
+        let mut instance =
+            load(&self.directory, Instance { netns: namespace.cookie(), usual_lowat: usual, ..Instance::default() })?;
         let program = program(&mut instance, name)?;
         let failed = |cause| Error::Program { name, cause: Box::new(cause) };
         let Program::SkLookup(inbound) = program else { return Err(Error::Missing { kind: "program", name }) };
@@ -262,11 +274,12 @@ impl Guard {
 struct Instance {
     netns: u64,
     usual_lowat: u32,
+    write_seq: u32,
 }
 
 impl Default for Instance {
     fn default() -> Self {
-        Self { netns: 0, usual_lowat: u32::MAX }
+        Self { netns: 0, usual_lowat: u32::MAX, write_seq: 0 }
     }
 }
 
@@ -276,6 +289,7 @@ fn load(directory: &Path, instance: Instance) -> Result<Ebpf, Error> {
         loader.map_pin_path(name, directory.join(name));
     }
     loader.override_global("NETNS_COOKIE", &instance.netns, true);
+    loader.override_global("WRITE_SEQ", &instance.write_seq, true);
     loader.override_global("USUAL_LOWAT", &instance.usual_lowat, true);
     let programs = loader.load(OBJECT)?;
     debug_assert!(
