@@ -66,7 +66,7 @@ fn first(ctx: &SkBuffContext, gate: *mut Gate) -> Verdict {
     }
 }
 
-/// Shuts an open gate for good, and has the agent end the connection.
+/// Shuts a gate for good, and has the agent end the connection.
 pub(crate) fn refuse(gate: *mut Gate, cookie: u64) {
     // SAFETY: the storage lives as long as the socket.
     unsafe { (*gate).state = GATE_REFUSED };

@@ -1,7 +1,7 @@
 //! Who holds a held socket: which process, under which descriptor, and which threads are inside a call on it.
 //!
-//! Programs at the entry and exit of kernel functions. They only take notes: nothing here can refuse or let pass
-//! anything. Without them the agent would have to search /proc for every connection.
+//! Programs at the entry and exit of kernel functions. They take notes, without which the agent would have to search
+//! /proc for every connection, and let nothing pass: where a note cannot be taken the connection is refused.
 
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 
@@ -9,7 +9,9 @@ use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get};
 use aya_ebpf::programs::FEntryContext;
-use enforcer_ebpf::{CALLERS as SLOTS, Callers, EVENT_ACCEPTED, GATE_HELD, GATE_KEYED, GATE_OPEN, STAGE_ACCEPTED};
+use enforcer_ebpf::{
+    CALLERS as SLOTS, Callers, EVENT_ACCEPTED, GATE_HELD, GATE_KEYED, GATE_OPEN, Gate, STAGE_ACCEPTED,
+};
 
 use crate::event::tell;
 use crate::gate::storage;
@@ -74,15 +76,19 @@ pub(crate) fn enters(socket: *mut bpf_sock) {
     let Some(gate) = storage(socket, None) else { return };
     // SAFETY: the storage lives as long as the socket, which the kernel keeps for the caller.
     match unsafe { (*gate).state } {
-        GATE_HELD | GATE_KEYED => note(socket),
+        GATE_HELD | GATE_KEYED => note(socket, gate),
         // SAFETY: as above.
         GATE_OPEN => refuse(gate, unsafe { bpf_get_socket_cookie(socket.cast()) }),
         _ => {}
     }
 }
 
-fn note(socket: *mut bpf_sock) {
-    let Some(callers) = callers(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) else { return };
+fn note(socket: *mut bpf_sock, gate: *mut Gate) {
+    let Some(callers) = callers(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) else {
+        // Without memory nobody would know that this thread has to start again.
+        // SAFETY: as above.
+        return refuse(gate, unsafe { bpf_get_socket_cookie(socket.cast()) });
+    };
     let thread = this_thread();
     for slot in 0..SLOTS {
         // SAFETY: the storage lives as long as the socket, and every access to a slot is a whole one.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use anyhow::{Context, Result, anyhow};
 use enforcer_tests::config::Offload;
 use enforcer_tests::ground::{Ground, Route};
+use enforcer_tests::program::Script;
 use enforcer_tests::settings::kernel_has_tls;
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::{Failed, Trial};
@@ -114,6 +115,18 @@ pub(crate) fn sealed_on(ground: &Ground, secret: &str, ports: &[u16], work: impl
 /// Does it on every way through the mesh, and says on which one it failed.
 pub(crate) fn on_every_route(world: &World, promise: impl Fn(Route<'_>) -> Result<()>) -> Result<()> {
     world.ground.routes().into_iter().try_for_each(|route| promise(route).with_context(|| route.to_string()))
+}
+
+/// Runs both ends of a script on every route. They judge for themselves, and end with 0 when all was right.
+pub(crate) fn script_talks(world: &World, script: Script) -> Result<()> {
+    on_every_route(world, |route| {
+        let secret = marker();
+        let server = script.start(route.server, &secret)?;
+        sealed(&world.ground, &secret, server.port, || {
+            script.connect(route.client, server.at(route.target), &secret)?.finish()?.success()?;
+            server.finish()
+        })
+    })
 }
 
 /// The world with these options, made by the first test that wants it. Main takes them all down.

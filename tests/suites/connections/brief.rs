@@ -9,7 +9,7 @@ use enforcer_tests::program::Script;
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
 
-use crate::stage::{Company, marker, on_every_route, promises, sealed};
+use crate::stage::{Company, marker, on_every_route, promises, script_talks, sealed};
 
 const MIB: usize = 1 << 20;
 
@@ -168,15 +168,7 @@ fn full_buffers_of_a_client_that_ends_its_half_at_once_arrive(world: &World) -> 
 }
 
 fn full_buffers_arrive(world: &World, connect: &'static str) -> Result<()> {
-    let script = Script { name: "buffers", serve: "count", connect };
-    on_every_route(world, |route| {
-        let secret = marker();
-        let server = script.start(route.server, &secret)?;
-        sealed(&world.ground, &secret, server.port, || {
-            script.connect(route.client, server.at(route.target), &secret)?.finish()?.success()?;
-            server.finish()
-        })
-    })
+    script_talks(world, Script { name: "buffers", serve: "count", connect })
 }
 
 /// MSG_MORE before a close: the kernel's own record layer would lose it, plain TCP does not. The greeting comes first,

@@ -5,7 +5,7 @@ use enforcer_tests::program::Script;
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
 
-use crate::stage::{Company, marker, on_every_route, promises, sealed};
+use crate::stage::{Company, promises, script_talks};
 
 pub(super) fn trials_in(options: Options, suffix: &str) -> Vec<Trial> {
     promises![in options, called suffix, Company::Others;
@@ -53,13 +53,5 @@ fn a_server_may_pass_its_connection_to_another_process(world: &World) -> Result<
 }
 
 fn goes_on(world: &World, serve: &'static str, connect: &'static str) -> Result<()> {
-    let script = Script { name: "descriptors", serve, connect };
-    on_every_route(world, |route| {
-        let secret = marker();
-        let server = script.start(route.server, &secret)?;
-        sealed(&world.ground, &secret, server.port, || {
-            script.connect(route.client, server.at(route.target), &secret)?.finish()?.success()?;
-            server.finish()
-        })
-    })
+    script_talks(world, Script { name: "descriptors", serve, connect })
 }

@@ -8,7 +8,7 @@ use enforcer_tests::program::{self, Script};
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
 
-use crate::stage::{Company, marker, on_every_route, promises, sealed};
+use crate::stage::{Company, marker, on_every_route, promises, script_talks, sealed};
 
 pub(super) fn thorough(options: Options, suffix: &str) -> Vec<Trial> {
     promises![in options, called suffix, Company::Others;
@@ -140,17 +140,5 @@ fn ring_carries_much(world: &World, by: &str) -> Result<()> {
         let rounds = ["ping-pong", "--by", by, "--rounds", "50"];
         peer::connect(route.client, server.at(route.target), &rounds)?.details()?;
         server.outcome()?.details().map(drop)
-    })
-}
-
-/// Both ends judge for themselves; they end with 0 when all was right.
-fn script_talks(world: &World, script: Script) -> Result<()> {
-    on_every_route(world, |route| {
-        let secret = marker();
-        let server = script.start(route.server, &secret)?;
-        sealed(&world.ground, &secret, server.port, || {
-            script.connect(route.client, server.at(route.target), &secret)?.finish()?.success()?;
-            server.finish()
-        })
     })
 }

@@ -246,7 +246,10 @@ impl Direct {
                 self.destroy(cookie, &self::held(&live), Reason::PlaintextStopped);
                 self.lives.failed(cookie, Reason::PlaintextStopped);
             }
-            None => self.destroy(cookie, held, Reason::MapFull),
+            None => {
+                let held = self.holds.held_one(cookie).unwrap_or(*held);
+                self.destroy(cookie, &held, Reason::MapFull);
+            }
         }
     }
 
