@@ -8,7 +8,7 @@
 
 use aya_ebpf::bindings::{
     BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
-    BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, bpf_sock,
+    BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, bpf_sock,
 };
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{
@@ -147,7 +147,7 @@ fn take(ctx: &SockOpsContext, (socket, gate): (*mut bpf_sock, *mut Gate), held: 
     let cookie = cookie(ctx);
     remember_wanted(ctx, socket, usual);
     set(ctx, 0);
-    let _ = ctx.set_cb_flags((BPF_SOCK_OPS_STATE_CB_FLAG | room::CALLBACK) as i32);
+    let _ = ctx.set_cb_flags(room::FLAGS as i32);
     if HELD.insert(&cookie, held, u64::from(BPF_NOEXIST)).is_err() {
         // SAFETY: the storage lives as long as the socket; the agent does not know it yet.
         unsafe { (*gate).state = GATE_REFUSED };

@@ -10,7 +10,9 @@
 //! and packets whose options are full of selective acknowledgements, for which the kernel does not ask.
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::{BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG, bpf_sock};
+use aya_ebpf::bindings::{
+    BPF_SOCK_OPS_RETRANS_CB_FLAG, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG, bpf_sock,
+};
 use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
 use aya_ebpf::programs::SockOpsContext;
 use enforcer_ebpf::{GATE_OPEN, Gate};
@@ -25,39 +27,43 @@ static WRITE_SEQ: Global<u32> = Global::new(0);
 /// `tcp_sendmsg` asks, and not a packet.
 const BPF_WRITE_HDR_TCP_CURRENT_MSS: u32 = 1;
 
-/// The flag by which the kernel asks for header options.
-pub(crate) const CALLBACK: u32 = BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
+/// The flags of a held or direct socket: the kernel tells of its states, and asks for header options.
+pub(crate) const FLAGS: u32 = BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
+/// Set while a record that has begun at the limit may exceed it. A flag that means nothing here, but is at hand in every
+/// callback: the kernel tells of retransmissions, and nobody listens.
+const RAISED: u32 = BPF_SOCK_OPS_RETRANS_CB_FLAG;
 
 /// The kernel asks for the length of header options: `tcp_sendmsg` before it takes data, and every packet that leaves.
+/// Nearly always there is nothing to do, and that is found without a look at the gate.
 pub(crate) fn asked(ctx: &SockOpsContext) {
-    let socket = read!((*ctx.ops).__bindgen_anon_2.sk);
     let (asker, next) = (read!((*ctx.ops).__bindgen_anon_1.args[0]), read!((*ctx.ops).snd_nxt));
+    let is_raised = read!((*ctx.ops).bpf_sock_ops_cb_flags) & RAISED != 0;
+    let socket = read!((*ctx.ops).__bindgen_anon_2.sk);
     if socket.is_null() {
-        return;
-    }
-    let Some(gate) = storage(socket, None) else { return };
-    // SAFETY: the storage lives as long as the socket, whose lock the kernel holds.
-    let Gate { state, limit, raised, .. } = unsafe { *gate };
-    if state != GATE_OPEN {
         return;
     }
     if asker != BPF_WRITE_HDR_TCP_CURRENT_MSS {
         // Something leaves, so something can be written again: under the usual limit.
-        if raised != 0 {
-            // SAFETY: as above.
-            unsafe { (*gate).raised = 0 };
+        if is_raised && let Some(limit) = limit(socket) {
+            let _ = ctx.set_cb_flags(FLAGS as i32);
             set(ctx, limit);
         }
         return;
     }
-    let Some(written) = written(socket) else { return };
-    let unsent = written.wrapping_sub(next);
-    if unsent >= limit {
-        // SAFETY: as above.
-        unsafe { (*gate).raised = 1 };
+    let Some(unsent) = written(socket).map(|written| written.wrapping_sub(next)) else { return };
+    if unsent > 0 && limit(socket).is_some_and(|limit| unsent >= limit) {
+        let _ = ctx.set_cb_flags((FLAGS | RAISED) as i32);
         // For one more buffer: if the record needs another one, the kernel asks again.
         set(ctx, unsent.saturating_add(1));
     }
+}
+
+/// Of an open gate.
+fn limit(socket: *mut bpf_sock) -> Option<u32> {
+    let gate = storage(socket, None)?;
+    // SAFETY: the storage lives as long as the socket, whose lock the kernel holds.
+    let Gate { state, limit, .. } = unsafe { *gate };
+    (state == GATE_OPEN).then_some(limit)
 }
 
 fn written(socket: *mut bpf_sock) -> Option<u32> {

@@ -186,30 +186,15 @@ pub struct Gate {
     pub octets: u64,
     /// Of an open gate: how many octets the application may have written that have not left, before it has to wait.
     pub limit: u32,
-    /// Not 0 while a record that has begun at the limit may exceed it.
-    pub raised: u32,
     /// SO_SNDBUF as the application is to see it, octets.
     pub buffer: u32,
-    /// Zero.
-    pub reserved: u32,
 }
 
 impl Gate {
     /// A gate in this state, of which nothing else is known.
     #[must_use]
     pub const fn new(state: u32) -> Self {
-        Self {
-            state,
-            descriptor: -1,
-            process: 0,
-            sealed: 0,
-            cgroup: 0,
-            octets: 0,
-            limit: UNSENT_LIMIT,
-            raised: 0,
-            buffer: 0,
-            reserved: 0,
-        }
+        Self { state, descriptor: -1, process: 0, sealed: 0, cgroup: 0, octets: 0, limit: UNSENT_LIMIT, buffer: 0 }
     }
 }
 
@@ -303,7 +288,7 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 16);
     assert!(size_of::<SourceKey>() == 32);
     assert!(size_of::<WorkloadValue>() == 16);
-    assert!(size_of::<Gate>() == 48);
+    assert!(size_of::<Gate>() == 40);
     assert!(size_of::<Held>() == 72);
     assert!(size_of::<Event>() == 104);
     assert!(size_of::<Callers>() == 136);
