@@ -11,6 +11,8 @@ import ends
 ROUNDS = 24
 RECORD = 16384
 RECEIVE_BUFFER = 16384
+# Blocks; enough to fill what is between two sockets, and little enough to be captured as a whole.
+MOST = 60
 
 
 def fill(sock, block, most):
@@ -31,7 +33,7 @@ def leave(host, port, secret, ends_half):
         sock = ends.connect(host, port)
         ends.expect(ends.receive(sock, 2), b"hi")
         # Where the buffer is full in a record depends on how many there are.
-        taken = fill(sock, block, 3 * number + 1 if number % 2 else 1000)
+        taken = fill(sock, block, 3 * number + 1 if number % 2 else MOST)
         if ends_half:
             sock.shutdown(socket.SHUT_WR)
         else:

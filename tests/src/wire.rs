@@ -48,8 +48,9 @@ impl Capture {
         let file = place.directory.join(format!("wire-{number}.pcap"));
         let path = file.to_str().context("the path of the capture is not text")?;
         // `-Z root`: tcpdump would give up root before it opens the file in our private directory.
+        // The ring has a place of the longest length for each packet: the more, the shorter; 64 KiB and the headers.
         let arguments =
-            ["-i", device, "-U", "-n", "-s", "0", "--immediate-mode", "-B", "65536", "-Z", "root", "-w", path];
+            ["-i", device, "-U", "-n", "-s", "65600", "--immediate-mode", "-B", "65536", "-Z", "root", "-w", path];
         let mut tcpdump = place.start("tcpdump", &arguments)?;
         wait::until("tcpdump to listen", wait::patience(), || {
             tcpdump.check_alive()?;
