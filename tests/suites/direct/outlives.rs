@@ -3,7 +3,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use enforcer_tests::place::Place;
 use enforcer_tests::program;
 use enforcer_tests::wait;
 use enforcer_tests::wire::Capture;
@@ -70,7 +71,7 @@ fn a_hundred_connections_under_load_outlive_their_agents() -> Result<()> {
         node.agent.restart()?;
     }
     benchmark.check_alive()?;
-    let finished = benchmark.finish()?;
+    let finished = benchmark.finish().with_context(|| stuck(&world, redis.port))?;
     let said = finished.success()?;
     ensure!(said.contains("\"SET\""), "the benchmark printed `{said}`");
     capture.stop()?.prove_only_tls(redis.port)
@@ -95,6 +96,13 @@ fn uninstalling_lets_open_connections_go_on_and_plaintext_pass() -> Result<()> {
         ensure!(usual.trim() == u32::MAX.to_string(), "new sockets are still gated: {usual}");
     }
     Ok(())
+}
+
+/// The connections to this port at both ends, for the report of a load that does not end.
+fn stuck(world: &World, port: u16) -> String {
+    let filter = format!("( sport = :{port} or dport = :{port} )");
+    let sockets = |place: &Place| place.run("ss", &["-tienmH", &filter]).unwrap_or_else(|error| error.to_string());
+    format!("client:\n{}server:\n{}", sockets(&world.ground.a), sockets(&world.ground.b))
 }
 
 /// Names and inodes of the pins that hold programs at kernel functions.
