@@ -7,13 +7,12 @@
 //! the default that the namespace had.
 
 use aya_ebpf::bindings::{
-    BPF_NOEXIST, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB,
-    BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, bpf_sock,
+    BPF_NOEXIST, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
+    BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, bpf_sock,
 };
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_getsockopt, bpf_setsockopt, bpf_sk_storage_delete,
-    bpf_sk_storage_get,
 };
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::SockOpsContext;
@@ -27,6 +26,7 @@ use crate::context::{local_endpoint, read, remote_endpoint};
 use crate::event::tell;
 use crate::maps::{CALLS, GATES, HELD, LIVE, NAMESPACES, PEERS, PORTS, WANTED};
 use crate::room;
+use crate::store;
 use crate::verdict::count;
 
 /// `IPPROTO_TCP`.
@@ -244,24 +244,10 @@ fn cookie(ctx: &SockOpsContext) -> u64 {
 
 /// The gate in the socket's storage; made when a value is given.
 pub(crate) fn storage(socket: *mut bpf_sock, value: Option<&mut Gate>) -> Option<*mut Gate> {
-    let (value, flags) = match value {
-        Some(value) => (core::ptr::from_mut(value), u64::from(BPF_SK_STORAGE_GET_F_CREATE)),
-        None => (core::ptr::null_mut(), 0),
-    };
-    // SAFETY: the map is a socket storage of `Gate`; the kernel checks the socket pointer.
-    let stored =
-        unsafe { bpf_sk_storage_get((&raw const GATES).cast_mut().cast(), socket.cast(), value.cast(), flags) };
-    if stored.is_null() { None } else { Some(stored.cast()) }
+    store::of(&GATES, socket, value)
 }
 
 /// The write gate that the application has chosen, in the socket's storage; made when a value is given.
 pub(crate) fn wanted(socket: *mut bpf_sock, value: Option<&mut u32>) -> Option<*mut u32> {
-    let (value, flags) = match value {
-        Some(value) => (core::ptr::from_mut(value), u64::from(BPF_SK_STORAGE_GET_F_CREATE)),
-        None => (core::ptr::null_mut(), 0),
-    };
-    // SAFETY: as in `storage`, of `u32`.
-    let stored =
-        unsafe { bpf_sk_storage_get((&raw const WANTED).cast_mut().cast(), socket.cast(), value.cast(), flags) };
-    if stored.is_null() { None } else { Some(stored.cast()) }
+    store::of(&WANTED, socket, value)
 }

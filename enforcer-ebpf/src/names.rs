@@ -1,12 +1,13 @@
 //! What the application sees when it asks for the other end: the destination that it asked for, or the client that
 //! really opened the connection. `accept` asks here too, so its address is the same.
 
-use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sk_storage_get};
+use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
 use aya_ebpf::programs::SockAddrContext;
-use enforcer_ebpf::{Endpoint, Redirect, SourceKey};
+use enforcer_ebpf::{Endpoint, SourceKey};
 
 use crate::context::{SocketAddress, is_v4};
 use crate::maps::{REDIRECTS, SOURCES};
+use crate::store;
 
 /// `getpeername` and `accept` of an IPv4 socket.
 pub(crate) fn peer4(ctx: &SockAddrContext) {
@@ -31,19 +32,9 @@ fn other_end(ctx: &SockAddrContext, address: &SocketAddress, seen: Endpoint) -> 
     if !address.is_tcp() {
         return None;
     }
-    // SAFETY: the map is a socket storage of `Redirect`; the kernel checks the socket pointer and keeps the value
-    // as long as the socket.
-    unsafe {
-        let redirect: *mut Redirect = bpf_sk_storage_get(
-            (&raw const REDIRECTS).cast_mut().cast(),
-            address.socket().cast(),
-            core::ptr::null_mut(),
-            0,
-        )
-        .cast();
-        if !redirect.is_null() {
-            return Some((*redirect).destination);
-        }
+    if let Some(redirect) = store::of(&REDIRECTS, address.socket(), None) {
+        // SAFETY: the storage lives as long as the socket.
+        return Some(unsafe { (*redirect).destination });
     }
     // SAFETY: the context is the kernel's own.
     let netns = unsafe { bpf_get_netns_cookie(ctx.sock_addr.cast()) };

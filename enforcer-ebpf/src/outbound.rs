@@ -5,12 +5,11 @@
 //! socket's storage; `follow` puts it where the agent finds it when it accepts the connection.
 
 use aya_ebpf::bindings::{
-    BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
-    BPF_TCP_CLOSE, bpf_sock,
+    BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_TCP_CLOSE, bpf_sock,
 };
 use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_get_socket_cookie,
-    bpf_map_lookup_elem, bpf_sk_release, bpf_sk_storage_delete, bpf_sk_storage_get,
+    bpf_map_lookup_elem, bpf_sk_release, bpf_sk_storage_delete,
 };
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::{SockAddrContext, SockOpsContext};
@@ -21,6 +20,7 @@ use enforcer_ebpf::{
 use crate::context::{SocketAddress, is_local, is_v4, loopback, read};
 use crate::gate;
 use crate::maps::{FLOWS, LISTENERS, PEERS, REDIRECTS, WORKLOADS};
+use crate::store;
 use crate::verdict::Verdict;
 
 /// How deep below the root a workload's cgroup may lie.
@@ -168,12 +168,5 @@ fn clear_storage(socket: *mut bpf_sock) {
 
 /// The storage of a socket; made when a first value is given.
 fn storage(socket: *mut bpf_sock, value: Option<&mut Redirect>) -> Option<*mut Redirect> {
-    let (value, flags) = match value {
-        Some(value) => (core::ptr::from_mut(value), u64::from(BPF_SK_STORAGE_GET_F_CREATE)),
-        None => (core::ptr::null_mut(), 0),
-    };
-    // SAFETY: the map is a socket storage of `Redirect`; the kernel checks the socket pointer.
-    let stored =
-        unsafe { bpf_sk_storage_get((&raw const REDIRECTS).cast_mut().cast(), socket.cast(), value.cast(), flags) };
-    if stored.is_null() { None } else { Some(stored.cast()) }
+    store::of(&REDIRECTS, socket, value)
 }

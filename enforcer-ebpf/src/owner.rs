@@ -5,9 +5,9 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 
-use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock};
+use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get};
+use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::programs::FEntryContext;
 use enforcer_ebpf::{
     CALLERS as SLOTS, Callers, EVENT_ACCEPTED, GATE_HELD, GATE_KEYED, GATE_OPEN, Gate, STAGE_ACCEPTED,
@@ -17,6 +17,7 @@ use crate::event::tell;
 use crate::gate::storage;
 use crate::lock::refuse;
 use crate::maps::{ACCEPTING, CALLERS, CALLS, HELD};
+use crate::store;
 
 /// Where `struct pt_regs` of x86-64 has the first argument of a system call.
 const FIRST_ARGUMENT: usize = 112;
@@ -84,7 +85,8 @@ pub(crate) fn enters(socket: *mut bpf_sock) {
 }
 
 fn note(socket: *mut bpf_sock, gate: *mut Gate) {
-    let Some(callers) = callers(socket, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) else {
+    let mut nobody = Callers { threads: [0; SLOTS], overflow: 0 };
+    let Some(callers) = store::of(&CALLERS, socket, Some(&mut nobody)) else {
         // Without memory nobody would know that this thread has to start again.
         // SAFETY: as above.
         return refuse(gate, unsafe { bpf_get_socket_cookie(socket.cast()) });
@@ -107,7 +109,7 @@ pub(crate) fn leaves(socket: *mut bpf_sock) {
     if !storage(socket, None).is_some_and(|gate| matches!(unsafe { (*gate).state }, GATE_HELD | GATE_KEYED)) {
         return;
     }
-    let Some(callers) = callers(socket, 0) else { return };
+    let Some(callers) = store::of(&CALLERS, socket, None) else { return };
     let thread = this_thread();
     for slot in 0..SLOTS {
         // SAFETY: the storage lives as long as the socket; a slot with this thread's id is written by this thread alone.
@@ -137,12 +139,4 @@ unsafe fn claim(slot: *mut u64, free: u64, thread: u64) -> (u64, bool) {
 
 fn this_thread() -> u64 {
     u64::from(bpf_get_current_pid_tgid() as u32)
-}
-
-fn callers(socket: *mut bpf_sock, flags: u64) -> Option<*mut Callers> {
-    // SAFETY: the map is a socket storage of `Callers`; the kernel checks the socket pointer.
-    let stored = unsafe {
-        bpf_sk_storage_get((&raw const CALLERS).cast_mut().cast(), socket.cast(), core::ptr::null_mut(), flags)
-    };
-    if stored.is_null() { None } else { Some(stored.cast()) }
 }

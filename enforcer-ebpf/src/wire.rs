@@ -28,7 +28,7 @@ pub const GATE_HELD: u32 = 1;
 pub const GATE_KEYED: u32 = 2;
 /// [`Gate::state`]: both ends have their keys.
 pub const GATE_OPEN: u32 = 3;
-/// [`Gate::state`]: there was no room in the hold table; the agent destroys the socket.
+/// [`Gate::state`]: there was no room to hold it, or it was about to leave in the clear; the agent destroys the socket.
 pub const GATE_REFUSED: u32 = 4;
 /// [`Held::stage`]: `connect` has begun.
 pub const STAGE_CONNECTING: u32 = 1;
@@ -56,6 +56,10 @@ pub const EVENT_SENT_MUCH: u32 = 5;
 /// Octets after which the agent looks how many records a direct connection has sent. A record takes at least 23 on the
 /// wire (RFC 8446 5.2: header, one octet of payload, content type, tag), so there are at most 11.7 million in them.
 pub const MANY_OCTETS: u64 = 1 << 28;
+
+/// Octets that a direct connection may have waiting to leave, unless its application wants fewer: enough to keep the
+/// network busy until the application is there again, as for TCP_NOTSENT_LOWAT in general.
+pub const UNSENT_LIMIT: u32 = 1 << 17;
 
 /// Threads that are known to be inside a call on one socket.
 pub const CALLERS: usize = 16;
@@ -168,7 +172,8 @@ pub struct ListenerKey {
     pub direction: u32,
 }
 
-/// The gate of one socket, kept in its own storage. Programs make it, and from then on only the agent writes it.
+/// The gate of one socket, kept in its own storage. Programs make it, the agent replaces it when the state goes on, and
+/// programs shut it for good and keep count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Gate {
@@ -197,10 +202,6 @@ impl Gate {
         Self { state, descriptor: -1, process: 0, sealed: 0, cgroup: 0, octets: 0, limit: UNSENT_LIMIT, buffer: 0 }
     }
 }
-
-/// Octets that a direct connection may have waiting to leave, unless its application wants fewer: enough to keep the
-/// network busy until the application is there again, as for TCP_NOTSENT_LOWAT in general.
-pub const UNSENT_LIMIT: u32 = 1 << 17;
 
 /// A connection in the hold table, by the cookie of the workload's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
