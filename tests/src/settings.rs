@@ -40,8 +40,12 @@ pub fn kernel_has_tls() -> bool {
 
 /// Whether a direct connection of this kernel keeps what a writer that does not block has written last.
 pub fn kernel_keeps_whole_records() -> bool {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    kernel_has_tls() && !release.starts_with("6.1.")
+    kernel_has_tls() && !kernel_release().starts_with("6.1.")
+}
+
+/// As in `uname -r`.
+fn kernel_release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default()
 }
 
 /// What is tried on the direct path of this kernel.
@@ -59,12 +63,11 @@ pub enum Depth {
 /// or `thorough` on any kernel.
 pub fn direct_depth() -> Depth {
     const REFERENCE: &str = "6.12.";
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     match (kernel_has_tls(), env::var("ENFORCER_TEST_DEPTH").as_deref()) {
         (false, _) => Depth::Nothing,
         (true, Ok("thorough")) => Depth::Thorough,
         (true, Ok("everyday")) => Depth::Everyday,
-        (true, _) if release.starts_with(REFERENCE) => Depth::Thorough,
+        (true, _) if kernel_release().starts_with(REFERENCE) => Depth::Thorough,
         (true, _) => Depth::Everyday,
     }
 }

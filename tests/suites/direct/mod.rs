@@ -88,9 +88,13 @@ fn get_page(client: &Place, nginx: &Server, target: IpAddr) -> Result<()> {
 
 /// The sockets to or from this port that carry kernel TLS, each with its process.
 fn tls_sockets(place: &Place, port: u16) -> Result<Vec<String>> {
+    Ok(sockets(place, port)?.lines().filter(|line| line.contains("tcp-ulp-tls")).map(str::to_owned).collect())
+}
+
+/// The established connections to or from this port, a line each, with their processes and the state of TCP.
+fn sockets(place: &Place, port: u16) -> Result<String> {
     let filter = format!("( sport = :{port} or dport = :{port} )");
-    let said = place.run("ss", &["-tienpOH", "state", "established", &filter])?;
-    Ok(said.lines().filter(|line| line.contains("tcp-ulp-tls")).map(str::to_owned).collect())
+    place.run("ss", &["-tienmpOH", "state", "established", &filter])
 }
 
 /// A client that keeps its one connection, and is told what to say.

@@ -11,7 +11,7 @@ use enforcer_tests::wire::Capture;
 use enforcer_tests::world::{Node, Options, World};
 use libtest_mimic::Trial;
 
-use super::{Conversation, get_page, tls_sockets};
+use super::{Conversation, get_page, sockets, tls_sockets};
 use crate::stage::{marker, promises};
 
 pub(super) fn trials() -> Vec<Trial> {
@@ -100,9 +100,8 @@ fn uninstalling_lets_open_connections_go_on_and_plaintext_pass() -> Result<()> {
 
 /// The connections to this port at both ends, for the report of a load that does not end.
 fn stuck(world: &World, port: u16) -> String {
-    let filter = format!("( sport = :{port} or dport = :{port} )");
-    let sockets = |place: &Place| place.run("ss", &["-tienmH", &filter]).unwrap_or_else(|error| error.to_string());
-    format!("client:\n{}server:\n{}", sockets(&world.ground.a), sockets(&world.ground.b))
+    let at = |place: &Place| sockets(place, port).unwrap_or_else(|error| error.to_string());
+    format!("client:\n{}server:\n{}", at(&world.ground.a), at(&world.ground.b))
 }
 
 /// Names and inodes of the pins that hold programs at kernel functions.

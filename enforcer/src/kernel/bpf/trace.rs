@@ -39,10 +39,11 @@ const DEQUEUE: (&str, [&str; 2]) = ("inet_csk_accept", ["dequeued_of_two", "dequ
 /// Attaches all of them, and pins the links in `directory`.
 pub(super) fn attach(programs: &mut Ebpf, directory: &Path) -> Result<Vec<String>, Error> {
     let btf = Btf::from_sys_fs().map_err(Error::Btf)?;
+    let links = Links { directory, loaded: loaded_programs().filter_map(Result::ok).collect() };
     let mut pins = Vec::new();
     for (name, function) in TRACED.into_iter().chain(PAGES) {
         match load(program(programs, name)?, function, &btf) {
-            Ok(()) => pins.push(replace(program(programs, name)?, name, directory)?),
+            Ok(()) => pins.push(links.replace(program(programs, name)?, (name, function))?),
             Err(ProgramError::Btf(BtfError::UnknownBtfTypeName { .. })) if PAGES.contains(&(name, function)) => {}
             Err(cause) => return Err(Error::Program { name, cause: Box::new(cause) }),
         }
@@ -50,11 +51,11 @@ pub(super) fn attach(programs: &mut Ebpf, directory: &Path) -> Result<Vec<String
     let (name, function) = IO_URING;
     // Without it such a connection is found by searching, when its peer's offer comes.
     if load(program(programs, name)?, function, &btf).is_ok() {
-        pins.push(replace(program(programs, name)?, name, directory)?);
+        pins.push(links.replace(program(programs, name)?, (name, function))?);
     }
     let (name, functions) = UNREAD;
-    if functions.iter().any(|function| load_if_there(programs, name, (function, &btf))) {
-        pins.push(replace(program(programs, name)?, name, directory)?);
+    if let Some(function) = functions.into_iter().find(|function| load_if_there(programs, name, (function, &btf))) {
+        pins.push(links.replace(program(programs, name)?, (name, function))?);
     } else {
         tracing::warn!("FIONREAD on direct sockets is not corrected: programs that trust it, such as nginx, may stall");
     }
@@ -68,7 +69,7 @@ pub(super) fn attach(programs: &mut Ebpf, directory: &Path) -> Result<Vec<String
             of_two
         }
     };
-    pins.push(replace(program(programs, name)?, name, directory)?);
+    pins.push(links.replace(program(programs, name)?, (name, function))?);
     Ok(pins)
 }
 
@@ -84,44 +85,60 @@ fn load(program: &mut Program, function: &str, btf: &Btf) -> Result<(), ProgramE
     }
 }
 
-/// Whether the pinned link is there, and its program has the same instructions and maps as this one.
-fn serves(pin: &Path, program: &Program) -> bool {
-    let (Ok(link), Ok(own)) = (PinnedLink::from_pin(pin), program.info()) else { return false };
-    let Ok(link) = FdLink::from(link).info() else { return false };
-    let mut loaded = loaded_programs().filter_map(Result::ok);
-    loaded.find(|info| info.id() == link.program_id()).is_some_and(|theirs| {
-        let maps = |info: &ProgramInfo| info.map_ids().ok().flatten();
-        theirs.tag() == own.tag() && maps(&theirs).is_some() && maps(&theirs) == maps(&own)
-    })
+/// Where links are pinned, and the programs that the kernel had before ours.
+struct Links<'a> {
+    directory: &'a Path,
+    loaded: Vec<ProgramInfo>,
 }
 
-/// Attaches a loaded program and puts its pin into the place of an earlier agent's, unless that one has the same program.
-/// Returns the name of the pin.
-fn replace(program: &mut Program, name: &'static str, directory: &Path) -> Result<String, Error> {
-    let (pin, fresh) = (format!("trace-{name}"), directory.join(format!("fresh-{name}")));
-    if serves(&directory.join(&pin), program) {
-        return Ok(pin);
+impl Links<'_> {
+    /// Attaches a loaded program to its function and puts its pin into the place of an earlier agent's, unless that one
+    /// has the same program there. Returns the name of the pin.
+    fn replace(&self, program: &mut Program, (name, function): (&'static str, &str)) -> Result<String, Error> {
+        // What a program is attached to is no part of what it is, so the name tells.
+        let pin = format!("trace-{name}-{function}");
+        if self.serves(&pin, program) {
+            return Ok(pin);
+        }
+        let fresh = self.directory.join(format!("fresh-{name}"));
+        let renamed = |cause| Error::Directory { path: fresh.clone(), cause };
+        let link = attach_one(program, name)?;
+        if fresh.exists() {
+            // Of an agent that was killed at this very place.
+            fs::remove_file(&fresh).map_err(renamed)?;
+        }
+        pin_link(link, &fresh)?;
+        fs::rename(&fresh, self.directory.join(&pin)).map_err(renamed)?;
+        Ok(pin)
     }
+
+    /// Whether the pinned link is there, and its program has the same instructions and maps as this one.
+    fn serves(&self, pin: &str, program: &Program) -> bool {
+        let (Ok(link), Ok(own)) = (PinnedLink::from_pin(self.directory.join(pin)), program.info()) else {
+            return false;
+        };
+        let Ok(link) = FdLink::from(link).info() else { return false };
+        let theirs = self.loaded.iter().find(|info| info.id() == link.program_id());
+        let maps = |info: &ProgramInfo| info.map_ids().ok().flatten();
+        theirs.is_some_and(|theirs| {
+            theirs.tag() == own.tag() && maps(theirs).is_some_and(|theirs| Some(theirs) == maps(&own))
+        })
+    }
+}
+
+fn attach_one(program: &mut Program, name: &'static str) -> Result<FdLink, Error> {
     let failed = |cause| Error::Program { name, cause: Box::new(cause) };
-    let link: FdLink = match program {
+    match program {
         Program::FEntry(program) => {
             let program: &mut FEntry = program;
             let id = program.attach().map_err(failed)?;
-            program.take_link(id).map_err(failed)?.into()
+            Ok(program.take_link(id).map_err(failed)?.into())
         }
         Program::FExit(program) => {
             let program: &mut FExit = program;
             let id = program.attach().map_err(failed)?;
-            program.take_link(id).map_err(failed)?.into()
+            Ok(program.take_link(id).map_err(failed)?.into())
         }
-        _ => return Err(Error::Missing { kind: "tracing program", name }),
-    };
-    let renamed = |cause| Error::Directory { path: fresh.clone(), cause };
-    if fresh.exists() {
-        // Of an agent that was killed at this very place.
-        fs::remove_file(&fresh).map_err(renamed)?;
+        _ => Err(Error::Missing { kind: "tracing program", name }),
     }
-    pin_link(link, &fresh)?;
-    fs::rename(&fresh, directory.join(&pin)).map_err(renamed)?;
-    Ok(pin)
 }
