@@ -33,9 +33,12 @@ pub(crate) fn connect(ctx: &FEntryContext) {
 }
 
 /// The kernel has taken a connection out of an accept queue; its descriptor is not known yet.
+///
+/// Whether it is held may not be known either: a connection is in the queue before sockops has seen it. `accept` takes
+/// the connection's lock before it returns, and sockops has that until it is done, so then it is.
 pub(crate) fn dequeued(socket: *mut bpf_sock) {
     // SAFETY: the storage lives as long as the socket, which the kernel keeps for the caller.
-    if !storage(socket, None).is_some_and(|gate| unsafe { (*gate).state } == GATE_HELD) {
+    if storage(socket, None).is_some_and(|gate| unsafe { (*gate).state } != GATE_HELD) {
         return;
     }
     let caller = bpf_get_current_pid_tgid();
@@ -43,7 +46,10 @@ pub(crate) fn dequeued(socket: *mut bpf_sock) {
     accepted_by(caller, -1);
     // SAFETY: the kernel checks the socket pointer.
     let cookie = unsafe { bpf_get_socket_cookie(socket.cast()) };
-    let _ = ACCEPTING.insert(&caller, &cookie, 0);
+    // 0: there was none in the queue.
+    if cookie != 0 {
+        let _ = ACCEPTING.insert(&caller, &cookie, 0);
+    }
 }
 
 /// `accept` returns to the workload. -1: without telling the descriptor.

@@ -1,6 +1,7 @@
 """Non-blocking sockets in an epoll set that they have joined before they were connected.
 
-Modes: `level` and `edge`, as the set reports. A connection that was reported writable must take bytes, one that was
+Modes: `level` and `edge`, as the set reports; `spin`, a server that asks for connections all the time, and so has each
+of them before anybody else has seen it. A connection that was reported writable must take bytes, one that was
 reported readable must give some, or its end: a false report would show as an exception in level mode.
 """
 
@@ -39,6 +40,26 @@ def serve(port, trigger):
             unsent[descriptor] = write(connection, unsent[descriptor])
             wanted = select.EPOLLIN | (select.EPOLLOUT if unsent[descriptor] else 0)
             epoll.modify(connection, wanted | trigger)
+
+
+def spin(port):
+    server = ends.listener(port)
+    server.setblocking(False)
+    for _ in range(CONNECTIONS):
+        connection = None
+        while not connection:
+            try:
+                connection, _ = server.accept()
+            except BlockingIOError:
+                pass
+        connection.setblocking(True)
+        ends.echo(connection)
+
+
+def talk(host, port, secret):
+    for number in range(CONNECTIONS):
+        with ends.connect(host, port) as client:
+            ends.ask(client, ends.payload(f"{secret} {number}", BYTES))
 
 
 def read_into(connection, unsent, trigger):
@@ -103,8 +124,13 @@ def exchange(host, port, bulk, trigger):
 
 
 ends.main(
-    {"level": lambda port, _secret: serve(port, 0), "edge": lambda port, _secret: serve(port, select.EPOLLET)},
     {
+        "level": lambda port, _secret: serve(port, 0),
+        "edge": lambda port, _secret: serve(port, select.EPOLLET),
+        "spin": lambda port, _secret: spin(port),
+    },
+    {
+        "talk": talk,
         "level": lambda host, port, secret: connect(host, port, secret, 0),
         "edge": lambda host, port, secret: connect(host, port, secret, select.EPOLLET),
     },

@@ -10,11 +10,12 @@ mod moved;
 use anyhow::{Context, Result, ensure};
 use enforcer_tests::config::Offload;
 use enforcer_tests::peer::{self, Server};
+use enforcer_tests::program::Script;
 use enforcer_tests::settings::{Depth, direct_depth, kernel_has_tls, kernel_keeps_whole_records};
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
 
-use crate::stage::{Company, every_offload, marker, on_every_route, promises, sealed};
+use crate::stage::{Company, every_offload, marker, on_every_route, promises, script_talks, sealed};
 
 const MIB: usize = 1 << 20;
 
@@ -63,6 +64,7 @@ fn trials_in(options: Options, suffix: &str) -> Vec<Trial> {
 fn light_in(options: Options, suffix: &str) -> Vec<Trial> {
     promises![in options, called suffix, Company::Others;
         a_server_may_speak_first,
+        a_server_may_ask_for_connections_all_the_time,
         a_server_may_end_its_half_and_still_be_heard,
         a_client_may_end_its_half_and_still_get_the_answer,
         a_reset_by_the_server_is_a_reset_at_the_client,
@@ -88,6 +90,10 @@ fn a_server_may_speak_first(world: &World) -> Result<()> {
             Ok(())
         })
     })
+}
+
+fn a_server_may_ask_for_connections_all_the_time(world: &World) -> Result<()> {
+    script_talks(world, Script { name: "polling", serve: "spin", connect: "talk" })
 }
 
 fn a_client_may_end_its_half_and_still_get_the_answer(world: &World) -> Result<()> {
