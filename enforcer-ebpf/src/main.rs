@@ -117,35 +117,21 @@ fn connect_begins(ctx: FEntryContext) -> i32 {
     0
 }
 
-// The result stands behind the arguments, of which Linux 6.10 has two and older ones four.
-
-#[fexit]
-fn dequeued_of_two(ctx: FExitContext) -> i32 {
-    owner::dequeued(ctx.arg(2));
+#[fentry]
+fn grafted(ctx: FEntryContext) -> i32 {
+    owner::grafted(ctx.arg(0));
     0
 }
 
-#[fexit]
-fn dequeued_of_four(ctx: FExitContext) -> i32 {
-    owner::dequeued(ctx.arg(4));
-    0
-}
-
-#[fexit]
-fn accept_returns(ctx: FExitContext) -> i32 {
-    owner::accepted(ctx.arg(1));
-    0
-}
-
-#[fexit]
-fn accept4_returns(ctx: FExitContext) -> i32 {
-    owner::accepted(ctx.arg(1));
+#[fentry]
+fn installed(ctx: FEntryContext) -> i32 {
+    owner::installed(ctx.arg(0));
     0
 }
 
 #[fexit]
 fn io_accept_returns(_ctx: FExitContext) -> i32 {
-    owner::accepted(-1);
+    owner::installed(-1);
     0
 }
 

@@ -32,30 +32,27 @@ pub(crate) fn connect(ctx: &FEntryContext) {
     let _ = CALLS.insert(&bpf_get_current_pid_tgid(), &(descriptor as i32), 0);
 }
 
-/// The kernel has taken a connection out of an accept queue; its descriptor is not known yet.
+/// `accept` has taken a connection and gives it the `struct socket` that the workload will know it by; its descriptor
+/// comes a moment later. The connection's lock is held, which sockops has until it is done, so what is to be held is.
 ///
-/// Whether it is held may not be known either: a connection is in the queue before sockops has seen it. `accept` takes
-/// the connection's lock before it returns, and sockops has that until it is done, so then it is.
-pub(crate) fn dequeued(socket: *mut bpf_sock) {
+/// Not at the exit of `accept`: it waits for connections, and while it does, anybody who attaches a program to the same
+/// function (another agent, a tracing tool) makes the kernel leave out all programs at its exit.
+pub(crate) fn grafted(socket: *mut bpf_sock) {
     // SAFETY: the storage lives as long as the socket, which the kernel keeps for the caller.
-    if storage(socket, None).is_some_and(|gate| unsafe { (*gate).state } != GATE_HELD) {
+    if !storage(socket, None).is_some_and(|gate| unsafe { (*gate).state } == GATE_HELD) {
         return;
     }
     let caller = bpf_get_current_pid_tgid();
-    // One `accept` of io_uring may take several, and tells no descriptor.
+    // One `accept` of io_uring may take several, and may tell no descriptor.
     accepted_by(caller, -1);
     // SAFETY: the kernel checks the socket pointer.
     let cookie = unsafe { bpf_get_socket_cookie(socket.cast()) };
-    // 0: there was none in the queue.
-    if cookie != 0 {
-        let _ = ACCEPTING.insert(&caller, &cookie, 0);
-    }
+    let _ = ACCEPTING.insert(&caller, &cookie, 0);
 }
 
-/// `accept` returns to the workload. -1: without telling the descriptor.
-pub(crate) fn accepted(result: i64) {
-    let caller = bpf_get_current_pid_tgid();
-    accepted_by(caller, if result >= 0 { result as i32 } else { -1 });
+/// A thread gets a descriptor: if it has just accepted a connection, this is the one. -1: it gets none.
+pub(crate) fn installed(descriptor: i32) {
+    accepted_by(bpf_get_current_pid_tgid(), descriptor);
 }
 
 fn accepted_by(caller: u64, descriptor: i32) {
@@ -109,12 +106,20 @@ fn note(socket: *mut bpf_sock, gate: *mut Gate) {
     unsafe { (&raw mut (*callers).overflow).write_volatile(1) };
 }
 
-/// It leaves that function. Behind an open gate nobody looks any more.
+/// It leaves that function. Behind an open gate it is one that was not seen (where the kernel may preempt a program, it
+/// leaves out the same program for others meanwhile), and what it has read was not what the peer has said.
 pub(crate) fn leaves(socket: *mut bpf_sock) {
+    let Some(gate) = storage(socket, None) else { return };
     // SAFETY: as in `enters`.
-    if !storage(socket, None).is_some_and(|gate| matches!(unsafe { (*gate).state }, GATE_HELD | GATE_KEYED)) {
-        return;
+    match unsafe { (*gate).state } {
+        GATE_HELD | GATE_KEYED => forget(socket),
+        // SAFETY: as above.
+        GATE_OPEN => refuse(gate, unsafe { bpf_get_socket_cookie(socket.cast()) }),
+        _ => {}
     }
+}
+
+fn forget(socket: *mut bpf_sock) {
     let Some(callers) = store::of(&CALLERS, socket, None) else { return };
     let thread = this_thread();
     for slot in 0..SLOTS {

@@ -1,4 +1,4 @@
-//! Ending a connection from outside: SOCK_DESTROY, as `ss -K` does it.
+//! Ending a connection from outside: SOCK_DESTROY, as `ss -K` does it. And asking whether it is accepted.
 //!
 //! The kernel finds the socket by its addresses, as it would for a packet, and then compares the cookie: so no other
 //! socket is ever hit, however often addresses are used again. The application's calls fail with ECONNABORTED, and
@@ -82,17 +82,34 @@ impl Destroyer {
         Ok(Destroyed::NotFound)
     }
 
-    fn try_destroy(&self, connection: (SocketAddr, SocketAddr), cookie: u64, interface: u32) -> io::Result<Destroyed> {
-        let request = request(connection, cookie, interface);
+    /// The cookie of the socket of a connection, if a process has accepted it; `connection` is as for
+    /// [`Self::destroy`]. One that is bound to an interface is not found.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's.
+    pub fn accepted(&self, connection: (SocketAddr, SocketAddr)) -> io::Result<Option<u64>> {
         let mut answer = [0; ANSWER];
-        let length = {
-            let netlink = self.netlink.lock().unwrap_or_else(PoisonError::into_inner);
-            let descriptor = netlink.as_fd().as_raw_fd();
-            send(descriptor, &request, MsgFlags::empty())?;
-            // The kernel has answered before `send` returns.
-            recv(descriptor, &mut answer, MsgFlags::MSG_DONTWAIT)?
-        };
-        match error_of(&answer[..length]) {
+        let answer = self.ask(&request(LOOK, connection, ANY, 0), &mut answer)?;
+        match error_of(answer) {
+            None => Ok(cookie_of_accepted(answer)),
+            Some(error) if error == -libc::ENOENT => Ok(None),
+            Some(error) => Err(io::Error::from_raw_os_error(-error)),
+        }
+    }
+
+    fn ask<'a>(&self, request: &[u8], answer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+        let netlink = self.netlink.lock().unwrap_or_else(PoisonError::into_inner);
+        let descriptor = netlink.as_fd().as_raw_fd();
+        send(descriptor, request, MsgFlags::empty())?;
+        // The kernel has answered before `send` returns.
+        let length = recv(descriptor, answer, MsgFlags::MSG_DONTWAIT)?;
+        Ok(&answer[..length])
+    }
+
+    fn try_destroy(&self, connection: (SocketAddr, SocketAddr), cookie: u64, interface: u32) -> io::Result<Destroyed> {
+        let mut answer = [0; ANSWER];
+        match error_of(self.ask(&request(DESTROY, connection, cookie, interface), &mut answer)?) {
             Some(0) => Ok(Destroyed::Destroyed),
             Some(error) if error == -libc::ENOENT => Ok(Destroyed::NotFound),
             Some(error) => Err(io::Error::from_raw_os_error(-error)),
@@ -118,13 +135,21 @@ pub fn probe() -> io::Result<()> {
 
 /// A `struct nlmsghdr` and a `struct inet_diag_req_v2`.
 const REQUEST: usize = 16 + 56;
-/// Room for a `struct nlmsghdr`, an error number and the request that it answers.
-const ANSWER: usize = 16 + 4 + REQUEST + 36;
+/// Room for a `struct nlmsghdr` and an error number with the request that it answers, or what is told of a socket.
+const ANSWER: usize = 512;
 
-fn request(connection: (SocketAddr, SocketAddr), cookie: u64, interface: u32) -> [u8; REQUEST] {
-    // Of linux/netlink.h, linux/sock_diag.h, linux/socket.h and linux/in.h, in the sizes of the fields.
-    const REQUEST_AND_ACK: u16 = 0x1 | 0x4;
-    const SOCK_DESTROY: u16 = 21;
+/// A kind of request, SOCK_DESTROY, and its flags, NLM_F_REQUEST and NLM_F_ACK.
+const DESTROY: (u16, u16) = (21, 0x1 | 0x4);
+/// SOCK_DIAG_BY_FAMILY, and NLM_F_REQUEST.
+const LOOK: (u16, u16) = (20, 0x1);
+
+fn request(
+    (kind, flags): (u16, u16),
+    connection: (SocketAddr, SocketAddr),
+    cookie: u64,
+    interface: u32,
+) -> [u8; REQUEST] {
+    // Of linux/socket.h and linux/in.h, in the sizes of the fields.
     const INET: u8 = 2;
     const INET6: u8 = 10;
     const TCP: u8 = 6;
@@ -133,8 +158,8 @@ fn request(connection: (SocketAddr, SocketAddr), cookie: u64, interface: u32) ->
     let family = if local.is_ipv4() && remote.is_ipv4() { INET } else { INET6 };
     let mut message = Message { octets: [0; REQUEST], length: 0 };
     message.put(LENGTH.to_ne_bytes());
-    message.put(SOCK_DESTROY.to_ne_bytes());
-    message.put(REQUEST_AND_ACK.to_ne_bytes());
+    message.put(kind.to_ne_bytes());
+    message.put(flags.to_ne_bytes());
     // Sequence number and port: there is never more than one request under way.
     message.put([0; 8]);
     message.put([family, TCP, 0, 0]);
@@ -185,6 +210,18 @@ fn error_of(answer: &[u8]) -> Option<i32> {
     let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
     let error = i32::from_ne_bytes(answer.get(16..20)?.try_into().ok()?);
     (i32::from(kind) == libc::NLMSG_ERROR).then_some(error)
+}
+
+/// Of a `struct inet_diag_msg` behind a `struct nlmsghdr`, whose inode is 0 until the socket is accepted. Where there is
+/// no such connection the kernel tells of the socket that listens.
+fn cookie_of_accepted(answer: &[u8]) -> Option<u64> {
+    const STATE: usize = 16 + 1;
+    const LISTEN: u8 = 10;
+    const COOKIE: usize = 16 + 4 + 40;
+    const INODE: usize = COOKIE + 8 + 16;
+    let number = |at: usize| Some(u32::from_ne_bytes(answer.get(at..at + 4)?.try_into().ok()?));
+    let (low, high, inode) = (number(COOKIE)?, number(COOKIE + 4)?, number(INODE)?);
+    (inode != 0 && answer[STATE] != LISTEN).then_some(u64::from(high) << 32 | u64::from(low))
 }
 
 /// The numbers of the network interfaces that this thread sees.

@@ -1,18 +1,19 @@
 //! Held connections: whatever an application, a peer or bad luck does meanwhile, nothing passes in the clear, and what
 //! cannot be opened ends.
 
+use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use enforcer_tests::ground::A;
+use anyhow::{Context, Result, bail, ensure};
+use enforcer_tests::ground::{A, Route};
 use enforcer_tests::leaks::{self, HoldTable};
-use enforcer_tests::peer::Server;
+use enforcer_tests::peer::{self, Server};
 use enforcer_tests::program;
 use enforcer_tests::wait;
-use enforcer_tests::world::{Options, World};
+use enforcer_tests::world::{Node, Options, World};
 use libtest_mimic::Trial;
 
-use super::get_page;
+use super::{get_page, pinned_links};
 use crate::refuses::unenrolled_on_b;
 use crate::stage::{marker, promises};
 
@@ -50,6 +51,8 @@ pub(super) fn trials() -> Vec<Trial> {
         a_process_that_is_killed_while_it_is_held_leaves_nothing,
         without_the_peer_s_agent_a_connection_ends_in_time,
         when_the_hold_table_is_full_connections_are_refused,
+        a_server_that_waits_is_known_after_another_agent_has_come,
+        an_accepted_connection_is_found_when_no_program_tells,
     ]);
     trials
 }
@@ -123,4 +126,54 @@ fn when_the_hold_table_is_full_connections_are_refused() -> Result<()> {
     capture.stop()?.prove_silent(nginx.port)?;
     table.empty()?;
     get_page(&world.ground.a, &nginx, target)
+}
+
+/// Another agent attaches its programs to the same functions of the kernel, and threads that are inside of them leave
+/// them without ours.
+fn a_server_that_waits_is_known_after_another_agent_has_come() -> Result<()> {
+    let world = World::create(Options::DIRECT)?;
+    for route in [world.ground.routes()[0], world.ground.routes()[3]] {
+        let server = Server::start(route.server, &["hear"])?;
+        drop(World::create(Options::DIRECT)?);
+        tells(&server, route)?;
+        server.outcome()?.details()?;
+    }
+    for node in [&world.a, &world.b] {
+        ensure!(searches(node)? == 0.0, "a socket had to be searched for");
+    }
+    Ok(())
+}
+
+fn an_accepted_connection_is_found_when_no_program_tells() -> Result<()> {
+    let world = World::create(Options::DIRECT)?;
+    detach(&world.b, "grafted")?;
+    for route in [world.ground.routes()[0], world.ground.routes()[1]] {
+        let server = Server::start(route.server, &["hear"])?;
+        tells(&server, route)?;
+        server.outcome()?.details()?;
+    }
+    ensure!(searches(&world.b)? > 0.0, "something has told all the same");
+    Ok(())
+}
+
+fn tells(server: &Server, route: Route<'_>) -> Result<()> {
+    peer::connect(route.client, server.at(route.target), &["tell", "--text", &marker()])?.details().map(drop)
+}
+
+/// How many sockets were not where programs had seen them.
+fn searches(node: &Node) -> Result<f64> {
+    let metrics = node.agent.metrics()?;
+    let count = metrics.lines().find_map(|line| line.strip_prefix("enforcer_descriptor_searches_total "));
+    count.with_context(|| format!("no count of searches:\n{metrics}"))?.parse().context("the count of searches")
+}
+
+/// Takes a program away from its function in the kernel.
+fn detach(node: &Node, program: &str) -> Result<()> {
+    let prefix = format!("trace-{program}-");
+    for link in pinned_links(node)? {
+        if link.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)) {
+            return fs::remove_file(&link).with_context(|| format!("remove {}", link.display()));
+        }
+    }
+    bail!("no program {program}")
 }

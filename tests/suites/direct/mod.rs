@@ -6,7 +6,9 @@
 mod held;
 mod outlives;
 
+use std::fs;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use enforcer_tests::ground::PARTNER;
@@ -15,7 +17,7 @@ use enforcer_tests::process::Running;
 use enforcer_tests::program::{self, Server};
 use enforcer_tests::settings::kernel_has_tls;
 use enforcer_tests::wait;
-use enforcer_tests::world::{Options, World};
+use enforcer_tests::world::{Node, Options, World};
 use libtest_mimic::Trial;
 
 use crate::stage::{marker, on_every_route, promises, sealed};
@@ -80,6 +82,17 @@ fn the_path_that_is_chosen_is_the_one_that_is_shown(world: &World) -> Result<()>
         ensure!(metrics.contains(path), "no connection is counted as {path}:\n{metrics}\n{status}");
     }
     Ok(())
+}
+
+/// The pins that hold the programs of a node in their places.
+fn pinned_links(node: &Node) -> Result<Vec<PathBuf>> {
+    let mut links = Vec::new();
+    for layout in fs::read_dir(&node.config.bpf)? {
+        for link in fs::read_dir(layout?.path().join("links"))? {
+            links.push(link?.path());
+        }
+    }
+    Ok(links)
 }
 
 fn get_page(client: &Place, nginx: &Server, target: IpAddr) -> Result<()> {

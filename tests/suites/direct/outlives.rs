@@ -1,6 +1,5 @@
 //! Agents come and go, and open connections do not notice; new ones wait for the next agent, and nothing leaks.
 
-use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, ensure};
@@ -11,7 +10,7 @@ use enforcer_tests::wire::Capture;
 use enforcer_tests::world::{Node, Options, World};
 use libtest_mimic::Trial;
 
-use super::{Conversation, get_page, sockets, tls_sockets};
+use super::{Conversation, get_page, pinned_links, sockets, tls_sockets};
 use crate::stage::{marker, promises};
 
 pub(super) fn trials() -> Vec<Trial> {
@@ -107,13 +106,10 @@ fn stuck(world: &World, port: u16) -> String {
 /// Names and inodes of the pins that hold programs at kernel functions.
 fn kernel_links(node: &Node) -> Result<Vec<(String, u64)>> {
     let mut links = Vec::new();
-    for layout in fs::read_dir(&node.config.bpf)? {
-        for link in fs::read_dir(layout?.path().join("links"))? {
-            let link = link?;
-            let name = link.file_name().to_string_lossy().into_owned();
-            if name.starts_with("trace-") {
-                links.push((name, link.metadata()?.ino()));
-            }
+    for link in pinned_links(node)? {
+        let name = link.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("trace-") {
+            links.push((name, link.metadata()?.ino()));
         }
     }
     ensure!(links.len() >= 10, "only {} programs at kernel functions", links.len());

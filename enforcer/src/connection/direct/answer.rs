@@ -3,14 +3,21 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use enforcer_ebpf::{Held, Reason};
+use tokio::time::timeout;
 
 use super::Direct;
+use super::hold::Accepted;
 use super::install::{self, Socket};
 use super::live::Opened;
-use crate::connection::pair::{Ends, Host, Keys, Offer, Pair, Role, WeakHandle};
+use crate::connection::pair::{Connection, Ends, Host, Keys, Offer, Pair, Role, WeakHandle};
+
+/// After this time the kernel is asked whether a connection is accepted, and then after twice as long each time.
+const ASK: Duration = Duration::from_secs(1);
 
 /// Gives each pair session its own ends.
 pub struct Hosting(Arc<Direct>);
@@ -56,9 +63,25 @@ impl Answers {
         }
     }
 
+    /// Waits until the application has accepted a connection. Programs tell; but the kernel leaves out a program for one
+    /// thread that it has preempted for another (on kernels that preempt), so now and then it is asked.
+    async fn accepted(&self, connection: Connection) -> Result<Accepted, Reason> {
+        let mut told = pin!(self.direct.accepts.wait(connection));
+        let mut patience = ASK;
+        loop {
+            if let Ok(accepted) = timeout(patience, &mut told).await {
+                return accepted;
+            }
+            if let Some(accepted) = self.direct.find_accepted(connection) {
+                return Ok(accepted);
+            }
+            patience *= 2;
+        }
+    }
+
     async fn take(&self, offer: Offer, keys: Keys) -> Result<(), Reason> {
         self.authorize(offer.connection.source.ip())?;
-        let accepted = self.direct.accepts.wait(offer.connection).await?;
+        let accepted = self.accepted(offer.connection).await?;
         let (cookie, held) = (accepted.cookie, accepted.held);
         match self.key((cookie, &held), &keys).await {
             Ok(socket) => {

@@ -16,9 +16,11 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::Offers;
+use super::{Direct, Offers};
+use crate::connection::Place;
 use crate::connection::pair::Connection;
 use crate::kernel::bpf::Events;
+use crate::kernel::destroy::Destroyer;
 
 /// How long an accepted connection waits for its offer.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -46,10 +48,14 @@ impl Accepts {
     fn accepted(&self, accepted: Accepted) -> bool {
         let mut meetings = self.locked();
         match meetings.entry(Connection::from(&accepted.held)) {
-            Entry::Occupied(waiting) if matches!(waiting.get(), Meeting::Offered(_)) => {
-                let Meeting::Offered(answer) = waiting.remove() else { return false };
-                // An offer that was withdrawn has left nobody to tell.
-                answer.send(accepted).is_ok()
+            Entry::Occupied(mut waiting) if matches!(waiting.get(), Meeting::Offered(_)) => {
+                let Meeting::Offered(answer) = waiting.insert(Meeting::Accepted(accepted)) else { return false };
+                // An offer that is being withdrawn has left nobody to tell; then the next one finds it.
+                let told = answer.send(accepted).is_ok();
+                if told {
+                    waiting.remove();
+                }
+                told
             }
             Entry::Occupied(mut same) => {
                 same.insert(Meeting::Accepted(accepted));
@@ -214,6 +220,25 @@ impl Watch {
                 self.offers.direct.destroy(cookie, &accepted.held, Reason::HandshakeTimeout);
             }
         }
+    }
+}
+
+impl Direct {
+    /// A held connection that a process has accepted, whether programs have seen it or not. Nobody knows which process.
+    pub(super) fn find_accepted(&self, connection: Connection) -> Option<Accepted> {
+        let Connection { source, destination } = connection;
+        let of_workload = |(place, _): &&(Arc<Place>, Destroyer)| place.workload_at(destination.port()).is_some();
+        self.places.values().filter(of_workload).find_map(|(_, destroyer)| {
+            let cookie = match destroyer.accepted((destination, source)) {
+                Ok(cookie) => cookie?,
+                Err(error) => {
+                    tracing::warn!(%error, %source, %destination, "cannot ask whether a connection is accepted");
+                    return None;
+                }
+            };
+            let held = self.holds.held_one(cookie)?;
+            (Connection::from(&held) == connection).then_some(Accepted { cookie, held })
+        })
     }
 }
 

@@ -17,8 +17,8 @@ use super::{Error, pin_link, program};
 /// Programs and the kernel functions that they are attached to.
 const TRACED: [(&str, &str); 9] = [
     ("connect_begins", "__x64_sys_connect"),
-    ("accept_returns", "__x64_sys_accept"),
-    ("accept4_returns", "__x64_sys_accept4"),
+    ("grafted", "security_sock_graft"),
+    ("installed", "fd_install"),
     ("send_enters", "tcp_sendmsg"),
     ("send_leaves", "tcp_sendmsg"),
     ("receive_enters", "tcp_recvmsg"),
@@ -33,8 +33,6 @@ const IO_URING: (&str, &str) = ("io_accept_returns", "io_accept");
 /// Correcting FIONREAD, where the function is one that answers into the application's memory: `tcp_ioctl` until Linux
 /// 6.4, `sk_ioctl` since. A locked-down kernel (`lockdown=integrity`) lets no program write there.
 const UNREAD: (&str, [&str; 2]) = ("ioctl_returns", ["sk_ioctl", "tcp_ioctl"]);
-/// The function whose number of arguments differs, and a program for each number.
-const DEQUEUE: (&str, [&str; 2]) = ("inet_csk_accept", ["dequeued_of_two", "dequeued_of_four"]);
 
 /// Attaches all of them, and pins the links in `directory`.
 pub(super) fn attach(programs: &mut Ebpf, directory: &Path) -> Result<Vec<String>, Error> {
@@ -59,17 +57,6 @@ pub(super) fn attach(programs: &mut Ebpf, directory: &Path) -> Result<Vec<String
     } else {
         tracing::warn!("FIONREAD on direct sockets is not corrected: programs that trust it, such as nginx, may stall");
     }
-    let (function, [of_two, of_four]) = DEQUEUE;
-    // A program that asks for an argument that is not there is not loaded.
-    let name = match load(program(programs, of_four)?, function, &btf) {
-        Ok(()) => of_four,
-        Err(_other_kernel) => {
-            let failed = |cause| Error::Program { name: of_two, cause: Box::new(cause) };
-            load(program(programs, of_two)?, function, &btf).map_err(failed)?;
-            of_two
-        }
-    };
-    pins.push(links.replace(program(programs, name)?, (name, function))?);
     Ok(pins)
 }
 

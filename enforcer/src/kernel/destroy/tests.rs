@@ -73,12 +73,31 @@ fn other_namespaces_are_not_touched() {
     assert_eq!(destroyer.destroy(ends(&application), ours).unwrap(), Destroyed::NotFound);
 }
 
+#[test]
+fn a_connection_is_accepted_when_a_process_has_it() {
+    let namespace = new_namespace();
+    let destroyer = Destroyer::open(&namespace).unwrap();
+    for address in [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), (Ipv6Addr::LOCALHOST, 0).into()] {
+        let open = || {
+            let listener = TcpListener::bind(address)?;
+            let client = TcpStream::connect(listener.local_addr()?)?;
+            Ok((listener, client))
+        };
+        let (listener, client) = namespace.enter(open).unwrap();
+        let (local, remote) = ends(&client);
+        assert_eq!(destroyer.accepted((remote, local)).unwrap(), None, "it waits");
+        let (socket, _) = listener.accept().unwrap();
+        assert_eq!(destroyer.accepted((remote, local)).unwrap(), Some(cookie(&socket).unwrap()));
+        assert_eq!(destroyer.accepted((remote, remote)).unwrap(), None, "there is none");
+    }
+}
+
 /// With the layout of struct inet_diag_req_v2.
 #[test]
 fn a_request_is_laid_out_as_the_kernel_reads_it() {
     let local = SocketAddr::from(([192, 0, 2, 1], 0x1234));
     let remote = SocketAddrV6::new(Ipv4Addr::new(192, 0, 2, 2).to_ipv6_mapped(), 443, 0, 0).into();
-    let request = request((local, remote), 0x0102_0304_0506_0708, 7);
+    let request = request(DESTROY, (local, remote), 0x0102_0304_0506_0708, 7);
     assert_eq!(request[16..20], [2, 6, 0, 0]);
     assert_eq!(request[24..28], [0x12, 0x34, 1, 187]);
     assert_eq!((&request[28..32], &request[44..48]), (&[192, 0, 2, 1][..], &[192, 0, 2, 2][..]));
