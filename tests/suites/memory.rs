@@ -24,6 +24,10 @@ const ON_THE_WAY: u64 = 16 * MIB;
 /// What an agent may grow by for each stalled connection.
 const PER_CONNECTION: u64 = MIB;
 
+/// And for all of them together: each of its threads allocates from an arena of its own, and which ones the first
+/// connections have met is chance.
+const SHARED: u64 = 4 * MIB;
+
 pub(crate) fn trials() -> Vec<Trial> {
     promises![alone; a_stalled_reader_stops_its_sender_and_costs_little_memory]
 }
@@ -55,7 +59,7 @@ fn stall(world: &World, route: Route<'_>) -> Result<()> {
     }
     for (agent, before) in agents.iter().zip(before) {
         let grown = agent.resident()?.saturating_sub(before?);
-        ensure!(grown <= CONNECTIONS * PER_CONNECTION, "an agent has grown by {grown} bytes");
+        ensure!(grown <= SHARED + CONNECTIONS * PER_CONNECTION, "an agent has grown by {grown} bytes");
     }
 
     server.release();
