@@ -30,7 +30,7 @@ mod secrets;
 mod lifetime;
 
 pub use message::{LONGEST, Malformed, Message, decode, encode};
-pub use secrets::{Error, Keys, TrafficKey, derive};
+pub use secrets::{Error, Keys, Secret, TrafficKey};
 pub use session::{Answer, Ended, Ends, Gone, Handle, Opening, WeakHandle, start};
 pub use sessions::{Host, Sessions};
 

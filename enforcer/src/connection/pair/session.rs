@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_rustls::TlsStream;
 
-use super::{Connection, Facts, Keys, LONGEST, Message, Numbers, Offer, Role, decode, derive, encode};
+use super::{Connection, Facts, Keys, LONGEST, Message, Numbers, Offer, Role, Secret, decode, encode};
 pub use ended::Ended;
 pub use ends::Ends;
 use handle::Order;
@@ -65,6 +65,7 @@ where
     let session = Session {
         stream,
         ends: ends(&handle),
+        secret: None,
         role,
         orders,
         ours: Numbers::default(),
@@ -85,6 +86,8 @@ where
 struct Session<S, E> {
     stream: TlsStream<S>,
     ends: Arc<E>,
+    /// Made for the first offer.
+    secret: Option<Secret>,
     role: Role,
     orders: mpsc::Receiver<Order>,
     ours: Numbers,
@@ -309,7 +312,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Ends> Session<S, E> {
                     // Given up while the answer was under way?
                     return if self.ours.knows(number) { Ok(()) } else { Err(Ended::OutOfPlace(message)) };
                 };
-                let keys = self.derive(&offer)?;
+                let keys = self.keys(&offer)?;
                 if answer.send(Ok((offer, keys))).is_err() {
                     // Whoever asked has gone.
                     let reason = Reason::ApplicationReset as u32;
@@ -356,7 +359,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Ends> Session<S, E> {
             encode(&Message::Abort { by: offer.by, number, reason }, &mut self.out);
             return Ok(());
         }
-        let (keys, ends) = (self.derive(&offer)?, Arc::clone(&self.ends));
+        let (keys, ends) = (self.keys(&offer)?, Arc::clone(&self.ends));
         let task = self.answering.spawn(async move { (offer, ends.answer(offer, keys).await) });
         self.answered.insert(number, Stage::Answering(task));
         self.settle_in_time(offer.by, number);
@@ -380,12 +383,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Ends> Session<S, E> {
         self.ends.ended(by, number, reason);
     }
 
-    fn derive(&self, offer: &Offer) -> Result<Keys, Ended> {
-        let keys = match &self.stream {
-            TlsStream::Client(stream) => derive(stream.get_ref().1, offer),
-            TlsStream::Server(stream) => derive(stream.get_ref().1, offer),
+    fn keys(&mut self, offer: &Offer) -> Result<Keys, Ended> {
+        let secret = match &mut self.secret {
+            Some(secret) => secret,
+            empty => empty.insert(match &self.stream {
+                TlsStream::Client(stream) => Secret::export(stream.get_ref().1)?,
+                TlsStream::Server(stream) => Secret::export(stream.get_ref().1)?,
+            }),
         };
-        Ok(keys?)
+        Ok(secret.keys(offer)?)
     }
 }
 
