@@ -20,6 +20,8 @@ use std::marker::PhantomData;
 use std::ptr;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, sigaction};
+
 pub use thread::restart_call;
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -88,11 +90,16 @@ pub struct Tracer {
 }
 
 impl Tracer {
-    /// On the thread that is to trace. Sets its timer slack to a minimum.
+    /// On the thread that is to trace. Sets its timer slack to a minimum, and the process's SIGCHLD to its default and
+    /// to SA_NOCLDSTOP.
     #[must_use]
     pub fn new() -> Self {
         // The default of 50 us would double most pauses. It cannot fail.
         let _set = nix::sys::prctl::set_timerslack(1);
+        // Each stop of a traced thread would wake a thread of ours that has nothing to do with it.
+        let quiet = SigAction::new(SigHandler::SigDfl, SaFlags::SA_NOCLDSTOP, SigSet::empty());
+        // SAFETY: no handler is installed.
+        let _set = unsafe { sigaction(nix::sys::signal::Signal::SIGCHLD, &quiet) };
         Self { is_spent: false, of_this_thread: PhantomData }
     }
 

@@ -25,6 +25,10 @@ use crate::kernel::destroy::Destroyer;
 /// How long an accepted connection waits for its offer.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// Events that were read at once, from which on some may be lost: that happens when the ring is full, of about 9,000, and
+/// those are read afterwards.
+const CROWD: usize = 256;
+
 /// A held connection that the application has accepted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Accepted {
@@ -145,11 +149,14 @@ pub async fn watch(offers: Arc<Offers>, mut events: Events, stop: CancellationTo
                 continue;
             }
         };
-        if let Err(error) = read {
-            tracing::error!(%error, "cannot read events of eBPF programs; new direct connections stay held");
-            return;
+        match read {
+            Ok(count) if count >= CROWD => watch.find_lost(),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(%error, "cannot read events of eBPF programs; new direct connections stay held");
+                return;
+            }
         }
-        watch.find_lost();
     }
 }
 

@@ -75,9 +75,13 @@ impl Socket {
         // What was written before would go out as it is. The gate has let nothing in; data that rides on the first
         // packet (RFC 7413) is the one way around it.
         let unread = ktls::unread(self.descriptor()).map_err(internal)?;
-        // An end of data counts as one octet that waits.
-        let ended = socket::has_shut_down(self.descriptor()).map_err(internal)?;
-        if ktls::unsent(self.descriptor()).map_err(internal)? > u32::from(ended) || unread > 0 {
+        let clear = match ktls::unsent(self.descriptor()).map_err(internal)? {
+            0 => true,
+            // An end of data counts as one octet that waits.
+            1 => socket::has_shut_down(self.descriptor()).map_err(internal)?,
+            _ => false,
+        };
+        if unread > 0 || !clear {
             return Err(Reason::EarlyData);
         }
         ktls::send_with(self.descriptor(), &key(send)).map_err(internal)?;

@@ -162,22 +162,24 @@ impl Events {
         Ok(Self(ring))
     }
 
-    /// Waits for events, and hands each to `each`.
+    /// Waits for events, and hands each to `each`. Returns how many there were.
     ///
     /// # Errors
     ///
     /// The operating system's.
-    pub async fn read(&mut self, mut each: impl FnMut(&Event)) -> io::Result<()> {
+    pub async fn read(&mut self, mut each: impl FnMut(&Event)) -> io::Result<usize> {
         let mut ready = self.0.readable_mut().await?;
         // Cleared first: what comes while the ring is emptied makes it ready again.
         ready.clear_ready();
         let ring = ready.get_inner_mut();
+        let mut count = 0;
         while let Some(item) = ring.next() {
+            count += 1;
             if item.len() == size_of::<Event>() {
                 // SAFETY: as many bytes as the type has, and any bit pattern is valid; they may lie at any address.
                 each(&unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
             }
         }
-        Ok(())
+        Ok(count)
     }
 }
