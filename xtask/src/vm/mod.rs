@@ -15,12 +15,12 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 pub(crate) use self::kernel::Kernel;
 pub(crate) use self::payload::Put;
-use self::qemu::Accelerator;
+use self::qemu::{Accelerator, End};
 use crate::setup::{self, Need};
 
 /// Boot a Debian kernel under QEMU and run a command there.
@@ -99,6 +99,10 @@ pub(crate) enum Clock {
     Instructions,
 }
 
+/// How often a machine is started that dies before its command begins: QEMU's emulation of several processors gets the
+/// kernel's changes of its own code wrong now and then, which was seen once in some hundred boots.
+const BOOTS: u32 = 3;
+
 /// A run: what boots, what it gets, what it does.
 pub(crate) struct Vm {
     pub(crate) kernel: Kernel,
@@ -125,18 +129,28 @@ impl Vm {
         setup::ensure(&[Need::Vm])?;
         let boot = kernel::bootable(self.kernel)?;
         let root = root::image()?;
-        let payload = payload::pack(&self.command, &self.files).context("pack the files of this run")?;
         let accelerator = Accelerator::choose(self.clock, &boot)?;
-        eprintln!("vm: kernel {}, {accelerator}", self.kernel.name());
-        let started = Instant::now();
-        let status = qemu::run(&qemu::Machine { vm: self, boot: &boot, root: &root, accelerator }, payload, sink)
-            .with_context(|| format!("kernel {}", self.kernel.name()))?;
-        eprintln!(
-            "vm: kernel {}, exit code {status} after {:.1} s",
-            self.kernel.name(),
-            started.elapsed().as_secs_f32()
-        );
-        Ok(status)
+        let machine = qemu::Machine { vm: self, boot: &boot, root: &root, accelerator };
+        let name = self.kernel.name();
+        eprintln!("vm: kernel {name}, {accelerator}");
+        let mut left = BOOTS;
+        loop {
+            left -= 1;
+            let payload = payload::pack(&self.command, &self.files).context("pack the files of this run")?;
+            let started = Instant::now();
+            match qemu::run(&machine, payload, sink).with_context(|| format!("kernel {name}"))? {
+                End::Command(status) => {
+                    eprintln!("vm: kernel {name}, exit code {status} after {:.1} s", started.elapsed().as_secs_f32());
+                    return Ok(status);
+                }
+                End::Boot(console) if left > 0 => {
+                    eprintln!(
+                        "vm: kernel {name} died while it booted, trying again; its console ended with\n{console}"
+                    );
+                }
+                End::Boot(console) => bail!("kernel {name} died while it booted; its console ended with\n{console}"),
+            }
+        }
     }
 }
 

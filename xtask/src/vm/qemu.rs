@@ -22,6 +22,8 @@ use crate::{cache, process};
 
 /// Console lines that are shown when a run fails.
 const CONSOLE_TAIL: usize = 40;
+/// What `run.sh` sends before the command.
+const START_MARK: &str = "enforcer-vm start";
 /// What `run.sh` sends last; the exit code follows.
 const STATUS_MARK: &str = "enforcer-vm exit ";
 /// `no_timer_check`: on a loaded machine the emulated timer fails the kernel's test of it, which is a panic.
@@ -101,8 +103,16 @@ pub(crate) struct Machine<'a> {
     pub(crate) accelerator: Accelerator,
 }
 
-/// Boots, passes the command's output to `sink` as it comes, and returns the command's exit code.
-pub(crate) fn run(machine: &Machine<'_>, payload: File, sink: &mut dyn Write) -> Result<i32> {
+/// How a machine ended.
+pub(crate) enum End {
+    /// The command ended, with this exit code.
+    Command(i32),
+    /// By itself, before the command began; the end of its console.
+    Boot(String),
+}
+
+/// Boots, passes the command's output to `sink` as it comes, and returns how it ended.
+pub(crate) fn run(machine: &Machine<'_>, payload: File, sink: &mut dyn Write) -> Result<End> {
     let mut command = machine.command();
     command.stdin(payload).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().context("start qemu-system-x86_64")?;
@@ -137,7 +147,7 @@ impl Machine<'_> {
 }
 
 /// Waits for the machine's end and reads its two channels meanwhile.
-fn watch(mut child: Child, deadline: Instant, sink: &mut dyn Write) -> Result<i32> {
+fn watch(mut child: Child, deadline: Instant, sink: &mut dyn Write) -> Result<End> {
     let (output, console) = child.stdout.take().zip(child.stderr.take()).context("qemu has no output")?;
     let (sender, chunks) = channel();
     thread::spawn(move || {
@@ -158,7 +168,8 @@ fn watch(mut child: Child, deadline: Instant, sink: &mut dyn Write) -> Result<i3
     child.wait().context("wait for qemu")?;
     let console = console.join().unwrap_or_default(); // Without a status, which fails below.
     match (ended, console.status) {
-        (Ok(()), Some(status)) => Ok(status),
+        (Ok(()), Some(status)) => Ok(End::Command(status)),
+        (Ok(()), None) if !console.started => Ok(End::Boot(console.text())),
         (Ok(()), None) => bail!("the machine ended without an exit code; its console ended with\n{}", console.text()),
         (Err(error), _) => bail!("{error:#}; the console ended with\n{}", console.text()),
     }
@@ -179,6 +190,7 @@ fn forward(chunks: &Receiver<Vec<u8>>, deadline: Instant, sink: &mut dyn Write) 
 #[derive(Default)]
 struct Console {
     tail: VecDeque<String>,
+    started: bool,
     status: Option<i32>,
 }
 
@@ -193,6 +205,7 @@ fn read_console(stream: impl Read) -> Console {
     // A machine that is killed may stop in the middle of a character: lines are bytes.
     for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+        console.started |= line.contains(START_MARK);
         if let Some((_, code)) = line.split_once(STATUS_MARK) {
             console.status = code.parse().ok();
         }
@@ -217,6 +230,9 @@ mod tests {
 
     #[test]
     fn a_machine_that_dies_has_no_status() {
-        assert_eq!(read_console(&b"Kernel panic\n"[..]).status, None);
+        let console = read_console(&b"Kernel panic\n"[..]);
+        assert_eq!((console.started, console.status), (false, None));
+        let console = read_console(&b"[ 1.0] somethingenforcer-vm start\nKernel panic\n"[..]);
+        assert_eq!((console.started, console.status), (true, None));
     }
 }

@@ -29,6 +29,7 @@ done
 mkfifo -m 666 /run/output
 cat /run/output >/run/port-output &
 cat=$!
+echo "enforcer-vm start" >/run/port-status
 status=0
 (cd /work && eval "exec $ENFORCER_COMMAND") </dev/null >/run/output 2>&1 || status=$?
 
