@@ -11,7 +11,12 @@ use crate::verdict::count;
 
 /// Tells the agent. Octets are those of a connection that is over.
 pub(crate) fn tell(kind: u32, cookie: u64, held: &Held, octets: (u64, u64)) {
-    let mut event = Event { cookie, kind, reserved: 0, held: *held, sent: octets.0, received: octets.1 };
+    tell_with(kind, (cookie, 0), held, octets);
+}
+
+/// The same, with what the gate has seen.
+pub(crate) fn tell_with(kind: u32, (cookie, seen): (u64, u32), held: &Held, octets: (u64, u64)) {
+    let mut event = Event { cookie, kind, seen, held: *held, sent: octets.0, received: octets.1 };
     // Left to itself the kernel wakes a reader only when it has seen it at the end of the ring; one that is just about
     // to be there (its position is still in its processor's store buffer) would sleep on.
     let (size, flags) = (size_of::<Event>() as u64, u64::from(BPF_RB_FORCE_WAKEUP));

@@ -23,7 +23,7 @@ use enforcer_ebpf::{
 };
 
 use crate::context::{local_endpoint, read, remote_endpoint};
-use crate::event::tell;
+use crate::event::{tell, tell_with};
 use crate::maps::{CALLS, GATES, HELD, LIVE, NAMESPACES, PEERS, PORTS, WANTED};
 use crate::room;
 use crate::store;
@@ -168,7 +168,11 @@ fn closed(ctx: &SockOpsContext) {
     // SAFETY: only the presence counts.
     if unsafe { LIVE.get(cookie) }.is_some() {
         let _ = LIVE.remove(cookie);
-        tell(EVENT_CLOSED, cookie, &NOTHING, octets);
+        let socket = read!((*ctx.ops).__bindgen_anon_2.sk);
+        let gate = if socket.is_null() { None } else { storage(socket, None) };
+        // SAFETY: the storage lives as long as the socket.
+        let seen = gate.map_or(0, |gate| unsafe { (*gate).seen });
+        tell_with(EVENT_CLOSED, (cookie, seen), &NOTHING, octets);
     }
 }
 

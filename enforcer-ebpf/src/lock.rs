@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_s
 use aya_ebpf::programs::SkBuffContext;
 use enforcer_ebpf::{
     EVENT_REFUSED, EVENT_SENT_MUCH, GATE_HELD, GATE_KEYED, GATE_OPEN, GATE_REFUSED, Gate, MANY_OCTETS, Reason,
-    STAGE_ENDED,
+    SEEN_RECORD, STAGE_ENDED,
 };
 
 use crate::context::{TCP, mapped, read};
@@ -35,7 +35,7 @@ pub(crate) fn outgoing(ctx: &SkBuffContext) -> Verdict {
     let Some(gate) = storage(socket, None) else { return Verdict::Pass };
     // SAFETY: the storage lives as long as the socket.
     match unsafe { (*gate).state } {
-        GATE_OPEN if unsafe { (*gate).sealed } == 0 => first(ctx, gate),
+        GATE_OPEN if unsafe { (*gate).seen } & SEEN_RECORD == 0 => first(ctx, gate),
         GATE_OPEN => {
             weigh(ctx, gate);
             Verdict::Pass
@@ -55,7 +55,7 @@ fn first(ctx: &SkBuffContext, gate: *mut Gate) -> Verdict {
         Some(segment) if segment.payload == 0 => Verdict::Pass,
         Some(segment) if load(ctx, segment.headers) == Some(RECORD) => {
             // SAFETY: the storage lives as long as the socket.
-            unsafe { (*gate).sealed = 1 };
+            unsafe { (*gate).seen |= SEEN_RECORD };
             Verdict::Pass
         }
         _ => {

@@ -26,6 +26,7 @@ mod lock;
 mod option;
 mod room;
 
+mod cut;
 mod existing;
 mod owner;
 mod unread;
@@ -132,6 +133,12 @@ fn installed(ctx: FEntryContext) -> i32 {
 #[fexit]
 fn io_accept_returns(_ctx: FExitContext) -> i32 {
     owner::installed(-1);
+    0
+}
+
+#[fentry]
+fn released(ctx: FEntryContext) -> i32 {
+    cut::released(owner::sock(ctx.arg(0)));
     0
 }
 

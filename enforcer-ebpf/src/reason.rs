@@ -146,6 +146,8 @@ reasons! {
     CertificateExpired = 87, "certificate-expired";
     /// The registry or the policy does not allow it any more.
     PolicyChanged = 88, "policy-changed";
+    /// The application announced more with MSG_MORE and closed: the last of what it wrote was dropped by kernel TLS.
+    OpenRecordLost = 89, "open-record-lost";
     /// A system call failed on our side.
     Internal = 95, "internal-error";
 }

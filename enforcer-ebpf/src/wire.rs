@@ -172,6 +172,11 @@ pub struct ListenerKey {
     pub direction: u32,
 }
 
+/// The first payload that left an open gate was a TLS record.
+pub const SEEN_RECORD: u32 = 1;
+/// The workload closed the socket while a record was open, which the kernel then dropped.
+pub const SEEN_CUT: u32 = 2;
+
 /// The gate of one socket, kept in its own storage. Programs make it, the agent replaces it when the state goes on, and
 /// programs shut it for good and keep count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,8 +188,8 @@ pub struct Gate {
     pub descriptor: i32,
     /// Process (thread group) that called `connect`; 0: not known.
     pub process: u32,
-    /// Not 0 once the first payload that left was a TLS record.
-    pub sealed: u32,
+    /// The `SEEN_` numbers of what programs have seen, added up.
+    pub seen: u32,
     /// Id of the workload's cgroup, of a connection that it opens; else 0.
     pub cgroup: u64,
     /// Octets of packets that have left since the gate was opened, or since the agent was last told. Programs count.
@@ -199,7 +204,7 @@ impl Gate {
     /// A gate in this state, of which nothing else is known.
     #[must_use]
     pub const fn new(state: u32) -> Self {
-        Self { state, descriptor: -1, process: 0, sealed: 0, cgroup: 0, octets: 0, limit: UNSENT_LIMIT, buffer: 0 }
+        Self { state, descriptor: -1, process: 0, seen: 0, cgroup: 0, octets: 0, limit: UNSENT_LIMIT, buffer: 0 }
     }
 }
 
@@ -233,8 +238,8 @@ pub struct Event {
     pub cookie: u64,
     /// One of the `EVENT_` numbers.
     pub kind: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The gate's `SEEN_` numbers, of a direct connection that is over; else 0.
+    pub seen: u32,
     /// As in the hold table. Of a direct connection that is over: zeros.
     pub held: Held,
     /// Octets that the peer has acknowledged, of a connection that is over.

@@ -116,6 +116,12 @@ impl Entry {
         locked(&self.live.progress).offloaded = Some(offloaded);
     }
 
+    /// Whose connection it is.
+    #[must_use]
+    pub fn workload(&self) -> &Arc<str> {
+        &self.live.opening.workload
+    }
+
     /// Where the relay counts payload bytes.
     #[must_use]
     pub fn counters(&self) -> &Counters {

@@ -12,9 +12,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use enforcer_tests::ground::PARTNER;
+use enforcer_tests::peer::{self, Server};
 use enforcer_tests::place::Place;
 use enforcer_tests::process::Running;
-use enforcer_tests::program::{self, Server};
+use enforcer_tests::program;
 use enforcer_tests::settings::kernel_has_tls;
 use enforcer_tests::wait;
 use enforcer_tests::world::{Node, Options, World};
@@ -29,6 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = promises![in Options::DIRECT;
         kernel_tls_is_on_the_applications_own_sockets,
         a_peer_without_an_agent_is_refused_by_a_policy_that_wants_direct,
+        a_stream_that_more_was_announced_for_is_cut_short_and_said_to_be,
     ];
     trials.extend(promises![in Options::AUTO; the_path_that_is_chosen_is_the_one_that_is_shown]);
     trials.into_iter().chain(held::trials()).chain(outlives::trials()).collect()
@@ -65,6 +67,25 @@ fn a_peer_without_an_agent_is_refused_by_a_policy_that_wants_direct(world: &Worl
     Ok(())
 }
 
+/// What kernel TLS does to MSG_MORE before a close cannot be prevented; here is what is said of it. A stream that is not
+/// cut is not said to be.
+fn a_stream_that_more_was_announced_for_is_cut_short_and_said_to_be(world: &World) -> Result<()> {
+    let cut = r#"path="direct",reason="peer-enrolled",end="open-record-lost"} 1"#;
+    let route = world.ground.routes()[0];
+    for (tell, hear, is_cut) in [("tell", "hear", false), ("tell-more", "banner", true)] {
+        let secret = marker();
+        let server = Server::start(route.server, &[hear, "--text", &secret])?;
+        peer::connect(route.client, server.at(route.target), &[tell, "--text", &secret])?.details()?;
+        let heard = server.outcome()?.text()?.to_owned();
+        ensure!(heard == if is_cut { "" } else { &secret }, "{tell}: the server heard `{heard}`");
+        let said = || Ok((world.a.agent.metrics()?.contains(cut) == is_cut).then_some(()));
+        wait::until("the end to be counted", wait::patience(), said)?;
+    }
+    let log = world.a.agent.log();
+    ensure!(log.contains("path: relay"), "no advice is given:\n{log}");
+    Ok(())
+}
+
 /// Direct where nothing can be lost, else relayed for a named reason; sealed in any case.
 fn the_path_that_is_chosen_is_the_one_that_is_shown(world: &World) -> Result<()> {
     let secret = marker();
@@ -95,7 +116,7 @@ fn pinned_links(node: &Node) -> Result<Vec<PathBuf>> {
     Ok(links)
 }
 
-fn get_page(client: &Place, nginx: &Server, target: IpAddr) -> Result<()> {
+fn get_page(client: &Place, nginx: &program::Server, target: IpAddr) -> Result<()> {
     program::curl(client, nginx.at(target))?.finish()?.success().map(drop)
 }
 
@@ -117,7 +138,7 @@ struct Conversation {
 
 impl Conversation {
     /// Connects, and returns when the server has answered.
-    fn start(client: &Place, redis: &Server, target: IpAddr) -> Result<Conversation> {
+    fn start(client: &Place, redis: &program::Server, target: IpAddr) -> Result<Conversation> {
         let (host, port) = (target.to_string(), redis.port.to_string());
         let mut conversation = Conversation { client: client.start("redis-cli", &["-h", &host, "-p", &port])? };
         conversation.ask("PING", "PONG")?;

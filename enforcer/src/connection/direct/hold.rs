@@ -204,7 +204,7 @@ impl Watch {
             EVENT_ACCEPTED => self.accepted(Accepted { cookie, held }),
             EVENT_CLOSED => {
                 self.offers.direct.accepts.give_up(Connection::from(&held), cookie);
-                self.offers.direct.lives.closed(cookie, (event.sent, event.received));
+                self.offers.direct.lives.closed(event);
             }
             EVENT_SENT_MUCH => self.offers.direct.weigh(cookie),
             EVENT_REFUSED => self.offers.direct.refused(cookie, &held),

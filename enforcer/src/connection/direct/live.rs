@@ -4,13 +4,13 @@
 //! an open connection here except to end it: when the registry does not allow it any more, or when a certificate under
 //! which it was opened runs out and its identity cannot be proved anew.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use enforcer_ebpf::{DIRECTION_OUTBOUND, Held, IDENTITY, Live, MANY_OCTETS, Reason};
+use enforcer_ebpf::{DIRECTION_OUTBOUND, Event, Held, IDENTITY, Live, MANY_OCTETS, Reason, SEEN_CUT};
 use rustls::CipherSuite;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
@@ -40,6 +40,8 @@ struct Table {
     lives: HashMap<u64, Life>,
     /// When open connections run out, seconds since 1970, and which.
     ends: BTreeSet<(u64, u64)>,
+    /// Workloads some of whose streams were cut short.
+    cut: HashSet<Arc<str>>,
 }
 
 struct Life {
@@ -106,7 +108,7 @@ impl Lives {
     /// It is open, and runs out then.
     fn expires(&self, cookie: u64, expires: u64) {
         let mut table = self.locked();
-        let Table { lives, ends } = &mut *table;
+        let Table { lives, ends, .. } = &mut *table;
         let Some(life) = lives.get_mut(&cookie) else { return };
         if let Some(before) = life.expires.replace(expires) {
             ends.remove(&(before, cookie));
@@ -125,17 +127,27 @@ impl Lives {
     }
 
     /// Its socket is closed. What is not open yet is settled by whoever is at it.
-    pub(super) fn closed(&self, cookie: u64, (sent, received): (u64, u64)) {
+    pub(super) fn closed(&self, event: &Event) {
+        let Event { cookie, seen, sent, received, .. } = *event;
         let mut table = self.locked();
         if table.lives.get(&cookie).is_none_or(|life| life.expires.is_none()) {
             return;
         }
         let Some(life) = table.remove(cookie) else { return };
+        let is_cut = seen & SEEN_CUT != 0;
+        let is_first = is_cut && table.cut.insert(Arc::clone(life.record.workload()));
         drop(table);
         let counters = life.record.counters();
         counters.to_peer.store(sent, Ordering::Relaxed);
         counters.from_peer.store(received, Ordering::Relaxed);
-        life.record.finish(Reason::Closed);
+        if is_first {
+            tracing::warn!(
+                workload = %life.record.workload(),
+                "a program has closed a connection after MSG_MORE, and kernel TLS has dropped the last of what it wrote; \
+                 if that matters, give this workload `path: relay`"
+            );
+        }
+        life.record.finish(if is_cut { Reason::OpenRecordLost } else { Reason::Closed });
     }
 
     /// Lets go of all that is open: it goes on without this agent.
@@ -297,7 +309,7 @@ async fn renew(offers: &Arc<Offers>, due: &[u64]) {
     }
     // What is due and not in the kernel's table is closed; the event that says so is on its way, or was lost.
     due.iter().filter(|cookie| direct.lives.due(now()).contains(cookie)).for_each(|&cookie| {
-        direct.lives.closed(cookie, (0, 0));
+        direct.lives.failed(cookie, Reason::Closed);
     });
 }
 

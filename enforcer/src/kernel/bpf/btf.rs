@@ -8,9 +8,18 @@ use std::fs;
 const KERNEL: &str = "/sys/kernel/btf/vmlinux";
 const MAGIC: u16 = 0xeb9f;
 
-/// Octets from the start of a structure to one of its own members. `None`: the kernel does not say.
-pub(super) fn offset_in_kernel(structure: &str, member: &str) -> Option<u32> {
-    offset(&fs::read(KERNEL).ok()?, structure, member)
+/// What the running kernel says of its types; nothing, where it does not.
+pub(super) struct Description(Vec<u8>);
+
+impl Description {
+    pub(super) fn of_kernel() -> Self {
+        Self(fs::read(KERNEL).unwrap_or_default())
+    }
+
+    /// Octets from the start of a structure to one of its own members. `None`: the kernel does not say.
+    pub(super) fn offset(&self, structure: &str, member: &str) -> Option<u32> {
+        offset(&self.0, structure, member)
+    }
 }
 
 fn offset(btf: &[u8], structure: &str, member: &str) -> Option<u32> {
@@ -103,17 +112,18 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{offset, offset_in_kernel};
+    use super::{Description, offset};
 
     #[test]
     fn the_kernel_says_where_a_socket_is_in_a_socket_of_its_users() {
-        assert_eq!(offset_in_kernel("socket", "sk"), Some(24));
+        assert_eq!(Description::of_kernel().offset("socket", "sk"), Some(24));
     }
 
     #[test]
     fn what_is_not_there_is_not_found() {
-        assert_eq!(offset_in_kernel("socket", "no such member"), None);
-        assert_eq!(offset_in_kernel("no such structure", "sk"), None);
+        let description = Description::of_kernel();
+        assert_eq!(description.offset("socket", "no such member"), None);
+        assert_eq!(description.offset("no such structure", "sk"), None);
     }
 
     #[test]

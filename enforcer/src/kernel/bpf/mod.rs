@@ -175,8 +175,13 @@ impl Guard {
             .mode(0o700)
             .create(links(&directory))
             .map_err(|cause| Error::Directory { path: directory.clone(), cause })?;
-        let write_seq = btf::offset_in_kernel("tcp_sock", "write_seq");
-        let instance = Instance { write_seq: write_seq.unwrap_or_default(), ..Instance::default() };
+        let kernel = btf::Description::of_kernel();
+        let write_seq = kernel.offset("tcp_sock", "write_seq");
+        // Without these a stream that kernel TLS cuts short is not noticed.
+        let ulp_data = kernel.offset("inet_connection_sock", "icsk_ulp_data").unwrap_or_default();
+        let open_record = kernel.offset("tls_context", "pending_open_record_frags").unwrap_or_default();
+        let instance =
+            Instance { write_seq: write_seq.unwrap_or_default(), ulp_data, open_record, ..Instance::default() };
         let mut programs = load(&directory, instance)?;
         load_programs(&mut programs, &CGROUP_PROGRAMS)?;
         let maps = Maps::take(&mut programs)?;
@@ -275,11 +280,13 @@ struct Instance {
     netns: u64,
     usual_lowat: u32,
     write_seq: u32,
+    ulp_data: u32,
+    open_record: u32,
 }
 
 impl Default for Instance {
     fn default() -> Self {
-        Self { netns: 0, usual_lowat: u32::MAX, write_seq: 0 }
+        Self { netns: 0, usual_lowat: u32::MAX, write_seq: 0, ulp_data: 0, open_record: 0 }
     }
 }
 
@@ -290,6 +297,8 @@ fn load(directory: &Path, instance: Instance) -> Result<Ebpf, Error> {
     }
     loader.override_global("NETNS_COOKIE", &instance.netns, true);
     loader.override_global("WRITE_SEQ", &instance.write_seq, true);
+    loader.override_global("ULP_DATA", &instance.ulp_data, true);
+    loader.override_global("OPEN_RECORD", &instance.open_record, true);
     loader.override_global("USUAL_LOWAT", &instance.usual_lowat, true);
     let programs = loader.load(OBJECT)?;
     debug_assert!(

@@ -15,10 +15,11 @@ use aya::{Btf, BtfError, Ebpf};
 use super::{Error, pin_link, program};
 
 /// Programs and the kernel functions that they are attached to.
-const TRACED: [(&str, &str); 9] = [
+const TRACED: [(&str, &str); 10] = [
     ("connect_begins", "__x64_sys_connect"),
     ("grafted", "security_sock_graft"),
     ("installed", "fd_install"),
+    ("released", "inet_release"),
     ("send_enters", "tcp_sendmsg"),
     ("send_leaves", "tcp_sendmsg"),
     ("receive_enters", "tcp_recvmsg"),
