@@ -3,19 +3,12 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::Global;
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use enforcer_ebpf::{GATE_OPEN, SEEN_CUT};
+use enforcer_ebpf::{GATE_OPEN, OFFSET_OPEN_RECORD, OFFSET_ULP_DATA, SEEN_CUT};
 
 use crate::gate::storage;
-
-/// Where `struct inet_connection_sock` has `icsk_ulp_data`, the record layer's own.
-#[unsafe(no_mangle)]
-static ULP_DATA: Global<u32> = Global::new(0);
-/// Where that, a `struct tls_context`, has `pending_open_record_frags`.
-#[unsafe(no_mangle)]
-static OPEN_RECORD: Global<u32> = Global::new(0);
+use crate::maps::OFFSETS;
 
 /// The last descriptor of a socket is closed.
 pub(crate) fn released(socket: *mut bpf_sock) {
@@ -28,12 +21,10 @@ pub(crate) fn released(socket: *mut bpf_sock) {
 }
 
 fn has_open_record(socket: *mut bpf_sock) -> Option<bool> {
-    let (at, open) = (ULP_DATA.load(), OPEN_RECORD.load());
-    if at == 0 || open == 0 {
-        return None;
-    }
-    let context: u64 = peek(socket as u64 + u64::from(at))?;
-    let open: u8 = peek(context + u64::from(open))?;
+    let offset = |number| OFFSETS.get(number).copied().filter(|&offset| offset != 0).map(u64::from);
+    let (ulp_data, open_record) = (offset(OFFSET_ULP_DATA)?, offset(OFFSET_OPEN_RECORD)?);
+    let context: u64 = peek(socket as u64 + ulp_data)?;
+    let open: u8 = peek(context + open_record)?;
     Some(open != 0)
 }
 

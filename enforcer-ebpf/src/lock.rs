@@ -78,16 +78,14 @@ fn weigh(ctx: &SkBuffContext, gate: *mut Gate) {
     let length = u64::from(read!((*ctx.skb.skb).len));
     // SAFETY: the storage lives as long as the socket; packets of one socket leave one at a time, and a count that is
     // off by a packet does no harm.
-    let sent = unsafe {
-        (*gate).octets += length;
-        (*gate).octets
+    let (before, sent) = unsafe {
+        let before = (*gate).octets;
+        (*gate).octets = before + length;
+        (before, before + length)
     };
-    if sent >= MANY_OCTETS {
-        // SAFETY: as above; and the context is the kernel's own.
-        let cookie = unsafe {
-            (*gate).octets = 0;
-            bpf_get_socket_cookie(ctx.skb.skb.cast())
-        };
+    if before / MANY_OCTETS != sent / MANY_OCTETS {
+        // SAFETY: the context is the kernel's own.
+        let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
         tell(EVENT_SENT_MUCH, cookie, &NOTHING, (sent, 0));
     }
 }

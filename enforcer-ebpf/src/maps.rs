@@ -2,9 +2,10 @@
 
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::{HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockHash};
+use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockHash};
 use enforcer_ebpf::{
-    Callers, Endpoint, FlowKey, Gate, Held, ListenerKey, Live, PortKey, REASONS, Redirect, SourceKey, WorkloadValue,
+    Callers, Endpoint, FlowKey, Gate, Held, ListenerKey, Live, OFFSETS as OFFSETS_COUNT, PortKey, REASONS, Redirect,
+    SourceKey, WorkloadValue,
 };
 
 /// Connections between `connect` and the agent's `accept`. When it is full, the agent does not know the connection
@@ -84,6 +85,10 @@ pub(crate) static CALLS: LruHashMap<u64, i32> = LruHashMap::with_max_entries(CAL
 /// The socket that a thread's `accept` is about to return, by its cookie.
 #[map]
 pub(crate) static ACCEPTING: LruHashMap<u64, u64> = LruHashMap::with_max_entries(CALLS_LIMIT, 0);
+
+/// Where the running kernel has what programs look for in its structures, by the `OFFSET_` numbers; 0: it does not say.
+#[map]
+pub(crate) static OFFSETS: Array<u32> = Array::with_max_entries(OFFSETS_COUNT, 0);
 
 /// The gate of each held or direct socket.
 #[btf_map]

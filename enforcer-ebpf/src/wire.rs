@@ -53,8 +53,7 @@ pub const EVENT_REFUSED: u32 = 4;
 /// [`Event::kind`]: a direct connection has sent [`MANY_OCTETS`] more.
 pub const EVENT_SENT_MUCH: u32 = 5;
 
-/// Octets after which the agent looks how many records a direct connection has sent. A record takes at least 23 on the
-/// wire (RFC 8446 5.2: header, one octet of payload, content type, tag), so there are at most 11.7 million in them.
+/// Octets after which the agent looks whether the key of a direct connection goes on.
 pub const MANY_OCTETS: u64 = 1 << 28;
 
 /// Octets that a direct connection may have waiting to leave, unless its application wants fewer: enough to keep the
@@ -172,6 +171,13 @@ pub struct ListenerKey {
     pub direction: u32,
 }
 
+/// Where `struct inet_connection_sock` has `icsk_ulp_data`, the record layer's own.
+pub const OFFSET_ULP_DATA: u32 = 0;
+/// Where that, a `struct tls_context`, has `pending_open_record_frags`.
+pub const OFFSET_OPEN_RECORD: u32 = 1;
+/// How many of these there are.
+pub const OFFSETS: u32 = 2;
+
 /// The first payload that left an open gate was a TLS record.
 pub const SEEN_RECORD: u32 = 1;
 /// The workload closed the socket while a record was open, which the kernel then dropped.
@@ -192,7 +198,7 @@ pub struct Gate {
     pub seen: u32,
     /// Id of the workload's cgroup, of a connection that it opens; else 0.
     pub cgroup: u64,
-    /// Octets of packets that have left since the gate was opened, or since the agent was last told. Programs count.
+    /// Octets of packets that have left since the gate was opened. Programs count.
     pub octets: u64,
     /// Of an open gate: how many octets the application may have written that have not left, before it has to wait.
     pub limit: u32,
@@ -242,7 +248,7 @@ pub struct Event {
     pub seen: u32,
     /// As in the hold table. Of a direct connection that is over: zeros.
     pub held: Held,
-    /// Octets that the peer has acknowledged, of a connection that is over.
+    /// Octets that the peer has acknowledged, of a connection that is over; [`EVENT_SENT_MUCH`]: the gate's count.
     pub sent: u64,
     /// Octets received in order, of a connection that is over.
     pub received: u64,

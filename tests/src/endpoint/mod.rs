@@ -211,7 +211,10 @@ fn outcome(ends: &[Value; 2], result: io::Result<Value>) -> Value {
     let [local, peer] = ends;
     match result {
         Ok(details) => json!({ "local": local, "peer": peer, "details": details }),
-        Err(error) => json!({ "local": local, "peer": peer, "error": format!("{:?}", error.kind()) }),
+        Err(error) => {
+            let (kind, number) = (format!("{:?}", error.kind()), error.raw_os_error());
+            json!({ "local": local, "peer": peer, "error": kind, "errno": number })
+        }
     }
 }
 

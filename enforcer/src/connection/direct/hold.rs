@@ -206,7 +206,7 @@ impl Watch {
                 self.offers.direct.accepts.give_up(Connection::from(&held), cookie);
                 self.offers.direct.lives.closed(event);
             }
-            EVENT_SENT_MUCH => self.offers.direct.weigh(cookie),
+            EVENT_SENT_MUCH => self.offers.direct.weigh(cookie, event.sent),
             EVENT_REFUSED => self.offers.direct.refused(cookie, &held),
             _ => {}
         }

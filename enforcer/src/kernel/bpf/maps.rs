@@ -7,11 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, SockHash};
-use enforcer_ebpf::{Endpoint, FlowKey, ListenerKey, PortKey, Reason, Redirect, SourceKey, WorkloadValue};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockHash};
+use enforcer_ebpf::{
+    Endpoint, FlowKey, ListenerKey, OFFSET_OPEN_RECORD, OFFSET_ULP_DATA, PortKey, Reason, Redirect, SourceKey,
+    WorkloadValue,
+};
 use ipnet::IpNet;
 
 use super::Error;
+use super::btf::Description;
 
 /// All maps.
 pub struct Maps {
@@ -23,6 +27,23 @@ pub struct Maps {
     pub(super) refusals: Arc<PerCpuArray<MapData, u64>>,
     flows: Flows,
     sources: Sources,
+}
+
+/// Tells the programs where the kernel has what they look for. Not in their own read-only data, which would make each
+/// agent's programs other ones than the last agent's.
+pub(super) fn set_offsets(programs: &mut Ebpf, kernel: &Description) -> Result<(), Error> {
+    // Left where it is: programs that are not loaded yet need it.
+    let map = programs.map_mut("OFFSETS").ok_or(Error::Missing { kind: "map", name: "OFFSETS" })?;
+    let mut offsets = Array::try_from(map).map_err(|cause| failed("open", "OFFSETS", cause))?;
+    let members = [
+        (OFFSET_ULP_DATA, kernel.offset("inet_connection_sock", "icsk_ulp_data")),
+        (OFFSET_OPEN_RECORD, kernel.offset("tls_context", "pending_open_record_frags")),
+    ];
+    for (number, offset) in members {
+        // Without one a stream that kernel TLS cuts short is not noticed.
+        offsets.set(number, offset.unwrap_or_default(), 0).map_err(|cause| failed("write", "OFFSETS", cause))?;
+    }
+    Ok(())
 }
 
 impl Maps {

@@ -40,7 +40,7 @@ static OBJECT: &[u8] =
 const LAYOUT: &str = "v2";
 
 /// Maps that are pinned under their own names.
-const MAPS: [&str; 17] = [
+const MAPS: [&str; 18] = [
     "PEERS",
     "WORKLOADS",
     "FLOWS",
@@ -58,6 +58,7 @@ const MAPS: [&str; 17] = [
     "GATES",
     "WANTED",
     "CALLERS",
+    "OFFSETS",
 ];
 
 /// Programs attached to the cgroup of every workload, and how (`enum bpf_attach_type` in linux/bpf.h).
@@ -177,14 +178,11 @@ impl Guard {
             .map_err(|cause| Error::Directory { path: directory.clone(), cause })?;
         let kernel = btf::Description::of_kernel();
         let write_seq = kernel.offset("tcp_sock", "write_seq");
-        // Without these a stream that kernel TLS cuts short is not noticed.
-        let ulp_data = kernel.offset("inet_connection_sock", "icsk_ulp_data").unwrap_or_default();
-        let open_record = kernel.offset("tls_context", "pending_open_record_frags").unwrap_or_default();
-        let instance =
-            Instance { write_seq: write_seq.unwrap_or_default(), ulp_data, open_record, ..Instance::default() };
+        let instance = Instance { write_seq: write_seq.unwrap_or_default(), ..Instance::default() };
         let mut programs = load(&directory, instance)?;
         load_programs(&mut programs, &CGROUP_PROGRAMS)?;
         let maps = Maps::take(&mut programs)?;
+        maps::set_offsets(&mut programs, &kernel)?;
         let holds = Holds::take(&mut programs, Arc::clone(&maps.refusals))?;
         Ok(Self { directory, programs, maps, holds, wanted: HashSet::new(), has_layout: write_seq.is_some() })
     }
@@ -280,13 +278,11 @@ struct Instance {
     netns: u64,
     usual_lowat: u32,
     write_seq: u32,
-    ulp_data: u32,
-    open_record: u32,
 }
 
 impl Default for Instance {
     fn default() -> Self {
-        Self { netns: 0, usual_lowat: u32::MAX, write_seq: 0, ulp_data: 0, open_record: 0 }
+        Self { netns: 0, usual_lowat: u32::MAX, write_seq: 0 }
     }
 }
 
@@ -297,8 +293,6 @@ fn load(directory: &Path, instance: Instance) -> Result<Ebpf, Error> {
     }
     loader.override_global("NETNS_COOKIE", &instance.netns, true);
     loader.override_global("WRITE_SEQ", &instance.write_seq, true);
-    loader.override_global("ULP_DATA", &instance.ulp_data, true);
-    loader.override_global("OPEN_RECORD", &instance.open_record, true);
     loader.override_global("USUAL_LOWAT", &instance.usual_lowat, true);
     let programs = loader.load(OBJECT)?;
     debug_assert!(
