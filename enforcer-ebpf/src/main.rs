@@ -168,6 +168,18 @@ calls! {
     splice_enters, splice_leaves: owner::sock;
 }
 
+#[fentry]
+fn receive_waits(ctx: FEntryContext) -> i32 {
+    owner::waits(ctx.arg(0));
+    0
+}
+
+#[fentry]
+fn send_waits(ctx: FEntryContext) -> i32 {
+    owner::waits(ctx.arg(0));
+    0
+}
+
 #[fexit]
 fn ioctl_returns(ctx: FExitContext) -> i32 {
     unread::answered(&ctx);

@@ -87,6 +87,17 @@ pub(crate) fn enters(socket: *mut bpf_sock) {
     }
 }
 
+/// A thread inside such a function goes to sleep on a socket. That it entered may not have been seen: where the kernel
+/// may preempt a program, it leaves out the same program for others meanwhile. This is another program, so that a
+/// thread would have to be missed twice.
+pub(crate) fn waits(socket: *mut bpf_sock) {
+    let Some(gate) = storage(socket, None) else { return };
+    // SAFETY: as in `enters`.
+    if matches!(unsafe { (*gate).state }, GATE_HELD | GATE_KEYED) {
+        note(socket, gate);
+    }
+}
+
 fn note(socket: *mut bpf_sock, gate: *mut Gate) {
     let mut nobody = Callers { threads: [0; SLOTS], overflow: 0 };
     let Some(callers) = store::of(&CALLERS, socket, Some(&mut nobody)) else {
@@ -106,8 +117,8 @@ fn note(socket: *mut bpf_sock, gate: *mut Gate) {
     unsafe { (&raw mut (*callers).overflow).write_volatile(1) };
 }
 
-/// It leaves that function. Behind an open gate it is one that was not seen (where the kernel may preempt a program, it
-/// leaves out the same program for others meanwhile), and what it has read was not what the peer has said.
+/// It leaves that function. Behind an open gate it is one that was not seen, and what it has read was not what the peer
+/// has said.
 pub(crate) fn leaves(socket: *mut bpf_sock) {
     let Some(gate) = storage(socket, None) else { return };
     // SAFETY: as in `enters`.

@@ -15,7 +15,7 @@ use aya::{Btf, BtfError, Ebpf};
 use super::{Error, pin_link, program};
 
 /// Programs and the kernel functions that they are attached to.
-const TRACED: [(&str, &str); 10] = [
+const TRACED: [(&str, &str); 12] = [
     ("connect_begins", "__x64_sys_connect"),
     ("grafted", "security_sock_graft"),
     ("installed", "fd_install"),
@@ -24,6 +24,8 @@ const TRACED: [(&str, &str); 10] = [
     ("send_leaves", "tcp_sendmsg"),
     ("receive_enters", "tcp_recvmsg"),
     ("receive_leaves", "tcp_recvmsg"),
+    ("receive_waits", "sk_wait_data"),
+    ("send_waits", "sk_stream_wait_memory"),
     ("splice_enters", "tcp_splice_read"),
     ("splice_leaves", "tcp_splice_read"),
 ];
