@@ -25,6 +25,7 @@ use enforcer_ebpf::{
 use crate::context::{local_endpoint, read, remote_endpoint};
 use crate::event::{tell, tell_with};
 use crate::maps::{CALLS, GATES, HELD, LIVE, NAMESPACES, PEERS, PORTS, WANTED};
+use crate::owner::callers;
 use crate::room;
 use crate::store;
 use crate::verdict::count;
@@ -148,6 +149,8 @@ fn take(ctx: &SockOpsContext, (socket, gate): (*mut bpf_sock, *mut Gate), held: 
     remember_wanted(ctx, socket, usual);
     set(ctx, 0);
     let _ = ctx.set_cb_flags(room::FLAGS as i32);
+    // Room for notes, so that taking one is quick; where there is none yet it is made then, or the connection refused.
+    let _ = callers(socket, true);
     if HELD.insert(&cookie, held, u64::from(BPF_NOEXIST)).is_err() {
         // SAFETY: the storage lives as long as the socket; the agent does not know it yet.
         unsafe { (*gate).state = GATE_REFUSED };

@@ -142,19 +142,19 @@ fn released(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// A program at the entry and one at the exit of a kernel function, and how its first argument leads to the socket.
+/// A program at the entry and one at the exit of a kernel function, what that does, and how its first argument leads to the socket.
 macro_rules! calls {
-    ($($enters:ident, $leaves:ident: $socket:expr;)*) => {
+    ($($enters:ident, $leaves:ident: $call:ident, $socket:expr;)*) => {
         $(
             #[fentry]
             fn $enters(ctx: FEntryContext) -> i32 {
-                owner::enters($socket(ctx.arg(0)));
+                owner::enters($socket(ctx.arg(0)), owner::Call::$call);
                 0
             }
 
             #[fexit]
             fn $leaves(ctx: FExitContext) -> i32 {
-                owner::leaves($socket(ctx.arg(0)));
+                owner::leaves($socket(ctx.arg(0)), &ctx);
                 0
             }
         )*
@@ -162,10 +162,10 @@ macro_rules! calls {
 }
 
 calls! {
-    send_enters, send_leaves: identity;
-    page_enters, page_leaves: identity;
-    receive_enters, receive_leaves: identity;
-    splice_enters, splice_leaves: owner::sock;
+    send_enters, send_leaves: Send, identity;
+    page_enters, page_leaves: Send, identity;
+    receive_enters, receive_leaves: Receive, identity;
+    splice_enters, splice_leaves: Receive, owner::sock;
 }
 
 #[fentry]

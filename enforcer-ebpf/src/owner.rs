@@ -5,16 +5,17 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
-use aya_ebpf::programs::FEntryContext;
+use aya_ebpf::helpers::generated::{bpf_get_func_ret, bpf_get_socket_cookie};
+use aya_ebpf::programs::{FEntryContext, FExitContext};
 use enforcer_ebpf::{
-    CALLERS as SLOTS, Callers, EVENT_ACCEPTED, GATE_HELD, GATE_KEYED, GATE_OPEN, Gate, STAGE_ACCEPTED,
+    CALLERS as SLOTS, Callers, EVENT_ACCEPTED, EVENT_LATE, GATE_HELD, GATE_KEYED, GATE_OPEN, Gate, Held, STAGE_ACCEPTED,
 };
 
 use crate::event::tell;
-use crate::gate::storage;
+use crate::gate::{NOTHING, storage};
 use crate::lock::refuse;
 use crate::maps::{ACCEPTING, CALLERS, CALLS, HELD};
 use crate::store;
@@ -70,20 +71,44 @@ fn accepted_by(caller: u64, descriptor: i32) {
     tell(EVENT_ACCEPTED, cookie, &held, (0, 0));
 }
 
+/// What a function of plain TCP does.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Call {
+    /// It sends.
+    Send,
+    /// It receives.
+    Receive,
+}
+
 /// A thread enters a function of plain TCP that sends or receives. While the socket is held, that is what every call
 /// chooses, so the thread is noted: it must start its call again once the keys are in. The agent looks for notes after
 /// it has put the keys in, and once more before it opens the gate.
 ///
 /// Behind an open gate only a thread can come here that chose before the keys came and has not moved since, through two
-/// messages between the agents. It was not seen, so nothing of that socket leaves any more.
-pub(crate) fn enters(socket: *mut bpf_sock) {
+/// messages between the agents; or it was this program that did not move, which a kernel that preempts lets happen. See
+/// [`late`].
+pub(crate) fn enters(socket: *mut bpf_sock, call: Call) {
     let Some(gate) = storage(socket, None) else { return };
     // SAFETY: the storage lives as long as the socket, which the kernel keeps for the caller.
-    match unsafe { (*gate).state } {
-        GATE_HELD | GATE_KEYED => note(socket, gate),
-        // SAFETY: as above.
-        GATE_OPEN => refuse(gate, unsafe { bpf_get_socket_cookie(socket.cast()) }),
-        _ => {}
+    if matches!(unsafe { (*gate).state }, GATE_HELD | GATE_KEYED) {
+        note(socket, gate);
+    }
+    // The agent replaces the storage.
+    let Some(gate) = storage(socket, None) else { return };
+    // SAFETY: as above.
+    if unsafe { (*gate).state } == GATE_OPEN {
+        late(socket, gate, call);
+    }
+}
+
+/// A thread is inside a function of plain TCP behind an open gate. One that would send is refused before it can. One
+/// that would receive does no harm until there is something: the agent makes it start its call again.
+fn late(socket: *mut bpf_sock, gate: *mut Gate, call: Call) {
+    // SAFETY: the kernel checks the socket pointer.
+    let cookie = unsafe { bpf_get_socket_cookie(socket.cast()) };
+    match call {
+        Call::Send => refuse(gate, cookie),
+        Call::Receive => tell(EVENT_LATE, cookie, &Held { process: this_thread() as u32, ..NOTHING }, (0, 0)),
     }
 }
 
@@ -98,9 +123,14 @@ pub(crate) fn waits(socket: *mut bpf_sock) {
     }
 }
 
-fn note(socket: *mut bpf_sock, gate: *mut Gate) {
+/// The notes in the socket's storage; made when they shall be.
+pub(crate) fn callers(socket: *mut bpf_sock, make: bool) -> Option<*mut Callers> {
     let mut nobody = Callers { threads: [0; SLOTS], overflow: 0 };
-    let Some(callers) = store::of(&CALLERS, socket, Some(&mut nobody)) else {
+    store::of(&CALLERS, socket, make.then_some(&mut nobody))
+}
+
+fn note(socket: *mut bpf_sock, gate: *mut Gate) {
+    let Some(callers) = callers(socket, false).or_else(|| callers(socket, true)) else {
         // Without memory nobody would know that this thread has to start again.
         // SAFETY: as above.
         return refuse(gate, unsafe { bpf_get_socket_cookie(socket.cast()) });
@@ -117,21 +147,30 @@ fn note(socket: *mut bpf_sock, gate: *mut Gate) {
     unsafe { (&raw mut (*callers).overflow).write_volatile(1) };
 }
 
-/// It leaves that function. Behind an open gate it is one that was not seen, and what it has read was not what the peer
-/// has said.
-pub(crate) fn leaves(socket: *mut bpf_sock) {
+/// It leaves that function. Behind an open gate it was late; then what it has moved, if it has, was not what the
+/// application and its peer have said.
+pub(crate) fn leaves(socket: *mut bpf_sock, ctx: &FExitContext) {
     let Some(gate) = storage(socket, None) else { return };
     // SAFETY: as in `enters`.
     match unsafe { (*gate).state } {
         GATE_HELD | GATE_KEYED => forget(socket),
         // SAFETY: as above.
-        GATE_OPEN => refuse(gate, unsafe { bpf_get_socket_cookie(socket.cast()) }),
+        GATE_OPEN if result(ctx) > 0 => refuse(gate, unsafe { bpf_get_socket_cookie(socket.cast()) }),
         _ => {}
     }
 }
 
+/// What a kernel function returned, however many arguments it has.
+fn result(ctx: &FExitContext) -> i64 {
+    let mut value = 0_u64;
+    // SAFETY: the context is the kernel's own, and the helper writes eight octets.
+    unsafe { bpf_get_func_ret(ctx.as_ptr(), &raw mut value) };
+    // Those here return an int.
+    i64::from(value as i32)
+}
+
 fn forget(socket: *mut bpf_sock) {
-    let Some(callers) = store::of(&CALLERS, socket, None) else { return };
+    let Some(callers) = callers(socket, false) else { return };
     let thread = this_thread();
     for slot in 0..SLOTS {
         // SAFETY: the storage lives as long as the socket; a slot with this thread's id is written by this thread alone.

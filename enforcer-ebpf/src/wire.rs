@@ -50,6 +50,8 @@ pub const EVENT_CLOSED: u32 = 3;
 /// [`Event::kind`]: a connection found no room in the hold table, and has to be destroyed.
 pub const EVENT_REFUSED: u32 = 4;
 
+/// [`Event::kind`]: a thread ([`Held::process`]) receives from a direct connection as if it were plain TCP.
+pub const EVENT_LATE: u32 = 6;
 /// [`Event::kind`]: a direct connection has sent [`MANY_OCTETS`] more.
 pub const EVENT_SENT_MUCH: u32 = 5;
 

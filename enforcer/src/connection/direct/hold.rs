@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use enforcer_ebpf::{
-    DIRECTION_OUTBOUND, EVENT_ACCEPTED, EVENT_CLOSED, EVENT_CONNECTED, EVENT_REFUSED, EVENT_SENT_MUCH, Event, Held,
-    Reason, STAGE_ACCEPTED, STAGE_ESTABLISHED, STAGE_KEYED,
+    DIRECTION_OUTBOUND, EVENT_ACCEPTED, EVENT_CLOSED, EVENT_CONNECTED, EVENT_LATE, EVENT_REFUSED, EVENT_SENT_MUCH,
+    Event, Held, Reason, STAGE_ACCEPTED, STAGE_ESTABLISHED, STAGE_KEYED,
 };
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
@@ -207,6 +207,7 @@ impl Watch {
                 self.offers.direct.lives.closed(event);
             }
             EVENT_SENT_MUCH => self.offers.direct.weigh(cookie, event.sent),
+            EVENT_LATE => self.offers.direct.restart_late(held.process),
             EVENT_REFUSED => self.offers.direct.refused(cookie, &held),
             _ => {}
         }

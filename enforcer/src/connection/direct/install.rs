@@ -131,6 +131,18 @@ impl Socket {
     }
 }
 
+impl Direct {
+    /// A thread began to receive when the gate was open already, with the function that it had chosen before. If it cannot
+    /// be made to start again in time, a program ends the connection.
+    pub(super) fn restart_late(&self, thread: u32) {
+        self.metrics.restarted();
+        self.tasks.spawn_blocking(move || match restart_call(thread) {
+            Ok(_) => tracing::debug!(thread, "late thread restarted"),
+            Err(error) => tracing::warn!(%error, thread, "late thread not restarted"),
+        });
+    }
+}
+
 /// When the application has closed its own descriptor meanwhile, ours is the last, and closing it takes as long as the
 /// application's SO_LINGER says: not on a thread that others wait for.
 impl Drop for Socket {
