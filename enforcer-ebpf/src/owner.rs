@@ -11,7 +11,7 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_get_func_ret, bpf_get_socket_cookie};
 use aya_ebpf::programs::{FEntryContext, FExitContext};
 use enforcer_ebpf::{
-    CALLERS as SLOTS, Callers, EVENT_ACCEPTED, EVENT_LATE, GATE_HELD, GATE_KEYED, GATE_OPEN, Gate, Held, STAGE_ACCEPTED,
+    CALLERS as SLOTS, Callers, EVENT_ACCEPTED, EVENT_LATE, GATE_HELD, GATE_KEYED, GATE_OPEN, Gate, STAGE_ACCEPTED,
 };
 
 use crate::event::tell;
@@ -108,7 +108,7 @@ fn late(socket: *mut bpf_sock, gate: *mut Gate, call: Call) {
     let cookie = unsafe { bpf_get_socket_cookie(socket.cast()) };
     match call {
         Call::Send => refuse(gate, cookie),
-        Call::Receive => tell(EVENT_LATE, cookie, &Held { process: this_thread() as u32, ..NOTHING }, (0, 0)),
+        Call::Receive => tell(EVENT_LATE, cookie, &NOTHING, (this_thread(), 0)),
     }
 }
 

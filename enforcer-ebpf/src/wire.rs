@@ -50,7 +50,7 @@ pub const EVENT_CLOSED: u32 = 3;
 /// [`Event::kind`]: a connection found no room in the hold table, and has to be destroyed.
 pub const EVENT_REFUSED: u32 = 4;
 
-/// [`Event::kind`]: a thread ([`Held::process`]) receives from a direct connection as if it were plain TCP.
+/// [`Event::kind`]: a thread receives from a direct connection as if it were plain TCP.
 pub const EVENT_LATE: u32 = 6;
 /// [`Event::kind`]: a direct connection has sent [`MANY_OCTETS`] more.
 pub const EVENT_SENT_MUCH: u32 = 5;
@@ -250,7 +250,8 @@ pub struct Event {
     pub seen: u32,
     /// As in the hold table. Of a direct connection that is over: zeros.
     pub held: Held,
-    /// Octets that the peer has acknowledged, of a connection that is over; [`EVENT_SENT_MUCH`]: the gate's count.
+    /// Octets that the peer has acknowledged, of a connection that is over; [`EVENT_SENT_MUCH`]: the gate's
+    /// count; [`EVENT_LATE`]: the thread's id.
     pub sent: u64,
     /// Octets received in order, of a connection that is over.
     pub received: u64,

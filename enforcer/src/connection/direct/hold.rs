@@ -207,7 +207,7 @@ impl Watch {
                 self.offers.direct.lives.closed(event);
             }
             EVENT_SENT_MUCH => self.offers.direct.weigh(cookie, event.sent),
-            EVENT_LATE => self.offers.direct.restart_late(held.process),
+            EVENT_LATE => self.offers.direct.restart_late(event.sent),
             EVENT_REFUSED => self.offers.direct.refused(cookie, &held),
             _ => {}
         }

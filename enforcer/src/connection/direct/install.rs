@@ -134,7 +134,8 @@ impl Socket {
 impl Direct {
     /// A thread began to receive when the gate was open already, with the function that it had chosen before. If it cannot
     /// be made to start again in time, a program ends the connection.
-    pub(super) fn restart_late(&self, thread: u32) {
+    pub(super) fn restart_late(&self, thread: u64) {
+        let Ok(thread) = u32::try_from(thread) else { return };
         self.metrics.restarted();
         self.tasks.spawn_blocking(move || match restart_call(thread) {
             Ok(_) => tracing::debug!(thread, "late thread restarted"),

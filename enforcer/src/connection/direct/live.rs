@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use enforcer_ebpf::{DIRECTION_OUTBOUND, Event, Held, IDENTITY, Live, MANY_OCTETS, Reason, SEEN_CUT};
+use enforcer_ebpf::{DIRECTION_OUTBOUND, Event, Held, IDENTITY, Live, Reason, SEEN_CUT};
 use rustls::CipherSuite;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
@@ -21,7 +21,6 @@ use super::{Direct, Offers};
 use crate::connection::pair::{Connection, Facts, Offer, Pair};
 use crate::control::snapshot::Speaks;
 use crate::identity::Identity;
-use crate::kernel::ktls;
 use crate::observe::events::{Direction, Entry, Offloaded, Opening, Path, Tls};
 
 /// A wall clock that jumps, or a machine that slept, is noticed this soon.
@@ -230,41 +229,7 @@ impl Direct {
     }
 }
 
-/// Blocks of AES that one AES-GCM key may encrypt: those of 2^24.5 full records (RFC 8446 5.5).
-const BLOCKS: u64 = 23_726_566 * blocks(16_384, 1);
-/// Octets of the shortest record: its header, the type of its content, and its tag.
-const SHORTEST: u64 = 5 + 1 + 16;
-
-/// What this many records with this many octets take at most: the last block of each may be a short one, and its tag
-/// takes another.
-const fn blocks(octets: u64, records: u64) -> u64 {
-    octets / 16 + 2 * records
-}
-
 impl Direct {
-    /// A connection has sent this many octets: ends it before its key has served too much. A new key for an open
-    /// connection would need both ends at the same record, and a kernel that takes one (7.2).
-    pub(super) fn weigh(&self, cookie: u64, sent: u64) {
-        let Some(live) = self.holds.live_one(cookie) else { return };
-        // Until the agent is told again.
-        let soon = sent + MANY_OCTETS;
-        if live.cipher == u32::from(u16::from(CipherSuite::TLS13_CHACHA20_POLY1305_SHA256))
-            || blocks(soon, soon / SHORTEST) < BLOCKS
-        {
-            return;
-        }
-        match self.records(cookie, &live) {
-            Some(records) if blocks(soon, records + MANY_OCTETS / SHORTEST) < BLOCKS => {
-                tracing::debug!(cookie, sent, records, "key goes on");
-            }
-            records => {
-                tracing::info!(cookie, sent, records, "the key of a direct connection is used up");
-                self.destroy(cookie, &held(&live), Reason::RekeyUnsupported);
-                self.lives.failed(cookie, Reason::RekeyUnsupported);
-            }
-        }
-    }
-
     /// A program has shut a gate for good: the hold table was full, or what would have left was no TLS record.
     pub(super) fn refused(&self, cookie: u64, held: &Held) {
         match self.holds.live_one(cookie) {
@@ -278,14 +243,6 @@ impl Direct {
                 self.destroy(cookie, &held, Reason::MapFull);
             }
         }
-    }
-
-    /// `None`: nobody is found who has the socket, so nobody knows.
-    fn records(&self, cookie: u64, live: &Live) -> Option<u64> {
-        let local = identity(&live.local)?;
-        let workload = self.by_cgroup.values().find(|workload| workload.identity == local)?;
-        let (_process, socket) = self.processes.find_in_cgroup(&workload.cgroup, cookie).ok()??;
-        ktls::records_sent(&socket).ok()
     }
 }
 
@@ -346,7 +303,7 @@ fn tls(facts: &Facts) -> Tls {
 }
 
 /// An open connection as the hold table had it.
-fn held(live: &Live) -> Held {
+pub(super) fn held(live: &Live) -> Held {
     Held {
         netns: live.netns,
         cgroup: 0,
@@ -368,7 +325,7 @@ fn padded(identity: &Identity) -> Result<[u8; IDENTITY], Reason> {
 }
 
 /// And back.
-fn identity(padded: &[u8; IDENTITY]) -> Option<Identity> {
+pub(super) fn identity(padded: &[u8; IDENTITY]) -> Option<Identity> {
     let name = padded.split(|&octet| octet == 0).next()?;
     str::from_utf8(name).ok()?.parse().ok()
 }
@@ -376,16 +333,6 @@ fn identity(padded: &[u8; IDENTITY]) -> Option<Identity> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// RFC 8446 5.5 counts full records, of which a key may serve 389 GB; of the shortest ones 148 GiB.
-    #[test]
-    fn a_key_serves_as_many_blocks_as_full_records_may_have() {
-        assert_eq!(BLOCKS / blocks(16_384, 1), 23_726_566);
-        assert!(blocks(388 << 30, (388 << 30) / 16_384) > BLOCKS);
-        assert!(blocks(361 << 30, (361 << 30) / 16_384) < BLOCKS);
-        assert!(blocks(147 << 30, (147 << 30) / SHORTEST) < BLOCKS);
-        assert!(blocks(148 << 30, (148 << 30) / SHORTEST) > BLOCKS);
-    }
 
     #[test]
     fn identities_come_back_from_the_table_and_long_ones_do_not_fit() {

@@ -24,6 +24,7 @@ mod hold;
 mod install;
 mod live;
 mod offer;
+mod weigh;
 
 pub use answer::{Answers, Hosting};
 pub use hold::{Accepts, watch};
