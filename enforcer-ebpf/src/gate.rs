@@ -150,7 +150,7 @@ fn take(ctx: &SockOpsContext, (socket, gate): (*mut bpf_sock, *mut Gate), held: 
     set(ctx, 0);
     let _ = ctx.set_cb_flags(room::FLAGS as i32);
     // Room for notes, so that taking one is quick; where there is none yet it is made then, or the connection refused.
-    let _ = callers(socket, true);
+    let _ = callers(socket);
     if HELD.insert(&cookie, held, u64::from(BPF_NOEXIST)).is_err() {
         // SAFETY: the storage lives as long as the socket; the agent does not know it yet.
         unsafe { (*gate).state = GATE_REFUSED };

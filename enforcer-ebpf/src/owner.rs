@@ -123,14 +123,13 @@ pub(crate) fn waits(socket: *mut bpf_sock) {
     }
 }
 
-/// The notes in the socket's storage; made when they shall be.
-pub(crate) fn callers(socket: *mut bpf_sock, make: bool) -> Option<*mut Callers> {
-    let mut nobody = Callers { threads: [0; SLOTS], overflow: 0 };
-    store::of(&CALLERS, socket, make.then_some(&mut nobody))
+/// The notes in the socket's storage; made where there are none.
+pub(crate) fn callers(socket: *mut bpf_sock) -> Option<*mut Callers> {
+    store::of_zeros(&CALLERS, socket)
 }
 
 fn note(socket: *mut bpf_sock, gate: *mut Gate) {
-    let Some(callers) = callers(socket, false).or_else(|| callers(socket, true)) else {
+    let Some(callers) = callers(socket) else {
         // Without memory nobody would know that this thread has to start again.
         // SAFETY: as above.
         return refuse(gate, unsafe { bpf_get_socket_cookie(socket.cast()) });
@@ -170,7 +169,7 @@ fn result(ctx: &FExitContext) -> i64 {
 }
 
 fn forget(socket: *mut bpf_sock) {
-    let Some(callers) = callers(socket, false) else { return };
+    let Some(callers) = store::of(&CALLERS, socket, None) else { return };
     let thread = this_thread();
     for slot in 0..SLOTS {
         // SAFETY: the storage lives as long as the socket; a slot with this thread's id is written by this thread alone.
