@@ -50,26 +50,17 @@ enum Meeting {
 impl Accepts {
     /// The application has accepted a connection. False when its offer is still to come.
     fn accepted(&self, accepted: Accepted) -> bool {
+        let connection = Connection::from(&accepted.held);
         let mut meetings = self.locked();
-        match meetings.entry(Connection::from(&accepted.held)) {
-            Entry::Occupied(mut waiting) if matches!(waiting.get(), Meeting::Offered(_)) => {
-                let Meeting::Offered(answer) = waiting.insert(Meeting::Accepted(accepted)) else { return false };
-                // An offer that is being withdrawn has left nobody to tell; then the next one finds it.
-                let told = answer.send(accepted).is_ok();
-                if told {
-                    waiting.remove();
-                }
-                told
-            }
-            Entry::Occupied(mut same) => {
-                same.insert(Meeting::Accepted(accepted));
-                false
-            }
-            Entry::Vacant(empty) => {
-                empty.insert(Meeting::Accepted(accepted));
-                false
-            }
+        let told = match meetings.insert(connection, Meeting::Accepted(accepted)) {
+            // An offer that is being withdrawn has left nobody to tell; then the next one finds it.
+            Some(Meeting::Offered(answer)) => answer.send(accepted).is_ok(),
+            _ => false,
+        };
+        if told {
+            meetings.remove(&connection);
         }
+        told
     }
 
     /// Waits until the application has accepted this connection. Dropping the future withdraws.
