@@ -201,7 +201,7 @@ impl Direct {
     /// `None`: it may not go on.
     fn adopt_one(&self, cookie: u64, live: &Live) -> Option<()> {
         let (local, peer) = (identity(&live.local)?, identity(&live.peer)?);
-        let workload = self.by_cgroup.values().find(|workload| workload.identity == local)?;
+        let workload = self.workload_of(&local)?;
         self.agent_of(live, &peer)?;
         let outbound = live.direction == DIRECTION_OUTBOUND;
         let record = self.connections.open(Opening {

@@ -87,6 +87,11 @@ impl Direct {
         place.workload_at(u16::try_from(held.destination.port).ok()?)
     }
 
+    /// The workload with this identity.
+    fn workload_of(&self, local: &Identity) -> Option<&Arc<Workload>> {
+        self.by_cgroup.values().find(|workload| workload.identity == *local)
+    }
+
     /// A record for a connection that is on its way. `None`: nobody knows whose it is.
     fn record(&self, held: &Held) -> Option<Entry> {
         let workload = self.workload(held)?;
