@@ -52,6 +52,11 @@ impl Agent {
         self.running.take().context("the agent does not run")?.kill()
     }
 
+    /// The process of the agent.
+    pub fn process(&self) -> Result<&Running> {
+        self.running.as_ref().context("the agent does not run")
+    }
+
     /// Asks it to end, and fails unless it does so with exit code 0.
     pub fn stop(&mut self) -> Result<()> {
         let running = self.running.take().context("the agent does not run")?;

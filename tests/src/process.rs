@@ -95,6 +95,16 @@ impl Running {
         kill(self.process(), signal).with_context(|| format!("send {signal} to {}", self.name))
     }
 
+    /// Takes its processor away (SIGSTOP): it is there, and does nothing.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
     /// Fails, with what it said, if it has ended: for loops that wait for a state of a program that must live.
     pub fn check_alive(&mut self) -> Result<()> {
         let Some(status) = self.child.try_wait().context("look at a child")? else { return Ok(()) };

@@ -19,7 +19,8 @@ use tokio::io::unix::AsyncFd;
 
 pub(super) use direct::expect_no_padding;
 pub use direct::{
-    Key, enlarge_send_buffer, flush_open_record, receive_with, records_sent, send_with, set_write_gate, unread, unsent,
+    Installed, Key, enlarge_send_buffer, flush_open_record, keys, receive_with, records_sent, send_with,
+    set_write_gate, unread, unsent,
 };
 
 /// `AlertLevel.warning` of RFC 8446 6.

@@ -43,6 +43,11 @@ impl Server {
         SocketAddr::new(address, self.port)
     }
 
+    /// The server itself.
+    pub fn process(&self) -> &Running {
+        &self.running
+    }
+
     /// Waits for the successful end of a server that ends by itself.
     pub fn finish(self) -> Result<()> {
         self.running.finish()?.success().map(drop)

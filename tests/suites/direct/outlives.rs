@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, ensure};
 use enforcer_tests::place::Place;
+use enforcer_tests::process::Running;
 use enforcer_tests::program;
 use enforcer_tests::wait;
 use enforcer_tests::wire::Capture;
@@ -17,6 +18,8 @@ pub(super) fn trials() -> Vec<Trial> {
     promises![alone;
         open_connections_outlive_killed_agents_and_new_ones_wait,
         a_hundred_connections_under_load_outlive_their_agents,
+        an_offer_that_is_not_answered_outlives_the_agents_of_both_ends,
+        an_answer_that_nobody_heard_is_given_again,
         uninstalling_lets_open_connections_go_on_and_plaintext_pass,
     ]
 }
@@ -74,6 +77,55 @@ fn a_hundred_connections_under_load_outlive_their_agents() -> Result<()> {
     let said = finished.success()?;
     ensure!(said.contains("\"SET\""), "the benchmark printed `{said}`");
     capture.stop()?.prove_only_tls(redis.port)
+}
+
+/// A server that does not accept leaves its connection offered and unanswered, with keys at one end.
+fn an_offer_that_is_not_answered_outlives_the_agents_of_both_ends() -> Result<()> {
+    let mut world = World::create(Options::DIRECT)?;
+    for (route, killed) in [(0, [true, false]), (1, [false, true]), (0, [true, true])] {
+        let secret = marker();
+        let redis = program::redis(&world.ground.b)?;
+        let capture = world.ground.watch_mesh()?;
+        redis.process().freeze()?;
+        let client = offered(&world, route, &redis, &secret)?;
+        let killed = || [0, 1].into_iter().filter(|&node| killed[node]);
+        killed().try_for_each(|node| nodes(&mut world)[node].agent.kill())?;
+        killed().try_for_each(|node| nodes(&mut world)[node].agent.restart())?;
+        redis.process().thaw()?;
+        ensure!(client.finish()?.success()?.contains("OK"), "the server has not taken it");
+        sealed(capture, &secret, &[redis.port])?;
+    }
+    Ok(())
+}
+
+/// The other end is open, and the agent that offered it dies before it learns that.
+fn an_answer_that_nobody_heard_is_given_again() -> Result<()> {
+    let mut world = World::create(Options::DIRECT)?;
+    let secret = marker();
+    let redis = program::redis(&world.ground.b)?;
+    let capture = world.ground.watch_mesh()?;
+    redis.process().freeze()?;
+    let client = offered(&world, 0, &redis, &secret)?;
+    world.a.agent.process()?.freeze()?;
+    redis.process().thaw()?;
+    let port = format!(":{}", redis.port);
+    let is_open = || Ok(world.b.agent.status()?.contains(&port).then_some(()));
+    wait::until("the server's end to be open", wait::patience(), is_open)?;
+    world.a.agent.kill()?;
+    world.a.agent.restart()?;
+    ensure!(client.finish()?.success()?.contains("OK"), "the client's end was not opened");
+    sealed(capture, &secret, &[redis.port])
+}
+
+/// A client whose connection has its keys, and waits for a server that does not accept.
+fn offered(world: &World, route: usize, redis: &program::Server, secret: &str) -> Result<Running> {
+    let (host, port) = (world.ground.routes()[route].target.to_string(), redis.port.to_string());
+    let mut client = world.ground.a.start("redis-cli", &["-h", &host, "-p", &port, "SET", "key", secret])?;
+    wait::until("the client's end to have keys", wait::patience(), || {
+        client.check_alive()?;
+        Ok((tls_sockets(&world.ground.a, redis.port)?.len() == 1).then_some(()))
+    })?;
+    Ok(client)
 }
 
 fn uninstalling_lets_open_connections_go_on_and_plaintext_pass() -> Result<()> {

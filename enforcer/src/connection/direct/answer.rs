@@ -1,10 +1,9 @@
 //! The end that a connection was opened to: judge the offer, wait until the application has accepted the connection,
-//! give the keys to the kernel; open the gate when the other end has its keys too.
+//! give the keys to the kernel and open the gate. The other end has its keys already.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use enforcer_ebpf::{Held, Reason};
@@ -12,9 +11,9 @@ use tokio::time::timeout;
 
 use super::Direct;
 use super::hold::Accepted;
-use super::install::{self, Socket};
-use super::live::Opened;
-use crate::connection::pair::{Connection, Ends, Host, Keys, Offer, Pair, Role, WeakHandle};
+use super::install;
+use super::live::{self, Opened};
+use crate::connection::pair::{Connection, Ends, Host, Offered, Pair, WeakHandle};
 
 /// After this time the kernel is asked whether a connection is accepted, and then after twice as long each time.
 const ASK: Duration = Duration::from_secs(1);
@@ -34,7 +33,7 @@ impl Host for Hosting {
     type Ends = Answers;
 
     fn ends(&self, pair: &Pair, session: WeakHandle) -> Arc<Answers> {
-        Arc::new(Answers { direct: Arc::clone(&self.0), pair: pair.clone(), session, keyed: Mutex::default() })
+        Arc::new(Answers { direct: Arc::clone(&self.0), pair: pair.clone(), session })
     }
 }
 
@@ -43,13 +42,6 @@ pub struct Answers {
     direct: Arc<Direct>,
     pair: Pair,
     session: WeakHandle,
-    /// Connections whose keys are in, by the numbers of their offers: they wait for the other end.
-    keyed: Mutex<HashMap<u64, Keyed>>,
-}
-
-struct Keyed {
-    socket: Socket,
-    held: Held,
 }
 
 impl Answers {
@@ -79,24 +71,28 @@ impl Answers {
         }
     }
 
-    async fn take(&self, offer: Offer, keys: Keys) -> Result<(), Reason> {
-        self.authorize(offer.connection.source.ip())?;
-        let accepted = self.accepted(offer.connection).await?;
-        let (cookie, held) = (accepted.cookie, accepted.held);
-        match self.key((cookie, &held), &keys).await {
-            Ok(socket) => {
-                self.locked().insert(offer.number, Keyed { socket, held });
-                Ok(())
-            }
-            Err(reason) => {
-                self.direct.give_up(cookie, &held, reason);
-                self.direct.lives.failed(cookie, reason);
-                Err(reason)
-            }
-        }
+    /// Whether an offer that is made again was taken before, in the session that was lost.
+    fn is_open(&self, connection: Connection) -> bool {
+        self.direct.find_open(connection).is_some_and(|live| {
+            let ends = (live::identity(&live.local), live::identity(&live.peer));
+            ends == (Some(self.pair.local.clone()), Some(self.pair.remote.clone()))
+        })
     }
 
-    async fn key(&self, (cookie, held): (u64, &Held), keys: &Keys) -> Result<Socket, Reason> {
+    async fn take(&self, offered: Offered) -> Result<(), Reason> {
+        let connection = offered.offer.connection;
+        self.authorize(connection.source.ip())?;
+        if offered.again && self.is_open(connection) {
+            return Ok(());
+        }
+        let Accepted { cookie, held } = self.accepted(connection).await?;
+        self.open((cookie, &held), &offered).await.inspect_err(|&reason| {
+            self.direct.give_up(cookie, &held, reason);
+            self.direct.lives.failed(cookie, reason);
+        })
+    }
+
+    async fn open(&self, (cookie, held): (u64, &Held), Offered { offer, keys, .. }: &Offered) -> Result<(), Reason> {
         let workload = self.direct.workload(held).ok_or(Reason::PortUnknown)?;
         if workload.identity != self.pair.local {
             return Err(Reason::PeerIdentityMismatch);
@@ -106,48 +102,15 @@ impl Answers {
         let _place = workload.place()?;
         let socket = install::fetch(&self.direct, cookie, held).await?;
         socket.key(&self.direct, &keys.back, &keys.forward)?;
-        Ok(socket)
-    }
-
-    fn locked(&self) -> MutexGuard<'_, HashMap<u64, Keyed>> {
-        self.keyed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn give_up(&self, keyed: &Keyed, reason: Reason) {
-        self.direct.give_up(keyed.socket.cookie(), &keyed.held, reason);
-        self.direct.lives.failed(keyed.socket.cookie(), reason);
+        let facts = self.session.facts();
+        let opened = Opened { cookie, held, offer, peer: &self.pair.remote, suite: keys.back.suite, facts };
+        self.direct.lives.opened(&self.direct, &opened)?;
+        socket.open(&self.direct)
     }
 }
 
 impl Ends for Answers {
-    async fn answer(&self, offer: Offer, keys: Keys) -> Result<(), Reason> {
-        self.take(offer, keys).await
-    }
-
-    fn open(&self, offer: &Offer) -> Result<(), Reason> {
-        let keyed = self.locked().remove(&offer.number).ok_or(Reason::EndedBeforeKeys)?;
-        let cookie = keyed.socket.cookie();
-        let opened = Opened { cookie, held: &keyed.held, offer, peer: &self.pair.remote, facts: self.session.facts() };
-        let result = self.direct.lives.opened(&self.direct, &opened).and_then(|()| keyed.socket.open(&self.direct));
-        result.inspect_err(|reason| self.give_up(&keyed, *reason))
-    }
-
-    fn ended(&self, by: Role, number: u64, reason: u32) {
-        if by == self.session.role() {
-            return;
-        }
-        if let Some(keyed) = self.locked().remove(&number) {
-            self.give_up(&keyed, Reason::try_from(reason).unwrap_or(Reason::PeerRefused));
-        }
-    }
-}
-
-/// The session is over: what it has not opened cannot be opened any more.
-impl Drop for Answers {
-    fn drop(&mut self) {
-        let keyed = std::mem::take(&mut *self.locked());
-        for keyed in keyed.values() {
-            self.give_up(keyed, Reason::PeerAgentUnreachable);
-        }
+    async fn answer(&self, offered: Offered) -> Result<(), Reason> {
+        self.take(offered).await
     }
 }

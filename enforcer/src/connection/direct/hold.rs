@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use enforcer_ebpf::{
     DIRECTION_OUTBOUND, EVENT_ACCEPTED, EVENT_CLOSED, EVENT_CONNECTED, EVENT_LATE, EVENT_REFUSED, EVENT_SENT_MUCH,
-    Event, Held, Reason, STAGE_ACCEPTED, STAGE_ESTABLISHED, STAGE_KEYED,
+    Event, Held, Live, Reason, STAGE_ACCEPTED, STAGE_ESTABLISHED, STAGE_KEYED,
 };
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Direct, Offers};
+use super::{Direct, Offers, live};
 use crate::connection::Place;
 use crate::connection::pair::Connection;
 use crate::kernel::bpf::Events;
@@ -168,12 +168,9 @@ impl Watch {
         };
         for (cookie, held) in held {
             match (held.direction, held.stage) {
-                (DIRECTION_OUTBOUND, STAGE_ESTABLISHED) => self.offers.start(cookie, held),
-                (_, STAGE_ACCEPTED) => self.accepted(Accepted { cookie, held }),
-                // Whoever gave it keys is gone, and nobody else has them.
-                (_, STAGE_KEYED) if !self.offers.direct.lives.knows(cookie) => {
-                    self.offers.direct.destroy(cookie, &held, Reason::AgentStopped);
-                }
+                _ if self.offers.direct.lives.knows(cookie) => {}
+                (DIRECTION_OUTBOUND, STAGE_ESTABLISHED | STAGE_KEYED) => self.offers.start(cookie, held),
+                (_, STAGE_ACCEPTED | STAGE_KEYED) => self.accepted(Accepted { cookie, held }),
                 _ => {}
             }
         }
@@ -223,20 +220,28 @@ impl Watch {
 }
 
 impl Direct {
+    /// An open connection to a workload of this node.
+    pub(super) fn find_open(&self, connection: Connection) -> Option<Live> {
+        let live = self.holds.live_one(self.find_cookie(connection)?)?;
+        (Connection::from(&live::held(&live)) == connection).then_some(live)
+    }
+
     /// A held connection that a process has accepted, whether programs have seen it or not. Nobody knows which process.
     pub(super) fn find_accepted(&self, connection: Connection) -> Option<Accepted> {
+        let cookie = self.find_cookie(connection)?;
+        let held = self.holds.held_one(cookie)?;
+        (Connection::from(&held) == connection).then_some(Accepted { cookie, held })
+    }
+
+    /// The socket that a process here has of a connection to it, as the kernel tells.
+    fn find_cookie(&self, connection: Connection) -> Option<u64> {
         let Connection { source, destination } = connection;
         let of_workload = |(place, _): &&(Arc<Place>, Destroyer)| place.workload_at(destination.port()).is_some();
         self.places.values().filter(of_workload).find_map(|(_, destroyer)| {
-            let cookie = match destroyer.accepted((destination, source)) {
-                Ok(cookie) => cookie?,
-                Err(error) => {
-                    tracing::warn!(%error, %source, %destination, "cannot ask whether a connection is accepted");
-                    return None;
-                }
-            };
-            let held = self.holds.held_one(cookie)?;
-            (Connection::from(&held) == connection).then_some(Accepted { cookie, held })
+            destroyer.accepted((destination, source)).unwrap_or_else(|error| {
+                tracing::warn!(%error, %source, %destination, "cannot ask whether a connection is accepted");
+                None
+            })
         })
     }
 }

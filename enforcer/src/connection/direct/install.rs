@@ -3,7 +3,7 @@
 //! What a thread does that was inside a call on the socket when the keys came would still be plaintext: such a thread
 //! is made to start its call again, after the keys are in and before the gate opens. Programs know these threads. They
 //! are looked for twice: a thread that has chosen the function of plain TCP, and has not begun it yet, is seen when the
-//! gate is opened, which is a message to the other agent and back later.
+//! gate is opened.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -31,8 +31,8 @@ pub(super) struct Socket {
 /// One that was closed is let go that much later.
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
 
-/// Fetches the application's socket, and puts the kernel's record layer under it: that is refused once the peer has
-/// sent FIN, or the application has.
+/// Fetches the application's socket, and puts the kernel's record layer under it, unless an agent before this one has:
+/// that is refused once the peer has sent FIN, or the application has.
 pub(super) async fn fetch(direct: &Direct, cookie: u64, held: &Held) -> Result<Socket, Reason> {
     let mut found = find(direct, cookie, held);
     for pause in PAUSES {
@@ -43,6 +43,9 @@ pub(super) async fn fetch(direct: &Direct, cookie: u64, held: &Held) -> Result<S
         found = find(direct, cookie, held);
     }
     let descriptor = found?;
+    if held.stage == STAGE_KEYED {
+        return Ok(Socket { descriptor: Some(descriptor), cookie, held: *held });
+    }
     ktls::attach(&descriptor).map_err(|error| {
         tracing::debug!(%error, "record layer not attached");
         Reason::EndedBeforeKeys
@@ -70,8 +73,22 @@ fn find(direct: &Direct, cookie: u64, held: &Held) -> Result<OwnedFd, Reason> {
 }
 
 impl Socket {
-    /// Gives both keys to the kernel. From now on records may arrive, and nothing may leave.
+    /// The keys that an agent before this one has given to the kernel: for sending, and for receiving. `None`: it has
+    /// given none.
+    pub(super) fn keys_from_before(&self) -> Result<Option<(TrafficKey, TrafficKey)>, Reason> {
+        if self.held.stage != STAGE_KEYED {
+            return Ok(None);
+        }
+        let keys = ktls::keys(self.descriptor()).map_err(internal)?;
+        Ok(Some((traffic_key(&keys.send), traffic_key(&keys.receive))))
+    }
+
+    /// Gives both keys to the kernel. From now on records may arrive, and nothing may leave. A socket that has keys from
+    /// before takes no others.
     pub(super) fn key(&self, direct: &Direct, send: &TrafficKey, receive: &TrafficKey) -> Result<(), Reason> {
+        if let Some((sends, receives)) = self.keys_from_before()? {
+            return if (&sends, &receives) == (send, receive) { Ok(()) } else { Err(Reason::OfferRepeated) };
+        }
         // What was written before would go out as it is. The gate has let nothing in; data that rides on the first
         // packet (RFC 7413) is the one way around it.
         let unread = ktls::unread(self.descriptor()).map_err(internal)?;
@@ -103,11 +120,6 @@ impl Socket {
 
     fn descriptor(&self) -> &OwnedFd {
         self.descriptor.as_ref().expect("it is there until the socket is dropped")
-    }
-
-    /// The socket's cookie.
-    pub(super) fn cookie(&self) -> u64 {
-        self.cookie
     }
 
     fn restart_calls(&self, direct: &Direct) -> Result<(), Reason> {
@@ -158,6 +170,10 @@ impl Drop for Socket {
 
 fn key(key: &TrafficKey) -> Key<'_> {
     Key { suite: key.suite, key: key.key(), iv: &key.iv }
+}
+
+fn traffic_key(keys: &ktls::Installed) -> TrafficKey {
+    TrafficKey::new(keys.suite, &keys.octets)
 }
 
 fn internal(error: impl std::error::Error) -> Reason {

@@ -55,6 +55,8 @@ pub(super) struct Opened<'a> {
     pub(super) held: &'a Held,
     pub(super) offer: &'a Offer,
     pub(super) peer: &'a Identity,
+    /// What its keys are for: those of the session in which it was offered first.
+    pub(super) suite: CipherSuite,
     pub(super) facts: &'a Facts,
 }
 
@@ -88,7 +90,7 @@ impl Lives {
             source: opened.held.source,
             destination: opened.held.destination,
             direction: opened.held.direction,
-            cipher: opened.facts.cipher.map_or(0, u16::from).into(),
+            cipher: u16::from(opened.suite).into(),
             local: padded(&workload.identity)?,
             peer: padded(opened.peer)?,
         };
@@ -97,7 +99,7 @@ impl Lives {
             Reason::MapFull
         })?;
         self.with(opened.cookie, |record| {
-            record.authenticated(opened.peer, tls(opened.facts));
+            record.authenticated(opened.peer, tls(opened));
             record.offloaded(Offloaded::Kernel);
         });
         self.expires(opened.cookie, expires);
@@ -298,8 +300,8 @@ fn now() -> u64 {
     OffsetDateTime::now_utc().unix_timestamp().unsigned_abs()
 }
 
-fn tls(facts: &Facts) -> Tls {
-    Tls { cipher: facts.cipher, group: facts.group, peer_serial: facts.peer_serial.clone() }
+fn tls(Opened { suite, facts, .. }: &Opened<'_>) -> Tls {
+    Tls { cipher: Some(*suite), group: facts.group, peer_serial: facts.peer_serial.clone() }
 }
 
 /// An open connection as the hold table had it.

@@ -1,23 +1,25 @@
 //! The direct path: the application's own socket carries kernel TLS, and the agent steps out.
 //!
 //! Programs in the kernel hold a connection at both ends from its first packet on, and tell the agent (`hold`). The
-//! agent of the end that opened it offers it in the pair session of both identities (`offer`); the other one decides
-//! whether that may be and waits until its application has accepted the connection (`answer`). Each end fetches the
-//! application's socket, gives the keys to the kernel, makes threads that wait inside a call start it again, and opens
-//! the gate (`install`). From then on no agent is involved: `live` keeps the record of what is open, and ends what may
-//! not go on.
+//! agent of the end that opened it gives its socket the keys and offers it in the pair session of both identities
+//! (`offer`); the other one decides whether that may be, waits until its application has accepted the connection, and
+//! gives its socket the same keys (`answer`). Each end fetches the application's socket, gives the keys to the kernel,
+//! makes threads that wait inside a call start it again, and opens the gate (`install`). From then on no agent is
+//! involved: `live` keeps the record of what is open, and ends what may not go on.
 //!
 //! ```text
-//! held        offer ->            answer                     offerer           answerer
-//! CONNECTED   offer(number) ----> may it? accepted? keys in  HELD              HELD -> KEYED
-//!             keys in <---------- accept                     HELD -> KEYED     KEYED
-//!             installed --------> open                       KEYED             KEYED -> OPEN
-//!             open <------------- opened                     KEYED -> OPEN     OPEN
+//! held        offer                         answer                     offerer           answerer
+//! CONNECTED   keys in                                                  HELD -> KEYED     HELD
+//!             offer(number) --------------> may it? accepted?          KEYED             HELD
+//!                                           keys in, open              KEYED             HELD -> KEYED -> OPEN
+//!             open <----------------------- opened                     KEYED -> OPEN     OPEN
 //! ```
 //!
 //! Neither end sends before both have their keys, and the answerer is open before the offerer: a server that answers
-//! what it has just read must not find its gate shut (PostgreSQL takes that for a broken connection). Whatever fails on the way ends the connection with a reset at both ends, with its
-//! reason in the record; nothing here ever opens a gate without keys.
+//! what it has just read must not find its gate shut (PostgreSQL takes that for a broken connection). An agent that dies
+//! on the way loses nothing: the sockets keep their keys, and what was offered is offered again with them. Whatever
+//! fails ends the connection with a reset at both ends, with its reason in the record; nothing here ever opens a gate
+//! without keys.
 
 mod answer;
 mod hold;

@@ -1,9 +1,15 @@
-//! The end that opened a connection: offer it to the other agent, give the keys to the kernel, open the gate.
+//! The end that opened a connection: give the keys to the kernel, offer it to the other agent, open the gate when the
+//! other end is open.
+//!
+//! The keys come from the session in which it is offered. A session may be lost before the answer: the other agent is
+//! replaced, or this one was. The socket keeps its keys then (kernels before 7.2 take no others), and the next offer
+//! brings them along.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use enforcer_ebpf::{Held, Reason};
+use rustls::CipherSuite;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::install::{self, Socket};
@@ -56,56 +62,64 @@ async fn carry(offers: &Offers, cookie: u64, held: &Held) -> Result<(), Reason> 
     let _place = workload.place()?;
     let (_, remote) = direct.peer(held).ok_or(Reason::DestinationUnknown)?;
     let socket = install::fetch(direct, cookie, held).await?;
-    let (handle, offer, keys) = agreed(offers, held, started + DEADLINE).await?;
+    let Agreed { session, offer, suite } = agreed(offers, &socket, held).await?;
     direct.lives.with(cookie, |record| record.handshake_took(started.elapsed()));
-    let opened = Opened { cookie, held, offer: &offer, peer: remote, facts: handle.facts() };
-    let result = open(direct, &socket, (&handle, &keys, &opened)).await;
-    if let Err(reason) = result {
-        // A session that has ended has told the other end already.
-        let _told = handle.abort(&offer, reason).await;
-    }
-    result
-}
-
-/// Gives our end its keys, lets the other end be opened first, and opens ours: an application that answers what it has
-/// just read finds its gate open.
-async fn open(
-    direct: &Direct,
-    socket: &Socket,
-    (handle, keys, opened): (&Handle, &Keys, &Opened<'_>),
-) -> Result<(), Reason> {
-    socket.key(direct, &keys.forward, &keys.back)?;
-    match handle.installed(opened.offer.number).await {
-        Ok(Ok(())) => {}
-        Ok(Err(number)) => return Err(Reason::try_from(number).unwrap_or(Reason::PeerRefused)),
-        Err(_gone) => return Err(Reason::PeerAgentUnreachable),
-    }
     // Written down first: as soon as it is open the application may close it.
-    direct.lives.opened(direct, opened)?;
+    let opened = Opened { cookie, held, offer: &offer, peer: remote, suite, facts: session.facts() };
+    direct.lives.opened(direct, &opened)?;
     socket.open(direct)
 }
 
-/// A session with the other agent, and what it has agreed to there.
-async fn agreed(offers: &Offers, held: &Held, deadline: Instant) -> Result<(Handle, Offer, Keys), Reason> {
+/// The other end is open.
+struct Agreed {
+    session: Handle,
+    offer: Offer,
+    suite: CipherSuite,
+}
+
+/// Gives our end its keys and offers it, in as many sessions as it takes until there is an answer.
+async fn agreed(offers: &Offers, socket: &Socket, held: &Held) -> Result<Agreed, Reason> {
+    let mut earlier = socket.keys_from_before()?.map(|(forward, back)| Keys { forward, back });
+    loop {
+        let session = session(offers, held).await?;
+        let offer = session.number(Connection::from(held)).ok_or(Reason::Internal)?;
+        let (keys, again) = match earlier.take() {
+            Some(keys) => (keys, true),
+            None => (key(offers, socket, (&session, &offer))?, false),
+        };
+        let suite = keys.forward.suite;
+        match session.offer(offer, again.then(|| keys.clone())).await {
+            Ok(Ok(())) => return Ok(Agreed { session, offer, suite }),
+            Ok(Err(number)) => return Err(Reason::try_from(number).unwrap_or(Reason::PeerRefused)),
+            Err(_gone) => earlier = Some(keys),
+        }
+        sleep(RETRY).await;
+    }
+}
+
+fn key(offers: &Offers, socket: &Socket, (session, offer): (&Handle, &Offer)) -> Result<Keys, Reason> {
+    let keys = session.keys(offer).map_err(|error| {
+        tracing::error!(%error, "no keys for an offer");
+        Reason::Internal
+    })?;
+    socket.key(&offers.direct, &keys.forward, &keys.back)?;
+    Ok(keys)
+}
+
+/// A session with the other agent, which may take a while to be there.
+async fn session(offers: &Offers, held: &Held) -> Result<Handle, Reason> {
     let direct = &*offers.direct;
     let (peer, remote) = direct.peer(held).ok_or(Reason::DestinationUnknown)?;
     let agent = peer.agent.ok_or(Reason::DestinationUnknown)?;
     let local: &Identity = &direct.workload(held).ok_or(Reason::WorkloadUnknown)?.identity;
     let pair = Pair { local: local.clone(), remote: remote.clone() };
+    let deadline = Instant::now() + DEADLINE;
     loop {
         let attempt = timeout_at(deadline, offers.sessions.get(&pair, agent)).await;
-        let reason = match attempt.map_err(|_elapsed| Reason::PeerAgentUnreachable)? {
-            Ok(handle) => match handle.offer(Connection::from(held)).await {
-                Ok(Ok((offer, keys))) => return Ok((handle, offer, keys)),
-                Ok(Err(number)) => return Err(Reason::try_from(number).unwrap_or(Reason::PeerRefused)),
-                // The session ended with our offer in it: the other agent is being replaced.
-                Err(_gone) => Reason::PeerAgentUnreachable,
-            },
-            Err(reason) => reason,
-        };
-        if reason != Reason::PeerAgentUnreachable || Instant::now() + RETRY > deadline {
-            return Err(reason);
+        match attempt.map_err(|_elapsed| Reason::PeerAgentUnreachable)? {
+            Ok(session) => return Ok(session),
+            Err(Reason::PeerAgentUnreachable) if Instant::now() + RETRY < deadline => sleep(RETRY).await,
+            Err(reason) => return Err(reason),
         }
-        sleep(RETRY).await;
     }
 }

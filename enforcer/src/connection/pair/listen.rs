@@ -65,7 +65,14 @@ impl<H: Host> Sessions<H> {
         let (local, remote) = (&pair.local, &pair.remote);
         tracing::debug!(%local, %remote, %source, "pair session accepted");
         // It lives as long as the other agent wants: this one holds it until then.
-        let (_held, session) = start(stream, Arc::clone(&facts), |handle| self.host.ends(&pair, handle.downgrade()));
+        let started = start(stream, Arc::clone(&facts), |handle| self.host.ends(&pair, handle.downgrade()));
+        let (_held, session) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                tracing::error!(%local, %remote, %source, %error, cause = cause(&error), "no keys from a pair session");
+                return;
+            }
+        };
         let ended = live(session, facts.expires, place.unwanted()).await;
         tracing::debug!(%local, %remote, %source, %ended, cause = cause(&ended), "accepted pair session ended");
     }

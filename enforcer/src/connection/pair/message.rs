@@ -1,19 +1,19 @@
 //! The messages of a pair session: small, framed, and read strictly.
 //!
 //! ```text
-//! frame     = length kind body
-//! length    = u16, octets of kind and body
-//! kind      = u8: 1 offer, 2 accept, 3 installed, 4 abort, 5 closed, 6 opened
-//! offer     = number source destination
-//! accept    = number
-//! installed = number
-//! opened    = number
-//! abort     = by number reason
-//! closed    = by number reason
-//! number    = u64            by     = u8: 1 session client, 2 session server
-//! reason    = u32            source, destination = address port
-//! address   = 16 octets, IPv4 as v4-mapped (RFC 4291 2.5.5.2)
-//! port      = u16, not 0
+//! frame   = length kind body
+//! length  = u16, octets of kind and body
+//! kind    = u8: 1 offer, 2 opened, 3 abort, 4 again
+//! offer   = number source destination
+//! opened  = number
+//! abort   = by number reason
+//! again   = number source destination suite forward back
+//! number  = u64            by    = u8: 1 session client, 2 session server
+//! reason  = u32            suite = u16 (RFC 8446 B.4)
+//! source, destination = address port
+//! address = 16 octets, IPv4 as v4-mapped (RFC 4291 2.5.5.2)
+//! port    = u16, not 0
+//! forward, back = key iv, as long as the suite has them (see `secrets`)
 //! ```
 //!
 //! Integers are in network order. An agent that reads anything else ends the session: both ends are ours, so it is
@@ -22,49 +22,41 @@
 
 use std::net::{Ipv6Addr, SocketAddr};
 
-use super::{Connection, Role};
+use rustls::CipherSuite;
+
+use super::secrets::LONGEST_KEYS;
+use super::{Connection, Keys, Role};
 
 /// Octets of the longest frame.
-pub const LONGEST: usize = LENGTH + 1 + NUMBER + 2 * ENDPOINT;
+pub const LONGEST: usize = LENGTH + 1 + NUMBER + 2 * ENDPOINT + SUITE + LONGEST_KEYS;
 
 /// Of the length itself.
 const LENGTH: usize = 2;
 const NUMBER: usize = 8;
 const ENDPOINT: usize = 18;
+const SUITE: usize = 2;
 
 const OFFER: u8 = 1;
-const ACCEPT: u8 = 2;
-const INSTALLED: u8 = 3;
-const ABORT: u8 = 4;
-const CLOSED: u8 = 5;
-const OPENED: u8 = 6;
+const OPENED: u8 = 2;
+const ABORT: u8 = 3;
+const AGAIN: u8 = 4;
 
 /// One message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Message {
-    /// The sender's workload has opened this connection, and the sender holds it.
+    /// The sender's workload has opened this connection; the sender holds it, and has given it the keys of this offer.
     Offer {
         /// The sender's number for it.
         number: u64,
         /// The connection.
         connection: Connection,
     },
-    /// The receiver's offer stands, and the sender's end has its keys.
-    Accept {
-        /// The receiver's number.
-        number: u64,
-    },
-    /// The end of the sender's offer has its keys too: the receiver's may be opened.
-    Installed {
-        /// The sender's number.
-        number: u64,
-    },
-    /// The end of the receiver's offer that is the sender's is open: the receiver's may be too.
+    /// The sender's end of the receiver's offer has its keys and is open: the receiver's may be too.
     Opened {
         /// The receiver's number.
         number: u64,
     },
-    /// The connection is not to be, or not to be any more.
+    /// The connection is not to be.
     Abort {
         /// Who offered it.
         by: Role,
@@ -73,14 +65,15 @@ pub enum Message {
         /// A number of [`enforcer_ebpf::Reason`].
         reason: u32,
     },
-    /// The sender's end was closed.
-    Closed {
-        /// Who offered the connection.
-        by: Role,
-        /// The number of the offer.
+    /// The sender's workload has opened this connection, and it was offered in a session that is lost. Its socket has
+    /// the keys of that offer, and kernels before 7.2 take no others.
+    Again {
+        /// The sender's number for it in this session.
         number: u64,
-        /// A number of [`enforcer_ebpf::Reason`].
-        reason: u32,
+        /// The connection.
+        connection: Connection,
+        /// What the sender's end has.
+        keys: Keys,
     },
 }
 
@@ -104,6 +97,9 @@ pub enum Malformed {
     /// Neither session client nor session server.
     #[error("unknown role {0}")]
     Role(u8),
+    /// Not one that keys of connections are for.
+    #[error("keys for unknown cipher suite {0:#06x}")]
+    Suite(u16),
     /// No connection has an end with port 0.
     #[error("endpoint with port 0")]
     Port,
@@ -113,33 +109,33 @@ pub enum Malformed {
 pub fn encode(message: &Message, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend([0; LENGTH]);
-    match *message {
-        Message::Offer { number, connection } => {
-            out.push(OFFER);
+    match message {
+        Message::Offer { number, connection } => put_offer(out, OFFER, (*number, connection)),
+        Message::Opened { number } => {
+            out.push(OPENED);
             out.extend(number.to_be_bytes());
-            put_endpoint(out, connection.source);
-            put_endpoint(out, connection.destination);
         }
-        Message::Accept { number } => put_number(out, ACCEPT, number),
-        Message::Installed { number } => put_number(out, INSTALLED, number),
-        Message::Opened { number } => put_number(out, OPENED, number),
-        Message::Abort { by, number, reason } => put_end(out, ABORT, (by, number, reason)),
-        Message::Closed { by, number, reason } => put_end(out, CLOSED, (by, number, reason)),
+        Message::Abort { by, number, reason } => {
+            out.extend([ABORT, by.code()]);
+            out.extend(number.to_be_bytes());
+            out.extend(reason.to_be_bytes());
+        }
+        Message::Again { number, connection, keys } => {
+            put_offer(out, AGAIN, (*number, connection));
+            out.extend(u16::from(keys.forward.suite).to_be_bytes());
+            keys.put(out);
+        }
     }
     // No message is longer than `LONGEST`, so the length fits.
     let length = u16::try_from(out.len() - start - LENGTH).unwrap_or(u16::MAX);
     out[start..start + LENGTH].copy_from_slice(&length.to_be_bytes());
 }
 
-fn put_number(out: &mut Vec<u8>, kind: u8, number: u64) {
+fn put_offer(out: &mut Vec<u8>, kind: u8, (number, connection): (u64, &Connection)) {
     out.push(kind);
     out.extend(number.to_be_bytes());
-}
-
-fn put_end(out: &mut Vec<u8>, kind: u8, (by, number, reason): (Role, u64, u32)) {
-    out.extend([kind, by.code()]);
-    out.extend(number.to_be_bytes());
-    out.extend(reason.to_be_bytes());
+    put_endpoint(out, connection.source);
+    put_endpoint(out, connection.destination);
 }
 
 /// The endpoint in the form that frames and key derivation share: address, then port.
@@ -178,16 +174,10 @@ struct Body<'a> {
 impl Body<'_> {
     fn message(&mut self) -> Result<Message, Malformed> {
         match self.kind {
-            OFFER => {
-                let number = self.number()?;
-                let connection = Connection { source: self.endpoint()?, destination: self.endpoint()? };
-                Ok(Message::Offer { number, connection })
-            }
-            ACCEPT => Ok(Message::Accept { number: self.number()? }),
-            INSTALLED => Ok(Message::Installed { number: self.number()? }),
+            OFFER => Ok(Message::Offer { number: self.number()?, connection: self.connection()? }),
             OPENED => Ok(Message::Opened { number: self.number()? }),
             ABORT => Ok(Message::Abort { by: self.role()?, number: self.number()?, reason: self.reason()? }),
-            CLOSED => Ok(Message::Closed { by: self.role()?, number: self.number()?, reason: self.reason()? }),
+            AGAIN => Ok(Message::Again { number: self.number()?, connection: self.connection()?, keys: self.keys()? }),
             kind => Err(Malformed::Kind(kind)),
         }
     }
@@ -214,6 +204,20 @@ impl Body<'_> {
     fn role(&mut self) -> Result<Role, Malformed> {
         let [code] = self.take()?;
         [Role::Client, Role::Server].into_iter().find(|role| role.code() == code).ok_or(Malformed::Role(code))
+    }
+
+    fn connection(&mut self) -> Result<Connection, Malformed> {
+        Ok(Connection { source: self.endpoint()?, destination: self.endpoint()? })
+    }
+
+    /// The keys are the rest of the body.
+    fn keys(&mut self) -> Result<Keys, Malformed> {
+        let number = u16::from_be_bytes(self.take()?);
+        let length = Keys::octets(CipherSuite::from(number)).ok_or(Malformed::Suite(number))?;
+        let wrong = Malformed::Body { kind: self.kind, length: self.length };
+        let (octets, rest) = self.rest.split_at_checked(length).ok_or(wrong)?;
+        self.rest = rest;
+        Keys::new(CipherSuite::from(number), octets).ok_or(wrong)
     }
 
     fn endpoint(&mut self) -> Result<SocketAddr, Malformed> {
@@ -244,12 +248,19 @@ mod tests {
             Connection { source: "10.0.0.1:40000".parse().unwrap(), destination: "[fd00::2]:443".parse().unwrap() };
         vec![
             Message::Offer { number: u64::MAX, connection },
-            Message::Accept { number: 1 },
-            Message::Installed { number: 2 },
             Message::Opened { number: 5 },
             Message::Abort { by: Role::Client, number: 3, reason: 48 },
-            Message::Closed { by: Role::Server, number: 4, reason: u32::MAX },
+            Message::Abort { by: Role::Server, number: 4, reason: u32::MAX },
+            again(CipherSuite::TLS13_AES_128_GCM_SHA256),
+            again(CipherSuite::TLS13_CHACHA20_POLY1305_SHA256),
         ]
+    }
+
+    fn again(suite: CipherSuite) -> Message {
+        let connection =
+            Connection { source: "[fd00::1]:40000".parse().unwrap(), destination: "10.0.0.2:443".parse().unwrap() };
+        let octets: Vec<u8> = (1..).take(Keys::octets(suite).unwrap()).collect();
+        Message::Again { number: 6, connection, keys: Keys::new(suite, &octets).unwrap() }
     }
 
     fn encoded(message: &Message) -> Vec<u8> {
@@ -266,7 +277,22 @@ mod tests {
         expected.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1, 1, 2]);
         expected.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 1, 187]);
         assert_eq!(encoded(&Message::Offer { number: 5, connection }), expected);
-        assert_eq!(expected.len(), LONGEST);
+    }
+
+    #[test]
+    fn keys_of_an_offer_follow_it_when_it_is_made_again() {
+        let octets = encoded(&again(CipherSuite::TLS13_AES_128_GCM_SHA256));
+        let (head, keys) = octets.split_at(3 + 8 + 36);
+        assert_eq!(head[..3], [0, 103, 4]);
+        assert_eq!(keys[..2], [0x13, 0x01]);
+        assert_eq!(keys[2..], (1..=56).collect::<Vec<u8>>());
+        assert_eq!(encoded(&again(CipherSuite::TLS13_AES_256_GCM_SHA384)).len(), LONGEST);
+    }
+
+    #[test]
+    fn no_key_is_shown() {
+        let shown = format!("{:?}", again(CipherSuite::TLS13_AES_128_GCM_SHA256));
+        assert!(shown.contains("TLS13_AES_128_GCM_SHA256") && !shown.contains("17"), "{shown}");
     }
 
     #[test]
@@ -294,14 +320,22 @@ mod tests {
     fn what_is_no_message_is_refused() {
         let number = [0; 8];
         let end = |role: u8| [&[0, 14, ABORT, role][..], &number, &[0; 4]].concat();
+        let keys = |suite: u16, octets: u8| {
+            let ends = [[0; 16].as_slice(), &[1, 1], &[0; 16], &[1, 1]].concat();
+            let body = [&number[..], &ends, &suite.to_be_bytes(), &vec![0; octets.into()]].concat();
+            [&[0, u8::try_from(body.len() + 1).unwrap(), AGAIN][..], &body].concat()
+        };
         let cases = [
             (vec![0, 0], Malformed::Length(0)),
-            (vec![0, 46], Malformed::Length(46)),
+            (vec![0, 136], Malformed::Length(136)),
             (vec![0xff, 0xff], Malformed::Length(0xffff)),
             (vec![0, 1, 0], Malformed::Kind(0)),
-            (vec![0, 1, 7], Malformed::Kind(7)),
-            (vec![0, 1, ACCEPT], Malformed::Body { kind: ACCEPT, length: 0 }),
-            ([&[0, 10, ACCEPT][..], &number, &[0]].concat(), Malformed::Body { kind: ACCEPT, length: 9 }),
+            (vec![0, 1, 5], Malformed::Kind(5)),
+            (vec![0, 1, OPENED], Malformed::Body { kind: OPENED, length: 0 }),
+            ([&[0, 10, OPENED][..], &number, &[0]].concat(), Malformed::Body { kind: OPENED, length: 9 }),
+            (keys(0x1304, 56), Malformed::Suite(0x1304)),
+            (keys(0x1301, 55), Malformed::Body { kind: AGAIN, length: 101 }),
+            (keys(0x1301, 57), Malformed::Body { kind: AGAIN, length: 103 }),
             (end(0), Malformed::Role(0)),
             (end(3), Malformed::Role(3)),
             ([&[0, 45, OFFER][..], &[0; 44]].concat(), Malformed::Port),

@@ -6,13 +6,13 @@
 //! sessions    an offer wants a session: there is one, or it is opened      the table; what others call
 //! listen      the other agent accepts it                                   bounded, whoever comes
 //! handshake   both prove their workloads and learn that they are believed  the only public-key operations
-//! session     offers, answers and ends, both ways                          spoken in `message`
+//! session     offers and answers, both ways                                spoken in `message`
 //! secrets     the keys of each offered connection                          what all of it is for
 //! lifetime    it ends with the first certificate, or when it is unwanted
 //! ```
 //!
-//! So a new connection costs messages and no public-key operation. No key is ever in a message, none comes from an
-//! unfinished handshake, and no session outlives what proved its ends. Nothing here knows what a connection is in the
+//! So a new connection costs one message each way and no public-key operation. No key comes from an unfinished handshake,
+//! none is in a message but for an offer that has lost its session, and no session outlives what proved its ends. Nothing here knows what a connection is in the
 //! kernel: [`Ends`] does, and whoever implements it decides whether a connection may be.
 
 mod sessions;
@@ -31,10 +31,11 @@ mod lifetime;
 
 pub use message::{LONGEST, Malformed, Message, decode, encode};
 pub use secrets::{Error, Keys, Secret, TrafficKey};
-pub use session::{Answer, Ended, Ends, Gone, Handle, Opening, WeakHandle, start};
+pub use session::{Answer, Ended, Ends, Gone, Handle, Offered, WeakHandle, start};
 pub use sessions::{Host, Sessions};
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustls::{CipherSuite, NamedGroup};
 use time::OffsetDateTime;
@@ -104,37 +105,58 @@ pub struct Offer {
     pub connection: Connection,
 }
 
-/// The numbers that one role gives to its offers: strictly ascending, so a number is never taken twice, and all that
-/// has to be remembered is the last.
+/// The numbers that this end of a session gives to its offers: none twice.
 #[derive(Debug, Default)]
-pub struct Numbers {
-    next: u64,
-}
+pub struct Numbers(AtomicU64);
 
 impl Numbers {
-    /// A number for an offer of our own. `None` after 2^64 offers: the session must be renewed.
-    pub fn take(&mut self) -> Option<u64> {
-        let number = self.next;
-        self.next = number.checked_add(1)?;
-        Some(number)
+    /// A number for an offer of our own. `None` when all are given: the session must be renewed.
+    pub fn take(&self) -> Option<u64> {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| next.checked_add(1)).ok()
     }
 
     /// Whether an offer may have had this number.
     fn knows(&self, number: u64) -> bool {
-        number < self.next
+        number < self.0.load(Ordering::Relaxed)
     }
+}
 
-    /// Admits a number that the other agent has given. False for one that came before, or that leaves out so many
-    /// that none would be left: the offer is a replay or nonsense, and must be refused.
+/// The numbers that the other end has given to its offers. A number is given before the keys are made and the offer
+/// after that, so offers can overtake each other; a window remembers which have come, like the one of RFC 9147 4.5.1.
+#[derive(Debug, Default)]
+pub struct Admitted {
+    /// The one after the highest.
+    next: u64,
+    /// Of the [`WINDOW`] numbers below it, which have come.
+    seen: [u64; 16],
+}
+
+/// How far an offer can be overtaken: by many more than there are threads that make some.
+const WINDOW: u64 = 1024;
+
+impl Admitted {
+    /// Admits a number. False for one that has come before, or that nobody remembers: the offer is a replay or
+    /// nonsense, and must be refused.
     #[must_use]
     pub fn admit(&mut self, number: u64) -> bool {
-        match number.checked_add(1) {
-            Some(next) if number >= self.next => {
-                self.next = next;
-                true
+        let Some(next) = number.checked_add(1) else { return false };
+        if next > self.next {
+            for skipped in self.next.max(next.saturating_sub(WINDOW))..next {
+                self.mark(skipped, false);
             }
-            _ => false,
+            self.next = next;
+        } else if self.next - number > WINDOW {
+            return false;
         }
+        !self.mark(number, true)
+    }
+
+    /// Notes whether a number has come, and says whether it had.
+    fn mark(&mut self, number: u64, has_come: bool) -> bool {
+        let (word, bit) = (&mut self.seen[(number % WINDOW / 64) as usize], 1 << (number % 64));
+        let had = *word & bit != 0;
+        *word = if has_come { *word | bit } else { *word & !bit };
+        had
     }
 }
 
@@ -143,20 +165,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_ascend_and_are_taken_once() {
-        let mut numbers = Numbers::default();
+    fn a_number_is_given_once_and_the_last_one_never() {
+        let numbers = Numbers::default();
         assert_eq!([numbers.take(), numbers.take()], [Some(0), Some(1)]);
-        let mut seen = Numbers::default();
-        assert!(seen.admit(0));
-        assert!(!seen.admit(0), "a replay");
-        assert!(seen.admit(7), "the offers between were withdrawn before they were sent");
-        assert!(!seen.admit(6) && !seen.admit(7), "late or replayed");
-        assert!(!seen.admit(u64::MAX), "nothing could follow");
-        assert!(seen.admit(8));
+        assert!(numbers.knows(1) && !numbers.knows(2));
+        assert_eq!(Numbers(u64::MAX.into()).take(), None);
     }
 
     #[test]
-    fn the_last_number_is_not_given() {
-        assert_eq!(Numbers { next: u64::MAX }.take(), None);
+    fn a_number_is_admitted_once_however_late_it_comes() {
+        let mut admitted = Admitted::default();
+        assert!(admitted.admit(0));
+        assert!(!admitted.admit(0), "a replay");
+        assert!(admitted.admit(7) && admitted.admit(3), "overtaken");
+        assert!(!admitted.admit(7) && !admitted.admit(3), "replays");
+        assert!(!admitted.admit(u64::MAX), "nothing could follow");
+        assert!(admitted.admit(WINDOW), "0 is remembered no more");
+        assert!(!admitted.admit(0) && admitted.admit(1));
+        assert!(admitted.admit(10 * WINDOW + 5));
+        assert!(!admitted.admit(9 * WINDOW + 5), "nobody knows");
+        let late: Vec<_> = (9 * WINDOW + 6..10 * WINDOW + 5).collect();
+        assert!(late.iter().all(|&number| admitted.admit(number)));
+        assert!(late.iter().all(|&number| !admitted.admit(number)));
     }
 }

@@ -15,8 +15,14 @@
 //! registration (RFC 5705 4). Two offers never have the same context (see [`super::Numbers`]), so no key is ever
 //! made twice; the addresses are in it so that keys cannot serve another connection than the offered one.
 //!
+//! When the session is lost before an offer is answered, the offer is made again in the next one with the keys that it
+//! had (`Message::Again`): the opener's socket has them already. That is the one case in which keys are in a message, and
+//! they go from the agent that has them to the one that would have made the same.
+//!
 //! An exporter for each offer and traffic secrets of their own (RFC 8446 7.3) would take thirty compressions of the hash
 //! in place of seven, and nobody needs the secrets in between.
+
+use std::fmt;
 
 use rustls::crypto::tls13::{HkdfExpander, OkmBlock};
 use rustls::{CipherSuite, SupportedCipherSuite};
@@ -33,6 +39,8 @@ const MAX_HASH: usize = 48;
 const MAX_KEY: usize = 32;
 /// Of every TLS 1.3 AEAD here.
 const IV: usize = 12;
+/// Octets of the keys of both directions, at most.
+pub(super) const LONGEST_KEYS: usize = 2 * (MAX_KEY + IV);
 
 /// There are no keys. The connection must be reset.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +54,7 @@ pub enum Error {
 }
 
 /// The keys of both directions of one connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keys {
     /// What the opener of the connection sends with.
     pub forward: TrafficKey,
@@ -54,6 +63,7 @@ pub struct Keys {
 }
 
 /// The key of one direction. It is erased when it is dropped.
+#[derive(Clone, PartialEq, Eq)]
 pub struct TrafficKey {
     /// What it is for.
     pub suite: CipherSuite,
@@ -63,9 +73,51 @@ pub struct TrafficKey {
     pub iv: Zeroizing<[u8; IV]>,
 }
 
+/// Octets of a key; `None` for a suite that connections do not have.
+const fn key_length(suite: CipherSuite) -> Option<usize> {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => Some(16),
+        CipherSuite::TLS13_AES_256_GCM_SHA384 | CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => Some(MAX_KEY),
+        _ => None,
+    }
+}
+
+impl Keys {
+    /// How many octets the keys of a suite have together.
+    pub(super) const fn octets(suite: CipherSuite) -> Option<usize> {
+        match key_length(suite) {
+            Some(length) => Some(2 * (length + IV)),
+            None => None,
+        }
+    }
+
+    /// From as many octets as [`Keys::octets`] says, in the order of the derivation.
+    pub(super) fn new(suite: CipherSuite, octets: &[u8]) -> Option<Self> {
+        if Self::octets(suite) != Some(octets.len()) {
+            return None;
+        }
+        let (forward, back) = octets.split_at(octets.len() / 2);
+        Some(Self { forward: TrafficKey::new(suite, forward), back: TrafficKey::new(suite, back) })
+    }
+
+    /// Appends them in this order.
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        for key in [&self.forward, &self.back] {
+            out.extend(key.key());
+            out.extend(&*key.iv);
+        }
+    }
+}
+
+impl fmt::Debug for TrafficKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TrafficKey").field("suite", &self.suite).finish_non_exhaustive()
+    }
+}
+
 impl TrafficKey {
     /// From as many octets as key and iv have.
-    fn new(suite: CipherSuite, octets: &[u8]) -> Self {
+    pub(in crate::connection) fn new(suite: CipherSuite, octets: &[u8]) -> Self {
         let (key, iv) = octets.split_at(octets.len() - IV);
         let mut made = Self { suite, key: Zeroizing::default(), key_length: key.len(), iv: Zeroizing::default() };
         made.key[..key.len()].copy_from_slice(key);
@@ -83,7 +135,8 @@ impl TrafficKey {
 /// What a session makes keys from.
 pub struct Secret {
     suite: CipherSuite,
-    key_length: usize,
+    /// Of the keys of one connection.
+    octets: usize,
     expander: Box<dyn HkdfExpander>,
 }
 
@@ -99,17 +152,13 @@ impl Secret {
             other => return Err(Error::CipherSuite(other.map(|suite| suite.suite()))),
         };
         let name = suite.common.suite;
-        let key_length = match name {
-            CipherSuite::TLS13_AES_128_GCM_SHA256 => 16,
-            CipherSuite::TLS13_AES_256_GCM_SHA384 | CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => MAX_KEY,
-            _ => return Err(Error::CipherSuite(Some(name))),
-        };
+        let octets = Keys::octets(name).ok_or(Error::CipherSuite(Some(name)))?;
         let mut buffer = Zeroizing::new([0; MAX_HASH]);
         let length = suite.common.hash_provider.output_len();
         let secret = buffer.get_mut(..length).ok_or(Error::CipherSuite(Some(name)))?;
         session.export_keying_material(&mut *secret, LABEL, None).map_err(Error::Export)?;
         let expander = suite.hkdf_provider.expander_for_okm(&OkmBlock::new(secret));
-        Ok(Self { suite: name, key_length, expander })
+        Ok(Self { suite: name, octets, expander })
     }
 
     /// The keys of an offered connection.
@@ -118,14 +167,11 @@ impl Secret {
     ///
     /// [`Error::CipherSuite`], if its hash cannot give that much, which none is known for.
     pub fn keys(&self, offer: &Offer) -> Result<Keys, Error> {
-        let one = self.key_length + IV;
-        let mut buffer = Zeroizing::new([0; 2 * (MAX_KEY + IV)]);
-        let okm = &mut buffer[..2 * one];
-        self.expander
-            .expand_slice(&[&context(offer)], okm)
-            .map_err(|_too_long| Error::CipherSuite(Some(self.suite)))?;
-        let (forward, back) = okm.split_at(one);
-        Ok(Keys { forward: TrafficKey::new(self.suite, forward), back: TrafficKey::new(self.suite, back) })
+        let unusable = || Error::CipherSuite(Some(self.suite));
+        let mut buffer = Zeroizing::new([0; LONGEST_KEYS]);
+        let okm = &mut buffer[..self.octets];
+        self.expander.expand_slice(&[&context(offer)], okm).map_err(|_too_long| unusable())?;
+        Keys::new(self.suite, okm).ok_or_else(unusable)
     }
 }
 

@@ -1,7 +1,7 @@
 //! One pair session at work: offers go out and come in until either end closes it.
 //!
-//! A single task owns the TLS stream and all that is remembered, so there is no lock, and the exporter is asked by
-//! the one who counts the offers. It never waits for one direction alone: two agents that send to each other at
+//! A single task owns the TLS stream and all that is remembered, so there is no lock. Whoever makes an offer numbers it
+//! and makes its keys before it gets here, because the socket has them first. The task never waits for one direction alone: two agents that send to each other at
 //! the same time would otherwise wait for each other. What the other agent can make this one remember is bounded:
 //! offers that are being answered, octets that wait to be sent, and half a message that was received.
 //!
@@ -22,15 +22,15 @@ use std::time::Duration;
 use enforcer_ebpf::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_rustls::TlsStream;
 
-use super::{Connection, Facts, Keys, LONGEST, Message, Numbers, Offer, Role, Secret, decode, encode};
+use super::{Admitted, Connection, Error, Facts, Keys, LONGEST, Message, Numbers, Offer, Role, Secret, decode, encode};
 pub use ended::Ended;
-pub use ends::Ends;
-use handle::Order;
-pub use handle::{Answer, Gone, Handle, Opening, WeakHandle};
+pub use ends::{Ends, Offered};
+pub use handle::{Answer, Gone, Handle, WeakHandle};
+use handle::{Making, Order};
 
 /// Offers of the other agent that may wait for their answers. One more is refused.
 const ANSWERING: usize = 4096;
@@ -42,7 +42,7 @@ const WAITING: usize = 64 * 1024;
 const FLOODED: usize = 4 * WAITING;
 /// Orders of this agent that may wait for the session's task.
 const ORDERS: usize = 1024;
-/// How long it may take from an offer to both ends having their keys. The longest part is the wait for the
+/// How long it may take from an offer to the other end being open. The longest part is the wait for the
 /// application to accept the connection, which is as long as the application likes; this only bounds what is held.
 const DEADLINE: Duration = Duration::from_secs(120);
 /// How long the other agent may read nothing while something waits for it.
@@ -50,28 +50,35 @@ const STALLED: Duration = Duration::from_secs(10);
 
 /// Starts a session over a finished handshake, for the ends that are made for it. The future is the session; it has to
 /// be polled.
-pub fn start<S, E, F>(stream: TlsStream<S>, facts: Arc<Facts>, ends: F) -> (Handle, impl Future<Output = Ended>)
+///
+/// # Errors
+///
+/// [`Error`]: no keys can come from this handshake.
+pub fn start<S, E, F>(
+    stream: TlsStream<S>,
+    facts: Arc<Facts>,
+    ends: F,
+) -> Result<(Handle, impl Future<Output = Ended>), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     E: Ends,
     F: FnOnce(&Handle) -> Arc<E>,
 {
-    let role = match stream {
-        TlsStream::Client(_) => Role::Client,
-        TlsStream::Server(_) => Role::Server,
+    let (role, secret) = match &stream {
+        TlsStream::Client(stream) => (Role::Client, Secret::export(stream.get_ref().1)?),
+        TlsStream::Server(stream) => (Role::Server, Secret::export(stream.get_ref().1)?),
     };
     let (sender, orders) = mpsc::channel(ORDERS);
-    let handle = Handle { role, orders: sender, facts };
+    let making = Arc::new(Making { secret, numbers: Numbers::default() });
+    let handle = Handle { role, orders: sender, facts, making: Arc::clone(&making) };
     let session = Session {
         stream,
         ends: ends(&handle),
-        secret: None,
+        making,
         role,
         orders,
-        ours: Numbers::default(),
-        theirs: Numbers::default(),
+        theirs: Admitted::default(),
         offered: HashMap::new(),
-        installed: HashMap::new(),
         answering: JoinSet::new(),
         answered: HashMap::new(),
         out: Vec::new(),
@@ -80,26 +87,22 @@ where
         due: VecDeque::new(),
         timer: Box::pin(sleep(DEADLINE)),
     };
-    (handle, session.run())
+    Ok((handle, session.run()))
 }
 
 struct Session<S, E> {
     stream: TlsStream<S>,
     ends: Arc<E>,
-    /// Made for the first offer.
-    secret: Option<Secret>,
+    making: Arc<Making>,
     role: Role,
     orders: mpsc::Receiver<Order>,
-    ours: Numbers,
-    theirs: Numbers,
+    theirs: Admitted,
     /// Our offers without an answer.
-    offered: HashMap<u64, (Offer, oneshot::Sender<Answer>)>,
-    /// Our offers whose ends have their keys, and wait for the other end to be open.
-    installed: HashMap<u64, oneshot::Sender<Opening>>,
+    offered: HashMap<u64, oneshot::Sender<Answer>>,
     /// The other agent's offers that are being answered.
-    answering: JoinSet<(Offer, Result<(), Reason>)>,
-    /// The other agent's offers that are being answered, or were accepted and are not open yet.
-    answered: HashMap<u64, Stage>,
+    answering: JoinSet<(u64, Answer)>,
+    /// The same by their numbers.
+    answered: HashMap<u64, AbortHandle>,
     out: Vec<u8>,
     input: Vec<u8>,
     stalled: Option<Pin<Box<Sleep>>>,
@@ -108,16 +111,10 @@ struct Session<S, E> {
     timer: Pin<Box<Sleep>>,
 }
 
-/// How far an offer of the other agent has come.
-enum Stage {
-    Answering(tokio::task::AbortHandle),
-    Accepted(Offer),
-}
-
 /// What happened next.
 enum Event {
     Order(Order),
-    Answered(Offer, Result<(), Reason>),
+    Answered(u64, Answer),
     Due(Role, u64),
     Received,
 }
@@ -127,9 +124,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Ends> Session<S, E> {
         loop {
             let event = poll_fn(|cx| self.poll_event(cx)).await;
             let done = event.and_then(|event| match event {
-                Event::Order(order) => self.obey(order),
-                Event::Answered(offer, answer) => {
-                    self.answer(offer, answer);
+                Event::Order(order) => {
+                    self.offer(order);
+                    Ok(())
+                }
+                Event::Answered(number, answer) => {
+                    self.answer(number, answer);
                     Ok(())
                 }
                 Event::Due(by, number) => {
@@ -157,7 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Ends> Session<S, E> {
         }
         while let Poll::Ready(Some(joined)) = self.answering.poll_join_next(cx) {
             match joined {
-                Ok((offer, answer)) => return Poll::Ready(Ok(Event::Answered(offer, answer))),
+                Ok((number, answer)) => return Poll::Ready(Ok(Event::Answered(number, answer))),
                 // Withdrawn; it is forgotten already.
                 Err(error) if error.is_cancelled() => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
@@ -232,40 +232,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Ends> Session<S, E> {
         }
     }
 
-    fn obey(&mut self, order: Order) -> Result<(), Ended> {
-        match order {
-            Order::Say(message) => {
-                if let Message::Abort { by, number, .. } = message
-                    && by != self.role
-                {
-                    self.answered.remove(&number);
-                }
-                encode(&message, &mut self.out);
-            }
-            Order::Offer { connection, answer } => {
-                let number = self.ours.take().ok_or(Ended::Here)?;
-                encode(&Message::Offer { number, connection }, &mut self.out);
-                self.offered.insert(number, (Offer { by: self.role, number, connection }, answer));
-                self.settle_in_time(self.role, number);
-            }
-            Order::Install { number, opened } => {
-                encode(&Message::Installed { number }, &mut self.out);
-                self.installed.insert(number, opened);
-                self.settle_in_time(self.role, number);
-            }
-        }
-        Ok(())
+    fn offer(&mut self, Order { offer, keys, answer }: Order) {
+        let Offer { number, connection, .. } = offer;
+        let message = match keys {
+            None => Message::Offer { number, connection },
+            Some(keys) => Message::Again { number, connection, keys },
+        };
+        encode(&message, &mut self.out);
+        self.offered.insert(number, answer);
+        self.settle_in_time(self.role, number);
     }
 
-    /// Whether an offer is neither refused nor settled at both ends.
+    /// Whether an offer is not settled.
     fn is_open(&self, by: Role, number: u64) -> bool {
-        let ours = || self.offered.contains_key(&number) || self.installed.contains_key(&number);
-        if by == self.role { ours() } else { self.answered.contains_key(&number) }
+        if by == self.role { self.offered.contains_key(&number) } else { self.answered.contains_key(&number) }
     }
 
     /// Starts the time of an offer. Those that were settled long ago make room.
     fn settle_in_time(&mut self, by: Role, number: u64) {
-        if self.due.len() > 2 * (self.offered.len() + self.installed.len() + self.answered.len()) + 64 {
+        if self.due.len() > 2 * (self.offered.len() + self.answered.len()) + 64 {
             let mut due = std::mem::take(&mut self.due);
             due.retain(|&(_, by, number)| self.is_open(by, number));
             self.due = due;
@@ -280,20 +265,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Ends> Session<S, E> {
         self.hear_end((by, number, reason));
     }
 
-    fn answer(&mut self, offer: Offer, answer: Result<(), Reason>) {
-        let Offer { by, number, .. } = offer;
-        // An offer that has been settled meanwhile is not there any more; its answer came at the same moment.
-        let Some(stage) = self.answered.get_mut(&number) else { return };
-        match answer {
-            Ok(()) => {
-                *stage = Stage::Accepted(offer);
-                encode(&Message::Accept { number }, &mut self.out);
-            }
-            Err(reason) => {
-                self.answered.remove(&number);
-                encode(&Message::Abort { by, number, reason: reason as u32 }, &mut self.out);
-            }
+    fn answer(&mut self, number: u64, answer: Answer) {
+        // An offer that was withdrawn meanwhile is not there any more; its answer came at the same moment.
+        if self.answered.remove(&number).is_none() {
+            return;
         }
+        let by = self.role.other();
+        let message = match answer {
+            Ok(()) => Message::Opened { number },
+            Err(reason) => Message::Abort { by, number, reason },
+        };
+        encode(&message, &mut self.out);
     }
 
     fn hear_all(&mut self) -> Result<(), Ended> {
@@ -306,52 +288,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Ends> Session<S, E> {
 
     fn hear(&mut self, message: Message) -> Result<(), Ended> {
         match message {
-            Message::Offer { number, connection } => self.hear_offer(number, connection, message),
-            Message::Accept { number } => {
-                let Some((offer, answer)) = self.offered.remove(&number) else {
-                    // Given up while the answer was under way?
-                    return if self.ours.knows(number) { Ok(()) } else { Err(Ended::OutOfPlace(message)) };
-                };
-                let keys = self.keys(&offer)?;
-                if answer.send(Ok((offer, keys))).is_err() {
-                    // Whoever asked has gone.
-                    let reason = Reason::ApplicationReset as u32;
-                    encode(&Message::Abort { by: self.role, number, reason }, &mut self.out);
-                }
-                Ok(())
-            }
-            Message::Installed { number } => match self.answered.remove(&number) {
-                Some(Stage::Accepted(offer)) => {
-                    let opened = self.ends.open(&offer).map_or_else(
-                        |reason| Message::Abort { by: offer.by, number, reason: reason as u32 },
-                        |()| Message::Opened { number },
-                    );
-                    encode(&opened, &mut self.out);
+            Message::Offer { number, connection } => self.hear_offer((number, connection), None),
+            Message::Again { number, connection, keys } => self.hear_offer((number, connection), Some(keys)),
+            Message::Opened { number } => match self.offered.remove(&number) {
+                Some(answer) => {
+                    // Nobody waits any more: this agent stops, and the next one offers again what it finds.
+                    let _told = answer.send(Ok(()));
                     Ok(())
                 }
-                // Given up while the message was under way?
-                None if self.theirs.knows(number) => Ok(()),
-                _ => Err(Ended::OutOfPlace(message)),
+                // Given up while the answer was under way?
+                None if self.making.numbers.knows(number) => Ok(()),
+                None => Err(Ended::OutOfPlace("answer to", number)),
             },
-            Message::Opened { number } => match self.installed.remove(&number) {
-                Some(opened) => {
-                    // Nobody waits any more: the connection was given up meanwhile.
-                    let _told = opened.send(Ok(()));
-                    Ok(())
-                }
-                None if self.ours.knows(number) => Ok(()),
-                None => Err(Ended::OutOfPlace(message)),
-            },
-            Message::Abort { by, number, reason } | Message::Closed { by, number, reason } => {
+            Message::Abort { by, number, reason } => {
                 self.hear_end((by, number, reason));
                 Ok(())
             }
         }
     }
 
-    fn hear_offer(&mut self, number: u64, connection: Connection, message: Message) -> Result<(), Ended> {
+    fn hear_offer(&mut self, (number, connection): (u64, Connection), keys: Option<Keys>) -> Result<(), Ended> {
         if !self.theirs.admit(number) {
-            return Err(Ended::OutOfPlace(message));
+            return Err(Ended::OutOfPlace("offer", number));
         }
         let offer = Offer { by: self.role.other(), number, connection };
         if self.answered.len() >= ANSWERING {
@@ -359,39 +317,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Ends> Session<S, E> {
             encode(&Message::Abort { by: offer.by, number, reason }, &mut self.out);
             return Ok(());
         }
-        let (keys, ends) = (self.keys(&offer)?, Arc::clone(&self.ends));
-        let task = self.answering.spawn(async move { (offer, ends.answer(offer, keys).await) });
-        self.answered.insert(number, Stage::Answering(task));
+        let again = keys.is_some();
+        let keys = keys.map_or_else(|| self.making.secret.keys(&offer), Ok)?;
+        let ends = Arc::clone(&self.ends);
+        let task = self.answering.spawn(async move {
+            let answer = ends.answer(Offered { offer, keys, again }).await;
+            (number, answer.map_err(|reason| reason as u32))
+        });
+        self.answered.insert(number, task);
         self.settle_in_time(offer.by, number);
         Ok(())
     }
 
+    /// An offer is not to be. One that is settled already was so before the other agent could know.
     fn hear_end(&mut self, (by, number, reason): (Role, u64, u32)) {
-        if by != self.role {
-            if let Some(Stage::Answering(task)) = self.answered.remove(&number) {
-                task.abort();
-                return;
+        if by == self.role {
+            if let Some(answer) = self.offered.remove(&number) {
+                // Nobody waits any more: then it makes no difference why.
+                let _told = answer.send(Err(reason));
             }
-        } else if let Some((_, answer)) = self.offered.remove(&number) {
-            // Nobody waits any more: then it makes no difference why.
-            let _told = answer.send(Err(reason));
-            return;
-        } else if let Some(opened) = self.installed.remove(&number) {
-            let _told = opened.send(Err(reason));
-            return;
+        } else if let Some(task) = self.answered.remove(&number) {
+            task.abort();
         }
-        self.ends.ended(by, number, reason);
-    }
-
-    fn keys(&mut self, offer: &Offer) -> Result<Keys, Ended> {
-        let secret = match &mut self.secret {
-            Some(secret) => secret,
-            empty => empty.insert(match &self.stream {
-                TlsStream::Client(stream) => Secret::export(stream.get_ref().1)?,
-                TlsStream::Server(stream) => Secret::export(stream.get_ref().1)?,
-            }),
-        };
-        Ok(secret.keys(offer)?)
     }
 }
 

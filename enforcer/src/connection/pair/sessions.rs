@@ -109,7 +109,14 @@ impl<H: Host> Sessions<H> {
         };
         let (local, remote, agent) = (&pair.local, &pair.remote, opening.key().agent);
         tracing::debug!(%local, %remote, %agent, "pair session opened");
-        let (handle, session) = start(stream, Arc::clone(&facts), |handle| self.host.ends(&pair, handle.downgrade()));
+        let started = start(stream, Arc::clone(&facts), |handle| self.host.ends(&pair, handle.downgrade()));
+        let (handle, session) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                tracing::error!(%local, %remote, %agent, %error, cause = cause(&error), "no keys from a pair session");
+                return opening.failed(Reason::Internal);
+            }
+        };
         let offered = opening.opened(handle);
         let mut life = pin!(live(session, facts.expires, &self.stop));
         let early = timeout(RENEWAL, &mut life).await;

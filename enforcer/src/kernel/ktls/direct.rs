@@ -152,28 +152,89 @@ pub fn enlarge_send_buffer(socket: &impl AsFd) -> io::Result<u32> {
     u32::try_from(before).map_err(io::Error::other)
 }
 
-/// How many records the socket has sent with its key: the number of the next one, as `TLS_TX` of getsockopt tells.
+/// The key of one direction, as the kernel has it.
+pub struct Installed {
+    /// What it is for.
+    pub suite: CipherSuite,
+    /// Key, then `iv`, both as in [`Key`].
+    pub octets: Zeroizing<Vec<u8>>,
+}
+
+/// The keys of a socket that has some.
+pub struct InstalledKeys {
+    /// What it sends with.
+    pub send: Installed,
+    /// What it receives with.
+    pub receive: Installed,
+}
+
+/// Asks the kernel for the keys of a socket (Linux 5.14 for the receiving one).
 ///
 /// # Errors
 ///
 /// The operating system's; `EBUSY` when there are no keys.
+pub fn keys(socket: &impl AsFd) -> io::Result<InstalledKeys> {
+    let installed = |option| Info::of(socket, option)?.key();
+    Ok(InstalledKeys { send: installed(libc::TLS_TX)?, receive: installed(libc::TLS_RX)? })
+}
+
+/// How many records the socket has sent with its key: the number of the next one.
+///
+/// # Errors
+///
+/// As with [`keys`].
 pub fn records_sent(socket: &impl AsFd) -> io::Result<u64> {
-    /// Of `struct tls12_crypto_info_aes_gcm_128`, and of the ones for the two other ciphers (linux/tls.h). All end with
-    /// the number.
+    Info::of(socket, libc::TLS_TX).map(|info| info.number())
+}
+
+/// One of the structures `tls12_crypto_info_*` of linux/tls.h: version and cipher, `iv`, key, salt, number of the next
+/// record. The parts without the first two are 8, 16, 4, 8 octets for AES-128-GCM, 8, 32, 4, 8 for AES-256-GCM, and
+/// 12, 32, 0, 8 for ChaCha20-Poly1305.
+struct Info {
+    octets: Zeroizing<[u8; 56]>,
+    length: usize,
+}
+
+impl Info {
+    /// The lengths of the structures.
     const LENGTHS: [usize; 2] = [40, 56];
-    let mut wrong = io::Error::from(io::ErrorKind::Unsupported);
-    for length in LENGTHS {
-        // What comes is the key too.
-        let mut info = Zeroizing::new([0_u8; 56]);
-        let mut written = libc::socklen_t::try_from(length).map_err(io::Error::other)?;
-        let (descriptor, info_at) = (socket.as_fd().as_raw_fd(), info.as_mut_ptr().cast());
-        // SAFETY: the buffer lives, and has at least as many octets as the kernel is told.
-        match unsafe { libc::getsockopt(descriptor, libc::SOL_TLS, libc::TLS_TX, info_at, &raw mut written) } {
-            0 => return Ok(info[..length].last_chunk().map_or(0, |number| u64::from_be_bytes(*number))),
-            _ => wrong = io::Error::last_os_error(),
+    /// Of version and cipher.
+    const HEAD: usize = 4;
+    /// Of the number of the next record.
+    const NUMBER: usize = 8;
+
+    /// As `TLS_TX` or `TLS_RX` of getsockopt tells. The kernel wants the length of the very cipher.
+    fn of(socket: &impl AsFd, option: libc::c_int) -> io::Result<Self> {
+        let mut wrong = io::Error::from(io::ErrorKind::Unsupported);
+        for length in Self::LENGTHS {
+            let mut octets = Zeroizing::new([0_u8; 56]);
+            let mut written = libc::socklen_t::try_from(length).map_err(io::Error::other)?;
+            let (descriptor, at) = (socket.as_fd().as_raw_fd(), octets.as_mut_ptr().cast());
+            // SAFETY: the buffer lives, and has at least as many octets as the kernel is told.
+            match unsafe { libc::getsockopt(descriptor, libc::SOL_TLS, option, at, &raw mut written) } {
+                0 => return Ok(Self { octets, length }),
+                _ => wrong = io::Error::last_os_error(),
+            }
         }
+        Err(wrong)
     }
-    Err(wrong)
+
+    fn number(&self) -> u64 {
+        self.octets[..self.length].last_chunk().map_or(0, |number| u64::from_be_bytes(*number))
+    }
+
+    fn key(&self) -> io::Result<Installed> {
+        let [_, _, cipher @ ..] = self.octets.first_chunk::<{ Self::HEAD }>().copied().unwrap_or_default();
+        let (suite, iv, salt) = match u16::from_ne_bytes(cipher) {
+            libc::TLS_CIPHER_AES_GCM_128 => (CipherSuite::TLS13_AES_128_GCM_SHA256, 8, SALT),
+            libc::TLS_CIPHER_AES_GCM_256 => (CipherSuite::TLS13_AES_256_GCM_SHA384, 8, SALT),
+            libc::TLS_CIPHER_CHACHA20_POLY1305 => (CipherSuite::TLS13_CHACHA20_POLY1305_SHA256, 12, 0),
+            _ => return Err(io::ErrorKind::Unsupported.into()),
+        };
+        let (iv, rest) = self.octets[Self::HEAD..self.length - Self::NUMBER].split_at(iv);
+        let (key, salt) = rest.split_at(rest.len() - salt);
+        Ok(Installed { suite, octets: Zeroizing::new([key, salt, iv].concat()) })
+    }
 }
 
 /// Makes the kernel send the record that the application's MSG_MORE left open, and which it would lose when the socket

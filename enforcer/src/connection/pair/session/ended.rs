@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::task::JoinError;
 
-use crate::connection::pair::{Error, Malformed, Message};
+use crate::connection::pair::{Error, Malformed};
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -25,8 +25,8 @@ pub enum Ended {
     #[error("other agent sent what is no message")]
     Malformed(#[from] Malformed),
     /// The other agent answered or opened what was not offered, or gave a number twice.
-    #[error("other agent sent a message out of place: {0:?}")]
-    OutOfPlace(Message),
+    #[error("other agent sent a message out of place: {0} {1}")]
+    OutOfPlace(&'static str, u64),
     /// No keys can be made.
     #[error("make keys of an offer")]
     Keys(#[from] Error),

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use enforcer_ebpf::Reason;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::connection::pair::{Connection, Facts, Keys, Message, Offer, Role};
+use crate::connection::pair::{Connection, Error, Facts, Keys, Numbers, Offer, Role, Secret};
 
 /// Orders to a running session. The session ends when the last handle is dropped.
 #[derive(Clone)]
 pub struct Handle {
     pub(super) role: Role,
     pub(super) facts: Arc<Facts>,
+    pub(super) making: Arc<Making>,
     pub(super) orders: mpsc::Sender<Order>,
 }
 
@@ -21,6 +21,7 @@ pub struct Handle {
 pub struct WeakHandle {
     role: Role,
     facts: Arc<Facts>,
+    making: Arc<Making>,
     orders: mpsc::WeakSender<Order>,
 }
 
@@ -40,7 +41,8 @@ impl WeakHandle {
     /// The session, if somebody still holds it.
     #[must_use]
     pub fn upgrade(&self) -> Option<Handle> {
-        Some(Handle { role: self.role, facts: Arc::clone(&self.facts), orders: self.orders.upgrade()? })
+        let (facts, making) = (Arc::clone(&self.facts), Arc::clone(&self.making));
+        Some(Handle { role: self.role, facts, making, orders: self.orders.upgrade()? })
     }
 }
 
@@ -49,18 +51,21 @@ impl WeakHandle {
 #[error("pair session has ended")]
 pub struct Gone;
 
-/// What a handle asks of the session's task.
-pub(super) enum Order {
-    Offer { connection: Connection, answer: oneshot::Sender<Answer> },
-    Install { number: u64, opened: oneshot::Sender<Opening> },
-    Say(Message),
+/// An offer to be made, and its keys if another session made them.
+pub(super) struct Order {
+    pub(super) offer: Offer,
+    pub(super) keys: Option<Keys>,
+    pub(super) answer: oneshot::Sender<Answer>,
 }
 
-/// How an installed connection went on: the other end is open, or the number of the reason why it is not.
-pub type Opening = Result<(), u32>;
+/// What offers are made from, before they are made.
+pub(super) struct Making {
+    pub(super) secret: Secret,
+    pub(super) numbers: Numbers,
+}
 
-/// How an offer ended: with the keys of the connection, or with the number of the reason why there are none.
-pub type Answer = Result<(Offer, Keys), u32>;
+/// How an offer ended: the other end is open, or the number of the reason why it is not.
+pub type Answer = Result<(), u32>;
 
 impl Handle {
     /// Which end of the session this agent is.
@@ -78,7 +83,8 @@ impl Handle {
     /// A handle that does not keep the session alive.
     #[must_use]
     pub fn downgrade(&self) -> WeakHandle {
-        WeakHandle { role: self.role, facts: Arc::clone(&self.facts), orders: self.orders.downgrade() }
+        let (facts, making) = (Arc::clone(&self.facts), Arc::clone(&self.making));
+        WeakHandle { role: self.role, facts, making, orders: self.orders.downgrade() }
     }
 
     /// Whether the session has ended. One that has not may do so at any moment.
@@ -87,49 +93,30 @@ impl Handle {
         self.orders.is_closed()
     }
 
-    /// Offers a connection. The keys come when the other end has them; within
-    /// the session's deadline there is an answer.
+    /// Gives a connection its place among the offers of this session. `None`: there is none left.
+    #[must_use]
+    pub fn number(&self, connection: Connection) -> Option<Offer> {
+        Some(Offer { by: self.role, number: self.making.numbers.take()?, connection })
+    }
+
+    /// The keys of an offer that is about to be made. The other agent makes the same.
     ///
     /// # Errors
     ///
-    /// [`Gone`].
-    pub async fn offer(&self, connection: Connection) -> Result<Answer, Gone> {
+    /// [`Error`].
+    pub fn keys(&self, offer: &Offer) -> Result<Keys, Error> {
+        self.making.secret.keys(offer)
+    }
+
+    /// Offers a connection whose end here has its keys, and says whether the other end is open. `keys` are those of
+    /// another session in which it was offered before. Within the session's deadline there is an answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Gone`]. Nobody knows then whether the other end is open.
+    pub async fn offer(&self, offer: Offer, keys: Option<Keys>) -> Result<Answer, Gone> {
         let (answer, answered) = oneshot::channel();
-        self.orders.send(Order::Offer { connection, answer }).await.map_err(|_closed| Gone)?;
+        self.orders.send(Order { offer, keys, answer }).await.map_err(|_closed| Gone)?;
         answered.await.map_err(|_dropped| Gone)
-    }
-
-    /// Says that our end of a connection that we offered has its keys too. The answer comes when the other end is open;
-    /// within the session's deadline there is one.
-    ///
-    /// # Errors
-    ///
-    /// [`Gone`].
-    pub async fn installed(&self, number: u64) -> Result<Opening, Gone> {
-        let (opened, answered) = oneshot::channel();
-        self.orders.send(Order::Install { number, opened }).await.map_err(|_closed| Gone)?;
-        answered.await.map_err(|_dropped| Gone)
-    }
-
-    /// Says that a connection ended before it was open.
-    ///
-    /// # Errors
-    ///
-    /// [`Gone`].
-    pub async fn abort(&self, offer: &Offer, reason: Reason) -> Result<(), Gone> {
-        self.say(Message::Abort { by: offer.by, number: offer.number, reason: reason as u32 }).await
-    }
-
-    /// Says that our end of an open connection was closed.
-    ///
-    /// # Errors
-    ///
-    /// [`Gone`].
-    pub async fn closed(&self, offer: &Offer, reason: Reason) -> Result<(), Gone> {
-        self.say(Message::Closed { by: offer.by, number: offer.number, reason: reason as u32 }).await
-    }
-
-    async fn say(&self, message: Message) -> Result<(), Gone> {
-        self.orders.send(Order::Say(message)).await.map_err(|_closed| Gone)
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Mutex;
 
 use rustls::CipherSuite;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -13,43 +12,23 @@ use super::*;
 use crate::connection::pair::Malformed;
 use crate::connection::pair::secrets::tests::configs;
 
-/// Answers by the destination's port, and remembers what it is told.
+/// Answers by the destination's port, and remembers what it was offered: keys, and whether again.
 #[derive(Default)]
-struct Recorder {
-    keys: Mutex<HashMap<u64, Vec<u8>>>,
-    opened: Mutex<Vec<u64>>,
-    ended: Mutex<Vec<(Role, u64, u32)>>,
-    changed: Notify,
-}
+struct Recorder(Mutex<HashMap<u64, (Keys, bool)>>);
 
 /// The destination's port says how it is answered.
 const WELCOME: u16 = 1;
 const REFUSED: u16 = 2;
 const NEVER: u16 = 3;
-/// Accepted, and then not opened.
-const SHUT: u16 = 4;
 
 impl Ends for Recorder {
-    async fn answer(&self, offer: Offer, keys: Keys) -> Result<(), Reason> {
-        self.keys.lock().unwrap().insert(offer.number, keys.forward.key().to_vec());
+    async fn answer(&self, Offered { offer, keys, again }: Offered) -> Result<(), Reason> {
+        self.0.lock().unwrap().insert(offer.number, (keys, again));
         match offer.connection.destination.port() {
             REFUSED => Err(Reason::NoCertificate),
             NEVER => std::future::pending().await,
             _ => Ok(()),
         }
-    }
-
-    fn open(&self, offer: &Offer) -> Result<(), Reason> {
-        if offer.connection.destination.port() == SHUT {
-            return Err(Reason::Internal);
-        }
-        self.opened.lock().unwrap().push(offer.number);
-        Ok(())
-    }
-
-    fn ended(&self, by: Role, number: u64, reason: u32) {
-        self.ended.lock().unwrap().push((by, number, reason));
-        self.changed.notify_one();
     }
 }
 
@@ -63,7 +42,7 @@ impl End {
     fn start(stream: TlsStream<DuplexStream>) -> Self {
         let ends = Arc::new(Recorder::default());
         let own = Arc::clone(&ends);
-        let (handle, session) = start(stream, facts(), |_handle| own);
+        let (handle, session) = start(stream, facts(), |_handle| own).unwrap();
         Self { handle, ends, session: tokio::spawn(session) }
     }
 
@@ -100,20 +79,19 @@ fn to(port: u16) -> Connection {
     Connection { source, destination: SocketAddr::new("10.0.0.2".parse().unwrap(), port) }
 }
 
+async fn offer(handle: &Handle, port: u16) -> Answer {
+    handle.offer(handle.number(to(port)).unwrap(), None).await.unwrap()
+}
+
 #[tokio::test]
-async fn an_offer_gives_both_ends_the_same_keys_and_is_opened() {
+async fn an_offer_gives_both_ends_the_same_keys() {
     let (client, server) = pair(4096).await;
     for (number, (from, at)) in [(0, (&client, &server)), (0, (&server, &client)), (1, (&client, &server))] {
-        let (offer, keys) = from.handle.offer(to(WELCOME)).await.unwrap().unwrap();
+        let offer = from.handle.number(to(WELCOME)).unwrap();
         assert_eq!((offer.by, offer.number, offer.connection), (from.handle.role(), number, to(WELCOME)));
-        assert_eq!(at.ends.keys.lock().unwrap()[&number], keys.forward.key());
-        assert!(!at.ends.opened.lock().unwrap().contains(&number), "not before both ends have keys");
-        assert_eq!(from.handle.installed(number).await.unwrap(), Ok(()));
-        assert!(at.ends.opened.lock().unwrap().contains(&number));
-        from.handle.closed(&offer, Reason::Closed).await.unwrap();
-        at.ends.changed.notified().await;
-        let last = at.ends.ended.lock().unwrap().last().copied();
-        assert_eq!(last, Some((offer.by, number, Reason::Closed as u32)));
+        let keys = from.handle.keys(&offer).unwrap();
+        assert_eq!(from.handle.offer(offer, None).await, Ok(Ok(())));
+        assert_eq!(at.ends.0.lock().unwrap()[&number], (keys, false));
     }
     drop(client.handle);
     assert!(matches!(client.session.await.unwrap(), Ended::Here));
@@ -121,17 +99,20 @@ async fn an_offer_gives_both_ends_the_same_keys_and_is_opened() {
 }
 
 #[tokio::test]
-async fn a_refusal_arrives_with_its_reason() {
-    let (client, _server) = pair(4096).await;
-    let answer = client.handle.offer(to(REFUSED)).await.unwrap();
-    assert_eq!(answer.err(), Some(Reason::NoCertificate as u32));
+async fn an_offer_that_lost_its_session_brings_its_keys_along() {
+    let (lost, _) = pair(4096).await;
+    let keys = lost.handle.keys(&lost.handle.number(to(WELCOME)).unwrap()).unwrap();
+    let (client, server) = pair(4096).await;
+    let offer = client.handle.number(to(WELCOME)).unwrap();
+    assert_ne!(client.handle.keys(&offer).unwrap(), keys);
+    assert_eq!(client.handle.offer(offer, Some(keys.clone())).await, Ok(Ok(())));
+    assert_eq!(server.ends.0.lock().unwrap()[&0], (keys, true));
 }
 
 #[tokio::test]
-async fn an_end_that_does_not_open_says_why() {
+async fn a_refusal_arrives_with_its_reason() {
     let (client, _server) = pair(4096).await;
-    let (offer, _keys) = client.handle.offer(to(SHUT)).await.unwrap().unwrap();
-    assert_eq!(client.handle.installed(offer.number).await.unwrap(), Err(Reason::Internal as u32));
+    assert_eq!(offer(&client.handle, REFUSED).await, Err(Reason::NoCertificate as u32));
 }
 
 /// With a pipe that holds less than two records each way.
@@ -143,7 +124,7 @@ async fn both_ends_can_offer_at_the_same_time() {
     for handle in [&client.handle, &server.handle] {
         for _ in 0..EACH {
             let handle = handle.clone();
-            offers.spawn(async move { handle.offer(to(WELCOME)).await.unwrap().is_ok() });
+            offers.spawn(async move { offer(&handle, WELCOME).await.is_ok() });
         }
     }
     assert_eq!(offers.join_all().await, vec![true; 2 * EACH]);
@@ -153,26 +134,10 @@ async fn both_ends_can_offer_at_the_same_time() {
 async fn an_offer_that_nobody_answers_ends_in_time_at_both_ends() {
     let (client, _server) = pair(4096).await;
     let started = Instant::now();
-    let answer = client.handle.offer(to(NEVER)).await.unwrap();
-    assert_eq!(answer.err(), Some(Reason::HandshakeTimeout as u32));
+    assert_eq!(offer(&client.handle, NEVER).await, Err(Reason::HandshakeTimeout as u32));
     assert_eq!(started.elapsed().as_secs(), DEADLINE.as_secs());
     // The session has lived through it.
-    assert!(client.handle.offer(to(WELCOME)).await.unwrap().is_ok());
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_accepted_offer_that_is_never_installed_ends_in_time() {
-    let (client, server) = pair(4096).await;
-    let (offer, _keys) = client.handle.offer(to(WELCOME)).await.unwrap().unwrap();
-    server.ends.changed.notified().await;
-    let over = (Role::Client, offer.number, Reason::HandshakeTimeout as u32);
-    assert_eq!(*server.ends.ended.lock().unwrap(), [over]);
-    client.ends.changed.notified().await;
-    assert_eq!(*client.ends.ended.lock().unwrap(), [over]);
-    // Too late, and no reason to end the session.
-    assert_eq!(client.handle.installed(offer.number).await.unwrap(), Err(Reason::HandshakeTimeout as u32));
-    assert!(client.handle.offer(to(WELCOME)).await.unwrap().is_ok());
-    assert!(server.ends.opened.lock().unwrap().is_empty());
+    assert_eq!(offer(&client.handle, WELCOME).await, Ok(()));
 }
 
 /// What the session says to an agent that sends these octets.
@@ -199,17 +164,15 @@ async fn what_is_no_message_ends_the_session() {
 #[tokio::test]
 async fn messages_out_of_place_end_the_session() {
     let offer = |number| Message::Offer { number, connection: to(NEVER) };
-    for messages in [
-        vec![offer(3), offer(3)],
-        vec![offer(3), offer(2)],
-        vec![Message::Accept { number: 0 }],
-        vec![Message::Installed { number: 0 }],
-        vec![Message::Opened { number: 0 }],
-        vec![offer(0), Message::Installed { number: 0 }],
-    ] {
-        let last = *messages.last().unwrap();
+    let cases = [
+        (vec![offer(3), offer(3)], ("offer", 3)),
+        (vec![offer(2), offer(3), offer(2)], ("offer", 2)),
+        (vec![offer(u64::MAX)], ("offer", u64::MAX)),
+        (vec![Message::Opened { number: 0 }], ("answer to", 0)),
+    ];
+    for (messages, expected) in cases {
         match against(&encoded(&messages)).await {
-            Ended::OutOfPlace(message) => assert_eq!(message, last),
+            Ended::OutOfPlace(what, number) => assert_eq!((what, number), expected),
             other => panic!("{messages:?}: {other}"),
         }
     }

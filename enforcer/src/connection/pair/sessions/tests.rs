@@ -16,7 +16,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
 use crate::connection::pair::listen::HANDSHAKES;
-use crate::connection::pair::{Connection, Ended, Keys, Offer, Role};
+use crate::connection::pair::{Connection, Ended, Offered, Role};
 use crate::identity::fixture::{Root, Shelf, leaf_of};
 use crate::identity::pair::server_name;
 use crate::identity::reason_of_io;
@@ -46,15 +46,9 @@ impl Host for Hall {
 }
 
 impl Ends for Seat {
-    async fn answer(&self, _offer: Offer, _keys: Keys) -> Result<(), Reason> {
+    async fn answer(&self, _offered: Offered) -> Result<(), Reason> {
         Ok(())
     }
-
-    fn open(&self, _offer: &Offer) -> Result<(), Reason> {
-        Ok(())
-    }
-
-    fn ended(&self, _by: Role, _number: u64, _reason: u32) {}
 }
 
 /// An agent that listens.
@@ -102,7 +96,7 @@ async fn two_agents() -> (Root, Agent, Agent) {
 async fn offer(session: &Handle) -> bool {
     let connection =
         Connection { source: "10.0.0.1:40000".parse().unwrap(), destination: "10.0.0.2:80".parse().unwrap() };
-    matches!(session.offer(connection).await, Ok(Ok(_)))
+    session.offer(session.number(connection).unwrap(), None).await == Ok(Ok(()))
 }
 
 async fn until(what: &str, mut reached: impl FnMut() -> bool) {
