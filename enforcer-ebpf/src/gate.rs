@@ -18,8 +18,7 @@ use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::SockOpsContext;
 use enforcer_ebpf::{
     DIRECTION_INBOUND, DIRECTION_OUTBOUND, EVENT_CLOSED, EVENT_CONNECTED, EVENT_REFUSED, Endpoint, GATE_HELD,
-    GATE_REFUSED, Gate, Held, PEER_DIRECT, PEER_KEY_BITS, PORT_DIRECT, PortKey, Reason, STAGE_CONNECTING,
-    STAGE_ESTABLISHED,
+    GATE_REFUSED, Gate, Held, PEER_DIRECT, PEER_KEY_BITS, PortKey, Reason, STAGE_CONNECTING, STAGE_ESTABLISHED,
 };
 
 use crate::context::{local_endpoint, read, remote_endpoint};
@@ -119,7 +118,7 @@ fn connected(ctx: &SockOpsContext, socket: *mut bpf_sock) {
 fn arrived(ctx: &SockOpsContext, socket: *mut bpf_sock) {
     let Some(netns) = gated(ctx) else { return };
     let (source, destination) = (remote_endpoint(ctx), local_endpoint(ctx));
-    if source.address == destination.address || !is_direct(netns.0, &source, destination.port) {
+    if source.address == destination.address || !is_taken(netns.0, &source, destination.port) {
         return open(ctx, socket, netns.1);
     }
     let mut value = Gate::new(GATE_HELD);
@@ -191,12 +190,13 @@ pub(crate) const NOTHING: Held = Held {
     descriptor: 0,
 };
 
-/// Whether a connection from this source to this port of this namespace is direct.
-pub(crate) fn is_direct(netns: u64, source: &Endpoint, port: u32) -> bool {
+/// Whether a connection from this source to this port of this namespace is ours, if it has come to the application. One
+/// that is relayed comes to the agent; but the port may have become a relayed one since this connection began.
+fn is_taken(netns: u64, source: &Endpoint, port: u32) -> bool {
     let every = PortKey { netns, port: 0, reserved: 0 };
-    // SAFETY: entries are written as a whole, when the agent enrols.
-    let kind = unsafe { PORTS.get(PortKey { netns, port, reserved: 0 }).or_else(|| PORTS.get(every)) };
-    kind == Some(&PORT_DIRECT) && peer_is_direct(&source.address)
+    // SAFETY: only the presence counts.
+    let is_known = unsafe { PORTS.get(PortKey { netns, port, reserved: 0 }).or_else(|| PORTS.get(every)) }.is_some();
+    is_known && peer_is_direct(&source.address)
 }
 
 /// Whether the registry knows an agent for this address.

@@ -60,6 +60,8 @@ reasons! {
     PeerForeign = 9, "peer-foreign";
     /// Relayed, because this kernel may drop the end of what is sent without blocking on a direct connection.
     KernelLosesTheEnd = 10, "kernel-loses-the-end";
+    /// Relayed, because a program of the workload has closed a direct connection after MSG_MORE, which loses data.
+    ProgramLosesTheEnd = 11, "program-loses-the-end";
 
     /// Kernel: no enrolled workload belongs to the calling cgroup.
     WorkloadUnknown = 16, "workload-unknown";

@@ -145,8 +145,8 @@ pub struct WorkloadValue {
     pub port_v6: u32,
     /// Not 0 when its connections to peers that can do it are direct.
     pub direct: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Not 0 when a program of it has lost data on a direct connection: for the next agent.
+    pub loses_the_end: u32,
 }
 
 /// A port on which connections to a workload are taken.

@@ -114,26 +114,31 @@ pub async fn run(config: &Path) -> Result<(), Error> {
     let store = start_identities(&snapshot, &stop).await?;
     let admin = admin::bind(snapshot.node().admin).await?;
     let mut guard = Guard::open(&snapshot.node().bpf_directory)?;
-    let enrolled = enrol::enrol(&snapshot, &abilities, &store, &mut guard)?;
+    let mut enrolled = enrol::enrol(&snapshot, &abilities, &store, &mut guard)?;
 
     let metrics = Arc::new(Metrics::new(status::sources(&store, &guard)));
     let connections = Connections::new(Arc::clone(&metrics));
+    let closing = CancellationToken::new();
+    let parts = direct::Parts {
+        snapshot: &snapshot,
+        enrolled: &mut enrolled,
+        store: &store,
+        connections: &connections,
+        metrics: &metrics,
+        holds: guard.holds.clone(),
+        taken: guard.maps.taken(),
+    };
+    let offers = direct::start(parts, (&closing, &stop)).await?;
     let path = Arc::new(connection::Path {
         snapshot: Arc::clone(&snapshot),
         by_cgroup: enrolled.by_cgroup,
         flows: guard.maps.flows(),
         sources: guard.maps.sources(),
         connections: connections.clone(),
+        offers,
         stop: stop.clone(),
         tasks: TaskTracker::new(),
     });
-    let closing = CancellationToken::new();
-    let mut offers = None;
-    if let Some(events) = enrolled.events {
-        let (holds, places) = (guard.holds.clone(), &enrolled.places[..]);
-        let parts = direct::Parts { path: &path, places, store: &store, metrics: &metrics, holds, events };
-        offers = Some(direct::start(parts, &closing).await?);
-    }
     for (listener, socket) in enrolled.listeners {
         tokio::spawn(connection::serve(Arc::clone(&path), listener, socket, closing.clone()));
     }
@@ -145,7 +150,7 @@ pub async fn run(config: &Path) -> Result<(), Error> {
 
     signals.requested().await;
     let _stopping = readiness.wait_for("the end");
-    shutdown::drain(&path, offers.as_deref(), &closing).await;
+    shutdown::drain(&path, &closing).await;
     let _ended = served.await;
     Ok(())
 }

@@ -20,6 +20,8 @@ pub struct Options {
     pub offload: Offload,
     /// Which path their connections take.
     pub path: Path,
+    /// Which path those of the second node take, if it is another one.
+    pub path_of_b: Option<Path>,
     /// Whom they trust.
     pub authorities: Authorities,
     /// The ports of the workloads on which connections are taken; none means every port.
@@ -61,12 +63,16 @@ impl Options {
         mode: Mode::Strict,
         offload: Offload::Auto,
         path: Path::Relay,
+        path_of_b: None,
         authorities: Authorities::Shared,
         ports: &[],
     };
 
     /// The same, with every connection direct: what cannot be is refused.
     pub const DIRECT: Options = Options { path: Path::Direct, ..Options::STRICT };
+
+    /// The same, with the ends of each connection on different paths.
+    pub const MIXED: Options = Options { path: Path::Direct, path_of_b: Some(Path::Relay), ..Options::STRICT };
 
     /// The same, with the path left to the agents.
     pub const AUTO: Options = Options { path: Path::Auto, ..Options::STRICT };
@@ -147,7 +153,7 @@ fn config(ground: &Ground, account: &'static str, state: PathBuf, options: Optio
         network: namespace.path(),
         ports: options.ports.to_vec(),
         offload: options.offload,
-        path: options.path,
+        path: options.path_of_b.filter(|_| account == "b").unwrap_or(options.path),
         mode: options.mode,
         peers: Vec::new(),
     })

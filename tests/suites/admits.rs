@@ -4,22 +4,31 @@ use anyhow::{Context, Result, ensure};
 use enforcer_tests::authority;
 use enforcer_tests::ground::{A_EDGE, LEGACY, PARTNER, STRANGER};
 use enforcer_tests::program;
+use enforcer_tests::settings::kernel_has_tls;
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
 
-use crate::stage::{marker, promises, sealed};
+use crate::stage::{Company, marker, promises, sealed};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let mut trials = promises![in Options::STRICT;
-        a_client_with_mutual_tls_of_its_own_is_served,
-        a_server_with_mutual_tls_of_its_own_is_reached,
-    ];
+    let mut trials = foreign_in(Options::STRICT, "");
+    if kernel_has_tls() {
+        // Where connections with other peers are direct.
+        trials.extend(foreign_in(Options::AUTO, " (beside direct)"));
+    }
     trials.extend(promises![in Options::PERMISSIVE;
         a_permissive_node_reaches_a_plaintext_peer_and_says_why,
         a_permissive_node_serves_a_stranger_and_says_why,
         permissive_nodes_still_encrypt_between_each_other,
     ]);
     trials
+}
+
+fn foreign_in(options: Options, suffix: &str) -> Vec<Trial> {
+    promises![in options, called suffix, Company::Others;
+        a_client_with_mutual_tls_of_its_own_is_served,
+        a_server_with_mutual_tls_of_its_own_is_reached,
+    ]
 }
 
 fn a_client_with_mutual_tls_of_its_own_is_served(world: &World) -> Result<()> {

@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use enforcer_ebpf::{
     DIRECTION_INBOUND, DIRECTION_OUTBOUND, ListenerKey, PEER_DIRECT, PEER_RELAY, PORT_DIRECT, PORT_RELAY, PortKey,
-    WorkloadValue,
+    Reason, WorkloadValue,
 };
 use ipnet::IpNet;
 use tokio::net::TcpListener;
 
 use super::Error;
-use crate::connection::{Kernel, Listener, Means, Place, Site, Workload, means, place_records};
+use crate::connection::{Kernel, Listener, Means, Place, Programs, Site, Workload, means, place_records};
 use crate::control::snapshot::{self, Peer, Snapshot, Speaks};
 use crate::identity::store::Store;
-use crate::kernel::bpf::{Events, Guard, Paths};
+use crate::kernel::bpf::{Events, Guard, Paths, Taken};
 use crate::kernel::cgroup::Cgroup;
 use crate::kernel::netns::Namespace;
 use crate::kernel::probe::Abilities;
@@ -49,7 +49,7 @@ struct Group {
 impl Group {
     /// True when some of its workloads may have direct connections: then its sockets are gated.
     fn has_direct(&self) -> bool {
-        self.members.iter().any(|member| member.workload.means == Means::Direct)
+        self.members.iter().any(|member| member.workload.means() == Means::Direct)
     }
 }
 
@@ -60,7 +60,8 @@ pub(super) fn enrol(
     store: &Arc<Store>,
     guard: &mut Guard,
 ) -> Result<Enrolled, Error> {
-    let groups = group(snapshot, abilities, store)?;
+    let taken = guard.maps.taken();
+    let groups = group(snapshot, abilities, store, &taken)?;
     let is_direct = groups.iter().any(Group::has_direct);
     let events = if is_direct { Some(guard.prepare_direct()?) } else { None };
     let mut enrolled = Enrolled {
@@ -77,7 +78,7 @@ pub(super) fn enrol(
         let (place, members) = place(group);
         let value = open_listeners(&place, &members, guard, &mut enrolled.listeners)?;
         for member in &members {
-            tables.add(&place.namespace, member, value);
+            tables.add(member, value);
             enrolled.workloads.push(Arc::clone(&member.workload));
             enrolled.by_cgroup.insert(member.cgroup.id(), Arc::clone(&member.workload));
         }
@@ -85,8 +86,8 @@ pub(super) fn enrol(
         guarded.push((place, members, paths));
     }
     guard.maps.set_peers(snapshot.peers().iter().flat_map(prefixes))?;
-    guard.maps.set_workloads(&tables.workloads)?;
-    guard.maps.set_ports(&tables.ports)?;
+    taken.set_workloads(&tables.workloads)?;
+    taken.set_ports(&tables.ports)?;
     for (_, members, paths) in &guarded {
         members.iter().try_for_each(|member| guard.enrol(&member.cgroup, *paths))?;
     }
@@ -105,11 +106,13 @@ struct Tables {
 }
 
 impl Tables {
-    fn add(&mut self, namespace: &Namespace, member: &Member, value: WorkloadValue) {
-        let direct = member.workload.means == Means::Direct;
-        self.workloads.insert(member.cgroup.id(), WorkloadValue { direct: direct.into(), ..value });
+    fn add(&mut self, member: &Member, value: WorkloadValue) {
+        let means = member.workload.means();
+        let (direct, loses) = (means == Means::Direct, means == Means::Relay(Reason::ProgramLosesTheEnd));
+        let value = WorkloadValue { direct: direct.into(), loses_the_end: loses.into(), ..value };
+        self.workloads.insert(member.cgroup.id(), value);
         let kind = if direct { PORT_DIRECT } else { PORT_RELAY };
-        self.ports.extend(port_keys(namespace, &member.wanted).into_iter().map(|key| (key, kind)));
+        self.ports.extend(member.workload.ports.iter().map(|key| (*key, kind)));
     }
 }
 
@@ -121,18 +124,22 @@ fn prefixes(peer: &Peer) -> impl Iterator<Item = (IpNet, u32)> {
 }
 
 /// Opens what the workloads are made of and sorts them by namespace: two may name the same one differently.
-fn group(snapshot: &Snapshot, abilities: &Abilities, store: &Arc<Store>) -> Result<Vec<Group>, Error> {
+fn group(snapshot: &Snapshot, abilities: &Abilities, store: &Arc<Store>, taken: &Taken) -> Result<Vec<Group>, Error> {
     let mut groups: Vec<Group> = Vec::new();
     for wanted in snapshot.workloads() {
         let path = wanted.network.path();
         let namespace =
             Namespace::open(&path).map_err(|cause| Error::Path { operation: "open network namespace", path, cause })?;
-        let means = means(snapshot.path_of(wanted), Kernel::of(abilities), Site::of(&namespace));
+        let cgroup = open_cgroup(wanted)?;
+        let programs = if taken.loses_the_end(cgroup.id()) { Programs::LoseTheEnd } else { Programs::Unknown };
+        let site = Site::of(&namespace);
+        let means = means(snapshot.path_of(wanted), (Kernel::of(abilities), programs), site);
         let offload = place_records(wanted.offload, abilities.ktls().map_err(drop));
+        let ports = port_keys(&namespace, wanted);
         let member = Member {
             wanted: wanted.clone(),
-            workload: Arc::new(Workload::new(wanted, snapshot, (means, offload), Arc::clone(store))),
-            cgroup: open_cgroup(wanted)?,
+            workload: Arc::new(Workload::new(wanted, snapshot, (means, offload, ports), Arc::clone(store))),
+            cgroup,
         };
         announce(&member.workload);
         match groups.iter_mut().find(|group| group.namespace.cookie() == namespace.cookie()) {
@@ -145,7 +152,7 @@ fn group(snapshot: &Snapshot, abilities: &Abilities, store: &Arc<Store>) -> Resu
 
 fn announce(workload: &Workload) {
     let (name, identity, records) = (&workload.name, &workload.identity, workload.offload.explanation());
-    let path = match workload.means {
+    let path = match workload.means() {
         Means::Direct => "direct where the peer has an agent",
         Means::Relay(reason) => reason.label(),
     };
@@ -189,7 +196,7 @@ fn open_listeners(
     listeners: &mut Vec<(Arc<Listener>, TcpListener)>,
 ) -> Result<WorkloadValue, Error> {
     let workload = members.first().map(|member| member.wanted.name.clone()).unwrap_or_default();
-    let mut value = WorkloadValue { port_v4: 0, port_v6: 0, direct: 0, reserved: 0 };
+    let mut value = WorkloadValue { port_v4: 0, port_v6: 0, direct: 0, loses_the_end: 0 };
     for version in [4, 6] {
         for direction in [Direction::Outbound, Direction::Inbound] {
             let failed = |cause| Error::Listen { workload: workload.clone(), cause };

@@ -12,7 +12,6 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::Path;
-use crate::connection::direct::Offers;
 
 /// How long open connections may go on after the agent was told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -40,7 +39,8 @@ impl Signals {
 
 /// Stops accepting, gives open connections a little time, then resets the rest. Direct connections are left alone: what
 /// is open goes on, and what is held waits for the next agent.
-pub(super) async fn drain(path: &Path, offers: Option<&Offers>, closing: &CancellationToken) {
+pub(super) async fn drain(path: &Path, closing: &CancellationToken) {
+    let offers = path.offers.as_deref();
     closing.cancel();
     path.tasks.close();
     let open = path.tasks.len();

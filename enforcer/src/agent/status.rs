@@ -45,7 +45,7 @@ fn report(workload: &Workload, store: &Store) -> WorkloadReport {
         name: workload.name.to_string(),
         identity: workload.identity.to_string(),
         mode: mode.to_owned(),
-        path: match workload.means {
+        path: match workload.means() {
             Means::Direct => "direct",
             Means::Relay(reason) => reason.label(),
         }

@@ -1,5 +1,7 @@
 //! Which path a connection takes: a pure function of what is known before a byte is read.
 
+use std::net::SocketAddr;
+
 use enforcer_ebpf::Reason;
 
 use crate::control::snapshot::{Mode, Peer, Speaks, WantedPath};
@@ -25,8 +27,10 @@ pub enum Choice {
 pub struct Expected {
     /// The one SPIFFE ID in its certificate.
     pub identity: Identity,
-    /// Whether it has an agent of ours.
+    /// Whether it speaks through an agent of ours.
     pub alpn: Alpn,
+    /// Where that agent takes pair sessions, if it does.
+    pub agent: Option<SocketAddr>,
 }
 
 impl Choice {
@@ -98,14 +102,27 @@ impl Kernel {
     }
 }
 
-/// Decides once for each workload. Without being told, no program is put on a path that could lose its data.
+/// What is known of a workload's programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Programs {
+    /// Nothing.
+    Unknown,
+    /// One has closed a direct connection after MSG_MORE, and kernel TLS has dropped what it wrote last.
+    LoseTheEnd,
+}
+
+/// Decides for each workload, and again when one of its programs has lost data. Without being told, no program is put on
+/// a path that could lose its data.
 #[must_use]
-pub fn means(wanted: WantedPath, kernel: Kernel, site: Site) -> Means {
+pub fn means(wanted: WantedPath, (kernel, programs): (Kernel, Programs), site: Site) -> Means {
     match (wanted, kernel, site) {
         (WantedPath::Relay, _, _) => Means::Relay(Reason::RelayWanted),
         (_, Kernel::Unable, _) => Means::Relay(Reason::KernelUnable),
         (_, _, Site::HostNamespace) => Means::Relay(Reason::HostNamespace),
         (WantedPath::Auto, Kernel::LosesTheEnd, _) => Means::Relay(Reason::KernelLosesTheEnd),
+        (WantedPath::Auto, Kernel::Able, _) if programs == Programs::LoseTheEnd => {
+            Means::Relay(Reason::ProgramLosesTheEnd)
+        }
         (WantedPath::Auto, Kernel::Able, _) | (WantedPath::Direct, _, _) => Means::Direct,
     }
 }
@@ -116,14 +133,15 @@ pub fn means(wanted: WantedPath, kernel: Kernel, site: Site) -> Means {
 pub fn choose(direction: Direction, workload: Wants, peer: Option<&Peer>) -> Choice {
     let choice = match (peer.map(|peer| &peer.speaks), direction, workload.mode) {
         (Some(Speaks::Enforcer(identity)), _, _) => {
-            let why = match (workload.means, peer.and_then(|peer| peer.agent)) {
-                (Means::Relay(reason), _) => reason,
-                (Means::Direct, _) => Reason::PeerWithoutAgent,
+            let why = match workload.means {
+                Means::Relay(reason) => reason,
+                Means::Direct => Reason::PeerWithoutAgent,
             };
-            Choice::Relay(Expected { identity: identity.clone(), alpn: Alpn::Enforcer }, why)
+            let agent = peer.and_then(|peer| peer.agent);
+            Choice::Relay(Expected { identity: identity.clone(), alpn: Alpn::Enforcer, agent }, why)
         }
         (Some(Speaks::Mtls(identity)), _, _) => {
-            Choice::Relay(Expected { identity: identity.clone(), alpn: Alpn::None }, Reason::PeerForeign)
+            Choice::Relay(Expected { identity: identity.clone(), alpn: Alpn::None, agent: None }, Reason::PeerForeign)
         }
         (Some(Speaks::Plaintext), _, Mode::Strict) => Choice::Refuse(Reason::StrictPlaintextPeer),
         (Some(Speaks::Plaintext), _, Mode::Permissive) => Choice::Plain(Reason::PermissivePlaintextPeer),
@@ -158,7 +176,7 @@ mod tests {
     }
 
     fn relay(identity: &Identity, alpn: Alpn, why: Reason) -> Choice {
-        Choice::Relay(Expected { identity: identity.clone(), alpn }, why)
+        Choice::Relay(Expected { identity: identity.clone(), alpn, agent: None }, why)
     }
 
     #[test]
@@ -214,7 +232,11 @@ mod tests {
             (WantedPath::Direct, Kernel::Unable, Site::HostNamespace, refused(Reason::KernelUnable)),
         ];
         for (wanted, kernel, site, expected) in cases {
-            assert_eq!(means(wanted, kernel, site), expected, "{wanted:?} {kernel:?} {site:?}");
+            let found = means(wanted, (kernel, Programs::Unknown), site);
+            assert_eq!(found, expected, "{wanted:?} {kernel:?} {site:?}");
         }
+        let lossy = (Kernel::Able, Programs::LoseTheEnd);
+        assert_eq!(means(WantedPath::Auto, lossy, Site::OwnNamespace), refused(Reason::ProgramLosesTheEnd));
+        assert_eq!(means(WantedPath::Direct, lossy, Site::OwnNamespace), Means::Direct, "it was asked for");
     }
 }

@@ -6,8 +6,9 @@
 //! Nothing falls back to plaintext here: only [`choose`] can say `Plain`, and it never looks at the wire. The one
 //! exception never leaves the host: a destination that turns out to be in the workload's own namespace.
 //!
-//! `pair` is what two agents say to each other about connections that no agent carries: opening and accepting sessions,
-//! and the language in them. Nothing here uses it yet.
+//! `pair` is what two agents say to each other: opening and accepting sessions, and the language in them. `direct` is the
+//! path on which no agent carries anything. Each end has its own path: where one is direct and the other is not, the
+//! relay gets its keys as an application's socket does.
 
 mod choose;
 pub mod direct;
@@ -17,7 +18,7 @@ mod relay;
 mod serve;
 mod workload;
 
-pub use choose::{Choice, Expected, Kernel, Means, Site, Wants, choose, means};
+pub use choose::{Choice, Expected, Kernel, Means, Programs, Site, Wants, choose, means};
 pub use intercept::Request;
 pub use serve::{Listener, Path, Place, serve};
 pub use workload::{Workload, place_records};
@@ -45,10 +46,10 @@ async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
         let _place = request.workload.place()?;
         match (&choice, listener.direction) {
             (Choice::Refuse(reason), _) => Err(*reason),
-            (_, Direction::Outbound) => Ok(relay::outbound::carry(accepted, &request, &choice, &record).await),
-            (_, Direction::Inbound) => {
-                Ok(relay::inbound::carry(accepted, &request, (&choice, &path.sources), &record).await)
+            (_, Direction::Outbound) => {
+                Ok(relay::outbound::carry(accepted, &request, (&choice, path.offers.as_deref()), &record).await)
             }
+            (_, Direction::Inbound) => Ok(relay::inbound::carry(accepted, &request, (&choice, &path), &record).await),
         }
     };
     let ended = tokio::select! {

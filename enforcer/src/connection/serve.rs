@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::direct::Offers;
 use super::run;
 use super::workload::Workload;
 use crate::control::snapshot::Snapshot;
@@ -30,6 +31,8 @@ pub struct Path {
     pub sources: Sources,
     /// The records.
     pub connections: Connections,
+    /// Pair sessions, if some peer has an agent.
+    pub offers: Option<Arc<Offers>>,
     /// Ends every connection.
     pub stop: CancellationToken,
     /// Every connection's task.

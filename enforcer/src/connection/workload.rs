@@ -1,9 +1,9 @@
 //! An enrolled workload as its connections need it: who it is, what it may, and how much of it there may be at once.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use enforcer_ebpf::Reason;
+use enforcer_ebpf::{PortKey, Reason};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::choose::{Means, Wants};
@@ -29,16 +29,17 @@ pub struct Workload {
     pub mode: Mode,
     /// Which path its connections are to take.
     pub wanted_path: WantedPath,
-    /// Which path they can take.
-    pub means: Means,
     /// Its cgroup's directory.
     pub cgroup: PathBuf,
+    /// The ports on which connections to it are taken, as the programs have them.
+    pub ports: Vec<PortKey>,
     /// Where the records of its relayed connections are made.
     pub offload: Offloaded,
     /// Turns to shake hands on connections that the workload opens.
     pub opening: Semaphore,
     /// Turns to shake hands on connections that others open to it.
     pub answering: Semaphore,
+    means: Mutex<Means>,
     places: Arc<Semaphore>,
     store: Arc<Store>,
 }
@@ -61,7 +62,7 @@ impl Workload {
     pub fn new(
         wanted: &snapshot::Workload,
         snapshot: &Snapshot,
-        (means, offload): (Means, Offloaded),
+        (means, offload, ports): (Means, Offloaded, Vec<PortKey>),
         store: Arc<Store>,
     ) -> Self {
         Self {
@@ -69,8 +70,9 @@ impl Workload {
             identity: wanted.identity.clone(),
             mode: snapshot.mode_of(wanted),
             wanted_path: snapshot.path_of(wanted),
-            means,
+            means: Mutex::new(means),
             cgroup: wanted.cgroup.clone(),
+            ports,
             offload,
             opening: Semaphore::new(HANDSHAKES),
             answering: Semaphore::new(HANDSHAKES),
@@ -82,7 +84,13 @@ impl Workload {
     /// What it wants and can have.
     #[must_use]
     pub fn wants(&self) -> Wants {
-        Wants { mode: self.mode, path: self.wanted_path, means: self.means }
+        Wants { mode: self.mode, path: self.wanted_path, means: self.means() }
+    }
+
+    /// Which path its connections can take.
+    #[must_use]
+    pub fn means(&self) -> Means {
+        *self.means.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The current certificate.
@@ -95,6 +103,17 @@ impl Workload {
             tracing::warn!(workload = %self.name, %unavailable, "no certificate");
             Reason::NoCertificate
         })
+    }
+
+    /// One of its programs has lost data on a direct connection. Whether that makes a difference.
+    #[must_use]
+    pub fn loses_the_end(&self) -> bool {
+        let mut means = self.means.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_spared = self.wanted_path == WantedPath::Auto && *means == Means::Direct;
+        if is_spared {
+            *means = Means::Relay(Reason::ProgramLosesTheEnd);
+        }
+        is_spared
     }
 
     /// A place among the workload's connections, until it is dropped.

@@ -18,7 +18,7 @@ use super::verify::{Expected, Verifier};
 /// The application protocol by which agents know each other (RFC 7301).
 const ENFORCER: &[u8] = b"enforcer/1";
 /// That of sessions between two agents. A connection of workloads can never be taken for one.
-pub(super) const PAIR: &[u8] = b"enforcer-pair/1";
+pub(super) const PAIR: &[u8] = b"enforcer-pair/2";
 
 /// Which application protocol is agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -54,6 +54,12 @@ pub fn attach(socket: &impl AsFd) -> Result<(), Error> {
     ktls_core::setup_ulp(&socket.as_fd()).map_err(|cause| Error { part: "record layer", cause })
 }
 
+/// Whether an [`attach`] failed because this kernel has no record layer.
+#[must_use]
+pub fn is_missing(error: &Error) -> bool {
+    matches!(&error.cause, ktls_core::Error::Ulp(cause) if cause.raw_os_error() == Some(libc::ENOENT))
+}
+
 /// Gives both directions of a session to the kernel, on a socket that is [`attach`]ed. The handshake must be over,
 /// everything that was encrypted must be written, and no byte after the handshake may have been read from the socket.
 ///

@@ -11,6 +11,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use super::ktls::set_write_gate;
 use super::netns::Namespace;
 
 /// SO_RCVBUF and SO_SNDBUF towards a peer, bytes. The kernel allows itself twice as much. Without a bound it grows
@@ -79,6 +80,8 @@ fn prepare(socket: &Socket, side: Side) -> io::Result<()> {
     setsockopt(socket, sockopt::RcvBufForce, &size)?;
     setsockopt(socket, sockopt::SndBufForce, &size)?;
     socket.set_tcp_nodelay(true)?;
+    // Where direct connections are possible a socket is born shut.
+    set_write_gate(socket, u32::MAX)?;
     socket.set_linger(Some(Duration::ZERO))?;
     if side == Side::Peer {
         // The application's own keepalive ends at the agent, so the agent looks after the far end.

@@ -44,7 +44,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         ],
     };
     let full = kernel_keeps_whole_records().then(|| brief::full_in(Options::DIRECT, " (direct)"));
-    everywhere.chain(once).chain(full).flatten().collect()
+    let mixed = |trials: fn(Options, &str) -> Vec<Trial>| trials(Options::MIXED, " (direct at one end)");
+    let mixed = match direct_depth() {
+        Depth::Thorough => vec![mixed(light_in), mixed(brief::trials_in), mixed(heavy_in)],
+        Depth::Everyday => vec![mixed(light_in)],
+        Depth::Nothing => Vec::new(),
+    };
+    everywhere.chain(once).chain(full).chain(mixed).flatten().collect()
 }
 
 /// All of them in the world with these options; `suffix` tells their names apart from those in other worlds.

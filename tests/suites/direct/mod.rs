@@ -5,6 +5,7 @@
 
 mod held;
 mod outlives;
+mod spared;
 
 use std::fs;
 use std::net::IpAddr;
@@ -33,7 +34,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_stream_that_more_was_announced_for_is_cut_short_and_said_to_be,
     ];
     trials.extend(promises![in Options::AUTO; the_path_that_is_chosen_is_the_one_that_is_shown]);
-    trials.into_iter().chain(held::trials()).chain(outlives::trials()).collect()
+    trials.into_iter().chain(held::trials()).chain(outlives::trials()).chain(spared::trials()).collect()
 }
 
 fn kernel_tls_is_on_the_applications_own_sockets(world: &World) -> Result<()> {
@@ -67,8 +68,8 @@ fn a_peer_without_an_agent_is_refused_by_a_policy_that_wants_direct(world: &Worl
     Ok(())
 }
 
-/// What kernel TLS does to MSG_MORE before a close cannot be prevented; here is what is said of it. A stream that is not
-/// cut is not said to be.
+/// What kernel TLS does to MSG_MORE before a close cannot be prevented; here is what is said of it where the policy wants
+/// direct connections all the same. A stream that is not cut is not said to be.
 fn a_stream_that_more_was_announced_for_is_cut_short_and_said_to_be(world: &World) -> Result<()> {
     let cut = r#"path="direct",reason="peer-enrolled",end="open-record-lost"} 1"#;
     let route = world.ground.routes()[0];

@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use enforcer_ebpf::{Held, Reason};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::Direct;
-use super::hold::Accepted;
+use super::accepts::{Accepted, End, Put};
 use super::install;
 use super::live::{self, Opened};
-use crate::connection::pair::{Connection, Ends, Host, Offered, Pair, WeakHandle};
+use crate::connection::Means;
+use crate::connection::pair::{Connection, Ends, Host, Offered, Pair, Takes, WeakHandle};
+use crate::identity::Identity;
 
 /// After this time the kernel is asked whether a connection is accepted, and then after twice as long each time.
 const ASK: Duration = Duration::from_secs(1);
@@ -35,6 +38,11 @@ impl Host for Hosting {
     fn ends(&self, pair: &Pair, session: WeakHandle) -> Arc<Answers> {
         Arc::new(Answers { direct: Arc::clone(&self.0), pair: pair.clone(), session })
     }
+
+    fn takes(&self, local: &Identity) -> Takes {
+        let mut workloads = self.0.by_cgroup.values().filter(|workload| workload.identity == *local);
+        if workloads.any(|workload| workload.means() == Means::Direct) { Takes::Direct } else { Takes::Relayed }
+    }
 }
 
 /// The ends of connections that the other agent of one pair session offers.
@@ -55,17 +63,17 @@ impl Answers {
         }
     }
 
-    /// Waits until the application has accepted a connection. Programs tell; but the kernel leaves out a program for one
+    /// Waits until a connection is accepted, by the application or by the relay. Programs tell; but the kernel leaves out a program for one
     /// thread that it has preempted for another (on kernels that preempt), so now and then it is asked.
-    async fn accepted(&self, connection: Connection) -> Result<Accepted, Reason> {
+    async fn accepted(&self, connection: Connection) -> Result<End, Reason> {
         let mut told = pin!(self.direct.accepts.wait(connection));
         let mut patience = ASK;
         loop {
-            if let Ok(accepted) = timeout(patience, &mut told).await {
-                return accepted;
+            if let Ok(end) = timeout(patience, &mut told).await {
+                return end;
             }
             if let Some(accepted) = self.direct.find_accepted(connection) {
-                return Ok(accepted);
+                return Ok(End::Application(accepted));
             }
             patience *= 2;
         }
@@ -73,10 +81,11 @@ impl Answers {
 
     /// Whether an offer that is made again was taken before, in the session that was lost.
     fn is_open(&self, connection: Connection) -> bool {
-        self.direct.find_open(connection).is_some_and(|live| {
-            let ends = (live::identity(&live.local), live::identity(&live.peer));
-            ends == (Some(self.pair.local.clone()), Some(self.pair.remote.clone()))
-        })
+        self.direct.accepts.is_carried(connection)
+            || self.direct.find_open(connection).is_some_and(|live| {
+                let ends = (live::identity(&live.local), live::identity(&live.peer));
+                ends == (Some(self.pair.local.clone()), Some(self.pair.remote.clone()))
+            })
     }
 
     async fn take(&self, offered: Offered) -> Result<(), Reason> {
@@ -85,11 +94,22 @@ impl Answers {
         if offered.again && self.is_open(connection) {
             return Ok(());
         }
-        let Accepted { cookie, held } = self.accepted(connection).await?;
+        let Accepted { cookie, held } = match self.accepted(connection).await? {
+            End::Application(accepted) => accepted,
+            End::Relay(relay) => return self.put(relay, offered).await,
+        };
         self.open((cookie, &held), &offered).await.inspect_err(|&reason| {
             self.direct.give_up(cookie, &held, reason);
             self.direct.lives.failed(cookie, reason);
         })
+    }
+
+    /// Leaves an offer to the relay.
+    async fn put(&self, relay: oneshot::Sender<Put>, offered: Offered) -> Result<(), Reason> {
+        let (answer, answered) = oneshot::channel();
+        let put = Put { offered, pair: self.pair.clone(), facts: self.session.facts().clone(), answer };
+        relay.send(put).map_err(|_ended| Reason::EndedBeforeKeys)?;
+        answered.await.unwrap_or(Err(Reason::EndedBeforeKeys))
     }
 
     async fn open(&self, (cookie, held): (u64, &Held), Offered { offer, keys, .. }: &Offered) -> Result<(), Reason> {

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use super::Direct;
 use crate::connection::pair::TrafficKey;
-use crate::kernel::ktls::{self, Key};
+use crate::kernel::ktls;
 use crate::kernel::restart::{self, restart_call};
 use crate::kernel::socket;
 
@@ -101,8 +101,8 @@ impl Socket {
         if unread > 0 || !clear {
             return Err(Reason::EarlyData);
         }
-        ktls::send_with(self.descriptor(), &key(send)).map_err(internal)?;
-        ktls::receive_with(self.descriptor(), &key(receive)).map_err(internal)?;
+        ktls::send_with(self.descriptor(), &send.into()).map_err(internal)?;
+        ktls::receive_with(self.descriptor(), &receive.into()).map_err(internal)?;
         direct.holds.set_gate(self.descriptor(), Gate::new(GATE_KEYED)).map_err(internal)?;
         direct.holds.set_stage(self.cookie, &self.held, STAGE_KEYED);
         self.restart_calls(direct)
@@ -166,10 +166,6 @@ impl Drop for Socket {
             runtime.spawn_blocking(move || drop(descriptor));
         }
     }
-}
-
-fn key(key: &TrafficKey) -> Key<'_> {
-    Key { suite: key.suite, key: key.key(), iv: &key.iv }
 }
 
 fn traffic_key(keys: &ktls::Installed) -> TrafficKey {

@@ -127,28 +127,24 @@ impl Lives {
         }
     }
 
-    /// Its socket is closed. What is not open yet is settled by whoever is at it.
-    pub(super) fn closed(&self, event: &Event) {
+    /// Its socket is closed. What is not open yet is settled by whoever is at it. The workload's name, when this is the
+    /// first of its streams that was cut short.
+    pub(super) fn closed(&self, event: &Event) -> Option<Arc<str>> {
         let Event { cookie, seen, sent, received, .. } = *event;
         let mut table = self.locked();
         if table.lives.get(&cookie).is_none_or(|life| life.expires.is_none()) {
-            return;
+            return None;
         }
-        let Some(life) = table.remove(cookie) else { return };
+        let life = table.remove(cookie)?;
         let is_cut = seen & SEEN_CUT != 0;
-        let is_first = is_cut && table.cut.insert(Arc::clone(life.record.workload()));
+        let workload = Arc::clone(life.record.workload());
+        let is_first = is_cut && table.cut.insert(Arc::clone(&workload));
         drop(table);
         let counters = life.record.counters();
         counters.to_peer.store(sent, Ordering::Relaxed);
         counters.from_peer.store(received, Ordering::Relaxed);
-        if is_first {
-            tracing::warn!(
-                workload = %life.record.workload(),
-                "a program has closed a connection after MSG_MORE, and kernel TLS has dropped the last of what it wrote; \
-                 if that matters, give this workload `path: relay`"
-            );
-        }
         life.record.finish(if is_cut { Reason::OpenRecordLost } else { Reason::Closed });
+        is_first.then_some(workload)
     }
 
     /// Lets go of all that is open: it goes on without this agent.
@@ -232,6 +228,26 @@ impl Direct {
 }
 
 impl Direct {
+    /// A program of this workload has closed a connection after MSG_MORE, and kernel TLS has dropped the last of what it
+    /// wrote. New connections of the workload are relayed, where the path is ours to choose: there nothing is lost.
+    pub(super) fn spare(&self, name: &str) {
+        let Some((&cgroup, workload)) = self.by_cgroup.iter().find(|(_, workload)| *workload.name == *name) else {
+            return;
+        };
+        let lost =
+            "a program has closed a connection after MSG_MORE, and kernel TLS has dropped the last of what it wrote";
+        if !workload.loses_the_end() {
+            return tracing::warn!(
+                workload = name,
+                "{lost}; if that matters, give this workload `path: auto` or `relay`"
+            );
+        }
+        match self.taken.relay(cgroup, &workload.ports) {
+            Ok(()) => tracing::warn!(workload = name, "{lost}; its new connections are relayed from now on"),
+            Err(error) => tracing::error!(%error, workload = name, "{lost}; and its connections cannot be relayed"),
+        }
+    }
+
     /// A program has shut a gate for good: the hold table was full, or what would have left was no TLS record.
     pub(super) fn refused(&self, cookie: u64, held: &Held) {
         match self.holds.live_one(cookie) {

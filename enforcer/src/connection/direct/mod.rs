@@ -21,15 +21,20 @@
 //! fails ends the connection with a reset at both ends, with its reason in the record; nothing here ever opens a gate
 //! without keys.
 
+mod accepts;
 mod answer;
 mod hold;
 mod install;
+mod known;
 mod live;
 mod offer;
 mod weigh;
 
+pub use accepts::Accepts;
+pub(super) use accepts::Put;
 pub use answer::{Answers, Hosting};
-pub use hold::{Accepts, watch};
+pub use hold::watch;
+pub use known::Known;
 pub use live::{Lives, expire};
 pub use offer::Offers;
 
@@ -46,7 +51,7 @@ use super::pair::Connection;
 use super::{Place, Workload};
 use crate::control::snapshot::{Peer, Snapshot, Speaks};
 use crate::identity::Identity;
-use crate::kernel::bpf::Holds;
+use crate::kernel::bpf::{Holds, Taken};
 use crate::kernel::destroy::{Destroyed, Destroyer};
 use crate::kernel::process::Processes;
 use crate::observe::events::{Connections, Direction, Entry, Opening, Path};
@@ -65,11 +70,13 @@ pub struct Direct {
     pub places: HashMap<u64, (Arc<Place>, Destroyer)>,
     /// The tables in the kernel.
     pub holds: Holds,
+    /// Which connections programs take, and how.
+    pub taken: Taken,
     /// The records.
     pub connections: Connections,
     /// Processes whose sockets were asked for.
     pub processes: Processes,
-    /// Connections that were accepted and not offered, or offered and not accepted.
+    /// Connections and offers that have not met yet.
     pub accepts: Accepts,
     /// What is open, and what is on its way there.
     pub lives: Lives,

@@ -5,6 +5,7 @@
 //! replaced, or this one was. The socket keeps its keys then (kernels before 7.2 take no others), and the next offer
 //! brings them along.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +13,11 @@ use enforcer_ebpf::{Held, Reason};
 use rustls::CipherSuite;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::install::{self, Socket};
+use super::install;
+use super::known::Known;
 use super::live::Opened;
 use super::{Direct, Hosting};
-use crate::connection::pair::{Connection, Handle, Keys, Offer, Pair, Sessions};
-use crate::identity::Identity;
+use crate::connection::pair::{self, Connection, Handle, Keys, Offer, Pair, Sessions};
 
 /// How long the application's first bytes may wait for the other agent to be there: one that is being replaced is back
 /// much sooner.
@@ -30,6 +31,8 @@ pub struct Offers {
     pub direct: Arc<Direct>,
     /// Sessions with other agents.
     pub sessions: Arc<Sessions<Hosting>>,
+    /// What other agents have said of themselves.
+    pub known: Known,
 }
 
 impl Offers {
@@ -60,9 +63,13 @@ async fn carry(offers: &Offers, cookie: u64, held: &Held) -> Result<(), Reason> 
     let started = Instant::now();
     let workload = direct.workload(held).ok_or(Reason::WorkloadUnknown)?;
     let _place = workload.place()?;
-    let (_, remote) = direct.peer(held).ok_or(Reason::DestinationUnknown)?;
+    let (peer, remote) = direct.peer(held).ok_or(Reason::DestinationUnknown)?;
+    let agent = peer.agent.ok_or(Reason::DestinationUnknown)?;
     let socket = install::fetch(direct, cookie, held).await?;
-    let Agreed { session, offer, suite } = agreed(offers, &socket, held).await?;
+    let earlier = socket.keys_from_before()?.map(|(forward, back)| Keys { forward, back });
+    let whose = Pair { local: workload.identity.clone(), remote: remote.clone() };
+    let key = |keys: &Keys| socket.key(direct, &keys.forward, &keys.back);
+    let Agreed { session, offer, suite } = offers.agree((&whose, agent), Connection::from(held), earlier, key).await?;
     direct.lives.with(cookie, |record| record.handshake_took(started.elapsed()));
     // Written down first: as soon as it is open the application may close it.
     let opened = Opened { cookie, held, offer: &offer, peer: remote, suite, facts: session.facts() };
@@ -71,55 +78,64 @@ async fn carry(offers: &Offers, cookie: u64, held: &Held) -> Result<(), Reason> 
 }
 
 /// The other end is open.
-struct Agreed {
-    session: Handle,
-    offer: Offer,
-    suite: CipherSuite,
+pub(in crate::connection) struct Agreed {
+    /// The session in which it was said.
+    pub(in crate::connection) session: Handle,
+    /// What was offered there.
+    pub(in crate::connection) offer: Offer,
+    /// What the keys are for.
+    pub(in crate::connection) suite: CipherSuite,
 }
 
-/// Gives our end its keys and offers it, in as many sessions as it takes until there is an answer.
-async fn agreed(offers: &Offers, socket: &Socket, held: &Held) -> Result<Agreed, Reason> {
-    let mut earlier = socket.keys_from_before()?.map(|(forward, back)| Keys { forward, back });
-    loop {
-        let session = session(offers, held).await?;
-        let offer = session.number(Connection::from(held)).ok_or(Reason::Internal)?;
-        let (keys, again) = match earlier.take() {
-            Some(keys) => (keys, true),
-            None => (key(offers, socket, (&session, &offer))?, false),
-        };
-        let suite = keys.forward.suite;
-        match session.offer(offer, again.then(|| keys.clone())).await {
-            Ok(Ok(())) => return Ok(Agreed { session, offer, suite }),
-            Ok(Err(number)) => return Err(Reason::try_from(number).unwrap_or(Reason::PeerRefused)),
-            Err(_gone) => earlier = Some(keys),
+impl Offers {
+    /// Gives our end its keys, by `key`, and offers the connection, in as many sessions as it takes until there is an
+    /// answer. `earlier` are keys that our end has from before.
+    ///
+    /// # Errors
+    ///
+    /// Why the other end is not open, or there is no session, or no keys.
+    pub(in crate::connection) async fn agree(
+        &self,
+        (whose, agent): (&Pair, SocketAddr),
+        connection: Connection,
+        mut earlier: Option<Keys>,
+        mut key: impl FnMut(&Keys) -> Result<(), Reason>,
+    ) -> Result<Agreed, Reason> {
+        loop {
+            let session = self.session(whose, agent).await?;
+            let offer = session.number(connection).ok_or(Reason::Internal)?;
+            let (keys, again) = match earlier.take() {
+                Some(keys) => (keys, true),
+                None => (session.keys(&offer).map_err(no_keys)?, false),
+            };
+            if !again {
+                key(&keys)?;
+            }
+            let suite = keys.forward.suite;
+            match session.offer(offer, again.then(|| keys.clone())).await {
+                Ok(Ok(())) => return Ok(Agreed { session, offer, suite }),
+                Ok(Err(number)) => return Err(Reason::try_from(number).unwrap_or(Reason::PeerRefused)),
+                Err(_gone) => earlier = Some(keys),
+            }
+            sleep(RETRY).await;
         }
-        sleep(RETRY).await;
+    }
+
+    /// A session with the other agent, which may take a while to be there.
+    async fn session(&self, whose: &Pair, agent: SocketAddr) -> Result<Handle, Reason> {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let attempt = timeout_at(deadline, self.sessions.get(whose, agent)).await;
+            match attempt.map_err(|_elapsed| Reason::PeerAgentUnreachable)? {
+                Ok(session) => return Ok(session),
+                Err(Reason::PeerAgentUnreachable) if Instant::now() + RETRY < deadline => sleep(RETRY).await,
+                Err(reason) => return Err(reason),
+            }
+        }
     }
 }
 
-fn key(offers: &Offers, socket: &Socket, (session, offer): (&Handle, &Offer)) -> Result<Keys, Reason> {
-    let keys = session.keys(offer).map_err(|error| {
-        tracing::error!(%error, "no keys for an offer");
-        Reason::Internal
-    })?;
-    socket.key(&offers.direct, &keys.forward, &keys.back)?;
-    Ok(keys)
-}
-
-/// A session with the other agent, which may take a while to be there.
-async fn session(offers: &Offers, held: &Held) -> Result<Handle, Reason> {
-    let direct = &*offers.direct;
-    let (peer, remote) = direct.peer(held).ok_or(Reason::DestinationUnknown)?;
-    let agent = peer.agent.ok_or(Reason::DestinationUnknown)?;
-    let local: &Identity = &direct.workload(held).ok_or(Reason::WorkloadUnknown)?.identity;
-    let pair = Pair { local: local.clone(), remote: remote.clone() };
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        let attempt = timeout_at(deadline, offers.sessions.get(&pair, agent)).await;
-        match attempt.map_err(|_elapsed| Reason::PeerAgentUnreachable)? {
-            Ok(session) => return Ok(session),
-            Err(Reason::PeerAgentUnreachable) if Instant::now() + RETRY < deadline => sleep(RETRY).await,
-            Err(reason) => return Err(reason),
-        }
-    }
+fn no_keys(error: pair::Error) -> Reason {
+    tracing::error!(%error, "no keys for an offer");
+    Reason::Internal
 }

@@ -3,7 +3,7 @@
 //! The client reaches the other agent and asks for the workload by its pseudonym; the server takes that workload's
 //! certificate and lets registered peers in. In TLS 1.3 a client is done before the server has judged it, so the server
 //! says one octet, the greeting, when it has: a client that was refused learns it here, with its reason, and not from
-//! an offer that is lost.
+//! an offer that is lost. The greeting says how connections to the workload are taken.
 //!
 //! Everything that reads here reads from somebody unknown. rustls bounds what it keeps of a handshake; whoever calls
 //! [`as_server`] bounds its time and the number of them.
@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector, TlsStream};
 
-use super::{Facts, Pair};
+use super::{Facts, Pair, Takes};
 use crate::identity::store::{Credentials, Store};
 use crate::identity::tls::{self, Alpn};
 use crate::identity::{self, Identity, reason_of_io};
@@ -30,8 +30,15 @@ use crate::kernel::socket;
 /// From the first packet to the greeting.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 
-/// What the server says when it has judged the client.
-const GREETING: u8 = 1;
+impl Takes {
+    /// What the server says when it has judged the client.
+    const fn greeting(self) -> u8 {
+        match self {
+            Self::Direct => 1,
+            Self::Relayed => 2,
+        }
+    }
+}
 
 /// A finished handshake.
 pub(super) struct Beginning {
@@ -99,10 +106,9 @@ async fn ask(stream: TcpStream, credentials: &Credentials, remote: &Identity) ->
     if stream.get_ref().1.alpn_protocol().is_none() {
         return Err(Failed::NoAgent);
     }
-    match stream.read_u8().await.map_err(Failed::Handshake)? {
-        GREETING => Beginning::of(TlsStream::Client(stream), credentials),
-        _ => Err(Failed::NoAgent),
-    }
+    let greeting = stream.read_u8().await.map_err(Failed::Handshake)?;
+    let takes = [Takes::Direct, Takes::Relayed].into_iter().find(|takes| takes.greeting() == greeting);
+    Beginning::of(TlsStream::Client(stream), credentials, takes.ok_or(Failed::NoAgent)?)
 }
 
 /// Shakes hands with whoever has connected. The caller sets the deadline.
@@ -110,6 +116,7 @@ pub(super) async fn as_server(
     stream: TcpStream,
     store: &Store,
     peers: &Arc<HashSet<Identity>>,
+    takes: impl FnOnce(&Identity) -> Takes,
 ) -> Result<Beginning, Failed> {
     socket::prepare_session(&stream).map_err(Failed::Handshake)?;
     let asked = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(Failed::Handshake)?;
@@ -120,16 +127,17 @@ pub(super) async fn as_server(
     };
     let config = identity::pair::server_config(&credentials, Arc::clone(peers)).map_err(Failed::Config)?;
     let mut stream = asked.into_stream(config).await.map_err(Failed::Handshake)?;
+    let takes = takes(&credentials.identity);
     let greet = async {
-        stream.write_u8(GREETING).await?;
+        stream.write_u8(takes.greeting()).await?;
         stream.flush().await
     };
     greet.await.map_err(Failed::Handshake)?;
-    Beginning::of(TlsStream::Server(stream), &credentials)
+    Beginning::of(TlsStream::Server(stream), &credentials, takes)
 }
 
 impl Beginning {
-    fn of(stream: TlsStream<TcpStream>, credentials: &Credentials) -> Result<Self, Failed> {
+    fn of(stream: TlsStream<TcpStream>, credentials: &Credentials, takes: Takes) -> Result<Self, Failed> {
         let (_, session) = stream.get_ref();
         let certificates = session.peer_certificates().unwrap_or_default();
         let (remote, end) = identity::proven(certificates).ok_or(Failed::NoAgent)?;
@@ -139,6 +147,7 @@ impl Beginning {
             group: session.negotiated_key_exchange_group().map(|group| group.name()),
             peer_serial: certificates.first().and_then(tls::serial),
             expires: end.min(credentials.not_after),
+            takes,
         });
         Ok(Self { stream, pair, facts })
     }

@@ -46,12 +46,16 @@ impl<H: Host> Sessions<H> {
         }
     }
 
+    async fn judge(&self, stream: TcpStream) -> Result<Beginning, Failed> {
+        as_server(stream, &self.store, &self.peers, |local| self.host.takes(local)).await
+    }
+
     /// Takes one connection from its first octet to the end of its session.
     async fn answer(self: Arc<Self>, stream: TcpStream, source: SocketAddr, turn: OwnedSemaphorePermit) {
         let begun = tokio::select! {
             biased;
             () = self.stop.cancelled() => return,
-            begun = timeout(DEADLINE, as_server(stream, &self.store, &self.peers)) => begun.unwrap_or(Err(Failed::Late)),
+            begun = timeout(DEADLINE, self.judge(stream)) => begun.unwrap_or(Err(Failed::Late)),
         };
         drop(turn);
         let Beginning { stream, pair, facts } = match begun {

@@ -62,6 +62,17 @@ pub struct Facts {
     pub peer_serial: Option<String>,
     /// When the first of both certificates runs out.
     pub expires: OffsetDateTime,
+    /// How connections are taken that are opened to the workload of the session's server.
+    pub takes: Takes,
+}
+
+/// How an agent takes connections that others open to a workload of its node. An offer is taken in either case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Takes {
+    /// They go to the application's own socket, and have to be offered.
+    Direct,
+    /// They go to the agent, which also shakes hands in the connection itself.
+    Relayed,
 }
 
 /// Which end of a pair session an agent is.

@@ -30,6 +30,7 @@ use zeroize::Zeroizing;
 
 use super::Offer;
 use super::message::put_endpoint;
+use crate::kernel::ktls::Key;
 
 /// The exporter's label.
 const LABEL: &[u8] = b"EXPERIMENTAL-enforcer-direct-2";
@@ -92,7 +93,7 @@ impl Keys {
     }
 
     /// From as many octets as [`Keys::octets`] says, in the order of the derivation.
-    pub(super) fn new(suite: CipherSuite, octets: &[u8]) -> Option<Self> {
+    pub(in crate::connection) fn new(suite: CipherSuite, octets: &[u8]) -> Option<Self> {
         if Self::octets(suite) != Some(octets.len()) {
             return None;
         }
@@ -106,6 +107,12 @@ impl Keys {
             out.extend(key.key());
             out.extend(&*key.iv);
         }
+    }
+}
+
+impl<'a> From<&'a TrafficKey> for Key<'a> {
+    fn from(key: &'a TrafficKey) -> Self {
+        Self { suite: key.suite, key: key.key(), iv: &key.iv }
     }
 }
 

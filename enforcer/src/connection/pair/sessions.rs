@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use super::handshake::{Beginning, as_client};
 use super::lifetime::live;
 use super::listen::Places;
-use super::{Ends, Handle, Pair, WeakHandle, start};
+use super::{Ends, Handle, Pair, Takes, WeakHandle, start};
 use crate::identity::Identity;
 use crate::identity::store::Store;
 use table::{Found, Key, Opening, Table};
@@ -42,6 +42,9 @@ pub trait Host: Send + Sync + 'static {
     /// longer than its connections live: a session that holds itself ends only with its certificates. They are dropped
     /// when the session has ended, which is how they learn it.
     fn ends(&self, pair: &Pair, session: WeakHandle) -> Arc<Self::Ends>;
+
+    /// How connections to this workload are taken.
+    fn takes(&self, local: &Identity) -> Takes;
 }
 
 /// The pair sessions of this agent, both those that it opens and those that it accepts.

@@ -49,8 +49,9 @@ pub(super) async fn as_server(
     expected: &Expected,
     record: &Entry,
 ) -> Result<Session, Reason> {
-    match timeout(DEADLINE, stream.readable()).await {
-        Ok(Ok(())) => {}
+    // Not `readable`, which may say so of a socket that was accepted just now and has nothing to read.
+    match timeout(DEADLINE, stream.peek(&mut [0])).await {
+        Ok(Ok(_any)) => {}
         Ok(Err(_lost)) => return Err(Reason::PeerClosedInHandshake),
         Err(_elapsed) => return Err(Reason::HandshakeTimeout),
     }

@@ -7,39 +7,80 @@ use enforcer_ebpf::Reason;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{carry_plain, carry_session, handshake};
-use crate::connection::{Choice, Request};
+use super::offload::Session;
+use super::{carry_plain, carry_session, handshake, keyed};
+use crate::connection::direct::Put;
+use crate::connection::pair::Connection;
+use crate::connection::{Choice, Expected, Path, Request};
 use crate::kernel::bpf::{Shown, Sources};
 use crate::kernel::socket::{self, Side};
 use crate::observe::events::Entry;
 
 /// How long the application may take to accept: it is on the same host, so only a full backlog takes time.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How long the other end may take to begin, if it has an agent that may have to be reached first.
+const OFFER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Carries one connection from its start to its end, and says how it ended.
 pub(in crate::connection) async fn carry(
     peer: TcpStream,
     request: &Request,
-    (choice, sources): (&Choice, &Sources),
+    (choice, path): (&Choice, &Path),
     record: &Entry,
 ) -> Reason {
     match choice {
-        Choice::Plain(_) => match reach(request, sources).await {
+        Choice::Plain(_) => match reach(request, &path.sources).await {
             Ok((application, _shown)) => carry_plain(application, peer, record).await,
             Err(reason) => reason,
         },
         Choice::Relay(expected, _) => {
-            let session = match handshake::as_server(peer, &request.workload, expected, record).await {
-                Ok(session) => session,
-                Err(reason) => return reason,
-            };
-            match reach(request, sources).await {
-                Ok((application, _shown)) => carry_session(application, session, record).await,
-                Err(reason) => reason,
-            }
+            relay(peer, request, (expected, path), record).await.unwrap_or_else(|reason| reason)
         }
         Choice::Refuse(reason) => *reason,
     }
+}
+
+/// The other end shakes hands in the connection, or its agent offers the connection: whichever comes.
+async fn relay(
+    peer: TcpStream,
+    request: &Request,
+    (expected, path): (&Expected, &Path),
+    record: &Entry,
+) -> Result<Reason, Reason> {
+    let offers = path.offers.as_deref().filter(|_| expected.agent.is_some());
+    if let Some(offers) = offers {
+        let connection = Connection { source: request.source, destination: request.destination };
+        let mut relayed = offers.direct.accepts.relayed(connection);
+        let mut first = [0];
+        let begun = timeout(OFFER_DEADLINE, async {
+            tokio::select! {
+                put = relayed.offered() => put.map(Some),
+                // The handshake finds out whether it is one, or the end of the connection.
+                _peeked = peer.peek(&mut first) => Ok(None),
+            }
+        });
+        if let Some(put) = begun.await.map_err(|_elapsed| Reason::HandshakeTimeout)?? {
+            let answered = offered(peer, request, (&put, &path.sources), record).await;
+            // Nobody listens when the session is lost in which it was offered: then it is offered again.
+            let _told = put.answer.send(answered.as_ref().map(|_| ()).map_err(|reason| *reason));
+            let (session, (application, _shown)) = answered?;
+            return Ok(carry_session(application, session, record).await);
+        }
+    }
+    let session = handshake::as_server(peer, &request.workload, expected, record).await?;
+    let (application, _shown) = reach(request, &path.sources).await?;
+    Ok(carry_session(application, session, record).await)
+}
+
+/// The application is reached before the other end may send.
+async fn offered(
+    peer: TcpStream,
+    request: &Request,
+    (put, sources): (&Put, &Sources),
+    record: &Entry,
+) -> Result<(Session, (TcpStream, Shown)), Reason> {
+    let session = keyed::take(peer, request, put, record)?;
+    Ok((session, reach(request, sources).await?))
 }
 
 /// Connects to the application where the client wanted to go, so that it sees the client as the other end.

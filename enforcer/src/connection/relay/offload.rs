@@ -1,7 +1,7 @@
 //! Where the record layer runs after the handshake: in user space, or in the kernel.
 //!
 //! [`Session`] is the peer's side of the relay in either case: plain bytes in and out, end of data only after a
-//! close_notify, and a close_notify when our side ends.
+//! close_notify, and a close_notify when our side ends. With an application's own socket at the other end it is FIN.
 
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -77,7 +77,34 @@ impl Session {
         let sent = secrets.tx.0;
         ktls::install(&stream, secrets).map_err(io::Error::other)?;
         let errors = ktls::watch_errors(&stream)?;
-        Ok(Self::Kernel(KernelSession { stream, errors, early, given: 0, sent, closing: Closing::Open }))
+        Ok(Self::Kernel(KernelSession {
+            stream,
+            errors,
+            early,
+            given: 0,
+            sent,
+            closing: Closing::Open,
+            end: End::Told,
+        }))
+    }
+
+    /// A socket whose keys came from a pair session.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's.
+    pub(super) fn keyed(stream: TcpStream) -> io::Result<Self> {
+        let errors = ktls::watch_errors(&stream)?;
+        let session = KernelSession {
+            stream,
+            errors,
+            early: Vec::new(),
+            given: 0,
+            sent: 0,
+            closing: Closing::Open,
+            end: End::Fin,
+        };
+        Ok(Self::Kernel(session))
     }
 
     /// The socket below.
@@ -114,6 +141,16 @@ pub(super) struct KernelSession {
     /// Records sent on the current key.
     sent: u64,
     closing: Closing,
+    end: End,
+}
+
+/// How the ends tell each other that no more data comes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// By close_notify (RFC 8446 6.1).
+    Told,
+    /// By FIN alone: an application knows no other way, and would take an alert for an error.
+    Fin,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -168,6 +205,7 @@ impl AsyncRead for KernelSession {
             };
             match read {
                 Ok(()) if buffer.filled().len() > before => return Poll::Ready(Ok(())),
+                Ok(()) if this.end == End::Fin => return Poll::Ready(Ok(())),
                 // FIN without close_notify: the data may be cut short (RFC 8446 6.1).
                 Ok(()) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                 Err(error) if error.raw_os_error() == Some(libc::EIO) => this.control()?,
@@ -193,9 +231,12 @@ impl AsyncWrite for KernelSession {
         Poll::Ready(Ok(()))
     }
 
-    /// Sends close_notify, and then FIN.
+    /// Sends close_notify if that is how it is told, and then FIN.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.end == End::Fin {
+            return Pin::new(&mut this.stream).poll_shutdown(cx);
+        }
         loop {
             ready!(this.stream.poll_write_ready(cx))?;
             match this.stream.try_io(Interest::WRITABLE, || ktls::send_close_notify(&this.stream)) {

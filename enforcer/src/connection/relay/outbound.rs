@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
-use super::{carry_plain, carry_session, handshake};
+use super::{carry_plain, carry_session, handshake, keyed};
+use crate::connection::direct::Offers;
 use crate::connection::{Choice, Expected, Request};
 use crate::kernel::socket::{self, Side};
 use crate::observe::events::{Entry, Path};
@@ -24,13 +25,13 @@ const PROMPT: Duration = Duration::from_secs(1);
 pub(in crate::connection) async fn carry(
     application: TcpStream,
     request: &Request,
-    choice: &Choice,
+    (choice, offers): (&Choice, Option<&Offers>),
     record: &Entry,
 ) -> Reason {
     let ended = match choice {
         Choice::Refuse(reason) => Err(*reason),
         Choice::Plain(_) => plain(application, request, record).await,
-        Choice::Relay(expected, _) => relay(application, request, (expected, record)).await,
+        Choice::Relay(expected, _) => relay(application, request, (expected, offers), record).await,
     };
     ended.unwrap_or_else(|reason| reason)
 }
@@ -44,8 +45,10 @@ async fn plain(application: TcpStream, request: &Request, record: &Entry) -> Res
 async fn relay(
     application: TcpStream,
     request: &Request,
-    (expected, record): (&Expected, &Entry),
+    (expected, offers): (&Expected, Option<&Offers>),
+    record: &Entry,
 ) -> Result<Reason, Reason> {
+    let wants_offer = keyed::wants_offer(offers, request, expected).await;
     let (peer, turn) = connect_in_turn(request).await?;
     name_source(&peer, record);
     if stays_in_namespace(&peer, request.destination) {
@@ -53,8 +56,17 @@ async fn relay(
         record.decided(Path::Plain, Reason::SameNamespace);
         return Ok(carry_plain(application, peer, record).await);
     }
-    let session = handshake::as_client(peer, &request.workload, expected, record).await?;
-    drop(turn);
+    let session = match (offers, wants_offer) {
+        (Some(offers), Some((whose, agent))) => {
+            drop(turn);
+            keyed::offer(peer, offers, (&whose, agent), record).await?
+        }
+        _ => {
+            let session = handshake::as_client(peer, &request.workload, expected, record).await?;
+            drop(turn);
+            session
+        }
+    };
     Ok(carry_session(application, session, record).await)
 }
 

@@ -8,21 +8,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockHash};
-use enforcer_ebpf::{
-    Endpoint, FlowKey, ListenerKey, OFFSET_OPEN_RECORD, OFFSET_ULP_DATA, PortKey, Reason, Redirect, SourceKey,
-    WorkloadValue,
-};
+use enforcer_ebpf::{Endpoint, FlowKey, ListenerKey, OFFSET_OPEN_RECORD, OFFSET_ULP_DATA, Reason, Redirect, SourceKey};
 use ipnet::IpNet;
 
 use super::Error;
 use super::btf::Description;
+use super::taken::Taken;
 
 /// All maps.
 pub struct Maps {
     peers: LpmTrie<MapData, [u8; 16], u32>,
-    workloads: HashMap<MapData, u64, WorkloadValue>,
     namespaces: HashMap<MapData, u64, u32>,
-    ports: HashMap<MapData, PortKey, u32>,
+    taken: Taken,
     listeners: SockHash<MapData, ListenerKey>,
     pub(super) refusals: Arc<PerCpuArray<MapData, u64>>,
     flows: Flows,
@@ -55,9 +52,8 @@ impl Maps {
         retain("SOURCES", &mut sources, |_source| false)?;
         Ok(Self {
             peers: take(programs, "PEERS")?,
-            workloads: take(programs, "WORKLOADS")?,
             namespaces: take(programs, "NAMESPACES")?,
-            ports: take(programs, "PORTS")?,
+            taken: Taken::take(programs)?,
             listeners: take(programs, "LISTENERS")?,
             refusals: Arc::new(take(programs, "REFUSALS")?),
             flows: Flows(Arc::new(Mutex::new(flows))),
@@ -87,28 +83,9 @@ impl Maps {
         Ok(())
     }
 
-    /// Makes the enrolled workloads exactly these, by the ids of their cgroups.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`], when the map is full.
-    pub fn set_workloads(&mut self, wanted: &std::collections::HashMap<u64, WorkloadValue>) -> Result<(), Error> {
-        for (cgroup, value) in wanted {
-            self.workloads.insert(cgroup, value, 0).map_err(|cause| failed("insert", "WORKLOADS", cause))?;
-        }
-        retain("WORKLOADS", &mut self.workloads, |cgroup| wanted.contains_key(cgroup))
-    }
-
-    /// Makes the ports on which connections are taken exactly these, each with `PORT_RELAY` or `PORT_DIRECT`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`], when the map is full.
-    pub fn set_ports(&mut self, wanted: &std::collections::HashMap<PortKey, u32>) -> Result<(), Error> {
-        for (port, kind) in wanted {
-            self.ports.insert(port, kind, 0).map_err(|cause| failed("insert", "PORTS", cause))?;
-        }
-        retain("PORTS", &mut self.ports, |port| wanted.contains_key(port))
+    /// Which connections the programs take, and how.
+    pub fn taken(&self) -> Taken {
+        self.taken.clone()
     }
 
     /// What was usual for TCP_NOTSENT_LOWAT in a namespace before its sockets were gated; `None`: they are not.
@@ -216,7 +193,7 @@ pub(super) fn take<T: TryFrom<Map, Error = MapError>>(programs: &mut Ebpf, name:
     T::try_from(map).map_err(|cause| failed("open", name, cause))
 }
 
-fn retain<K: aya::Pod, V: aya::Pod>(
+pub(super) fn retain<K: aya::Pod, V: aya::Pod>(
     name: &'static str,
     map: &mut HashMap<MapData, K, V>,
     keep: impl Fn(&K) -> bool,

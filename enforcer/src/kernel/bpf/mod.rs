@@ -12,6 +12,7 @@ mod hold;
 mod link;
 mod maps;
 mod remove;
+mod taken;
 mod trace;
 
 use std::collections::HashSet;
@@ -31,6 +32,7 @@ use super::netns::Namespace;
 pub use hold::{Events, Holds};
 pub use maps::{Flows, Maps, Shown, Sources};
 pub use remove::{Removal, remove};
+pub use taken::Taken;
 
 /// The object that `cargo xtask build-ebpf` made from `enforcer-ebpf`.
 static OBJECT: &[u8] =

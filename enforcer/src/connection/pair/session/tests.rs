@@ -9,8 +9,8 @@ use tokio::task::JoinHandle;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
-use crate::connection::pair::Malformed;
 use crate::connection::pair::secrets::tests::configs;
+use crate::connection::pair::{Malformed, Takes};
 
 /// Answers by the destination's port, and remembers what it was offered: keys, and whether again.
 #[derive(Default)]
@@ -66,7 +66,7 @@ async fn streams(octets: usize) -> (TlsStream<DuplexStream>, TlsStream<DuplexStr
 
 fn facts() -> Arc<Facts> {
     let expires = time::OffsetDateTime::now_utc() + Duration::from_secs(3600);
-    Arc::new(Facts { cipher: None, group: None, peer_serial: None, expires })
+    Arc::new(Facts { cipher: None, group: None, peer_serial: None, expires, takes: Takes::Direct })
 }
 
 async fn pair(octets: usize) -> (End, End) {

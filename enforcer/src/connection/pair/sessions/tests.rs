@@ -43,6 +43,10 @@ impl Host for Hall {
         self.0.lock().unwrap().push((pair.clone(), session));
         Arc::new(Seat)
     }
+
+    fn takes(&self, local: &Identity) -> Takes {
+        if local.as_str() == A { Takes::Direct } else { Takes::Relayed }
+    }
 }
 
 impl Ends for Seat {
@@ -118,6 +122,7 @@ async fn offers_go_both_ways_and_each_end_knows_whose_they_are() {
     let to_a = b.get(&pair(B, A), &a).await.unwrap();
     assert!(offer(&to_a).await);
     assert_eq!((a.begun().len(), b.begun().len()), (2, 2), "each direction has its own session");
+    assert_eq!((to_b.facts().takes, to_a.facts().takes), (Takes::Relayed, Takes::Direct));
 
     let accepted = b.hall.0.lock().unwrap()[0].1.upgrade().unwrap();
     assert_eq!(accepted.role(), Role::Server);
