@@ -247,8 +247,29 @@ pub enum Mismatch {
 }
 
 impl Rejection {
+    /// The reason in one word for programs, such as `workload-expired`, `root-no-authority`, `revocation-list-expired`,
+    /// `identity-several` or `unknown-issuer`.
+    #[must_use]
+    pub fn code(&self) -> String {
+        match self {
+            Self::Flawed { position, flaw } => format!("{}-{}", variant(position), variant(flaw)),
+            Self::RevocationList(flaw) => format!("revocation-list-{}", variant(flaw)),
+            Self::Identity(mismatch) => format!("identity-{}", variant(mismatch)),
+            other => variant(other),
+        }
+    }
+
     pub(super) fn workload(flaw: Flaw) -> Self {
         Self::Flawed { position: Position::Workload, flaw }
+    }
+}
+
+/// The name of a variant, as it is serialized.
+fn variant(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(name)) => name,
+        Ok(serde_json::Value::Object(fields)) => fields.keys().next().cloned().unwrap_or_default(),
+        _ => String::new(),
     }
 }
 

@@ -20,6 +20,7 @@ fn sign_with(fields: &mut Fields, algorithm: &[u8]) {
     fields.algorithm = tlv(0x30, algorithm);
     fields.signed[2] = fields.algorithm.clone();
 }
+
 fn check_patches<const ROWS: usize>(table: [Row<Patch>; ROWS]) {
     let root = root(|_| {});
     let certificate = root.workload(|_| {});

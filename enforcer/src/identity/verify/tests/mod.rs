@@ -101,6 +101,11 @@ impl Case {
 
     fn check(&self, expected: &Result<(), Rejection>, alone: Alone) {
         assert_eq!(self.verdict().map(drop), *expected, "{}", self.name);
+        if let Err(rejection) = expected {
+            let code = rejection.code();
+            let word = !code.is_empty() && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+            assert!(word, "{code} is no word for {rejection}");
+        }
         let webpki = self.webpki();
         let found = if webpki.is_ok() { Alone::Accepts } else { Alone::Refuses };
         assert_eq!(found, alone, "{}, webpki alone: {webpki:?}", self.name);
