@@ -133,12 +133,13 @@ impl<'a> Candidates<'a> {
 
     /// Why there is no path: an issuer that is named is there, and cannot be used.
     fn missing(&self, terms: &Terms<'_>) -> Rejection {
-        let named = |subject: &Option<&[u8]>| subject.is_none_or(|subject| self.wanted.contains(&subject));
-        if let Some((_, flaw)) = self.flawed.iter().find(|(subject, _)| named(subject)) {
-            return Rejection::Flawed { position: Position::Intermediate, flaw: flaw.clone() };
+        // A root may have been presented too, and is then known as a root.
+        if let Some(flaw) = self.wanted.iter().find_map(|subject| terms.anchors.flaw_of(subject)) {
+            return Rejection::Flawed { position: Position::Root, flaw: flaw.clone() };
         }
-        match self.wanted.iter().find_map(|subject| terms.anchors.flaw_of(subject)) {
-            Some(flaw) => Rejection::Flawed { position: Position::Root, flaw: flaw.clone() },
+        let named = |subject: &Option<&[u8]>| subject.is_none_or(|subject| self.wanted.contains(&subject));
+        match self.flawed.iter().find(|(subject, _)| named(subject)) {
+            Some((_, flaw)) => Rejection::Flawed { position: Position::Intermediate, flaw: flaw.clone() },
             None => Rejection::UnknownIssuer,
         }
     }

@@ -76,6 +76,9 @@ fn chains_that_do_not() {
             Accepts,
         ),
     ]);
+    let bad = forge::root(|p| p.is_ca = IsCa::ExplicitNoCa);
+    let with_root = vec![bad.workload(|_| {}), bad.der.clone()];
+    Case::new("a flawed root, presented too", with_root, &[&bad]).check(&root_is(Flaw::NoAuthority), Accepts);
     assert_eq!(Case::new("no certificate", Vec::new(), &[&root]).verdict(), Err(Rejection::NoCertificate));
 }
 
