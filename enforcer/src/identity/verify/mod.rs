@@ -124,6 +124,12 @@ fn recognize(claimed: Result<Identity, NoClaim>, expected: &Expected) -> Result<
     }
 }
 
+/// The trust domain that an authority's certificate names, if it is as an authority's must be.
+#[must_use]
+pub fn authority_domain(certificate: &CertificateDer<'_>) -> Option<String> {
+    certificate::check_authority(&certificate::read(certificate).ok()?).ok()?.trust_domain
+}
+
 /// Octets as they are written, `0af1`.
 pub(super) fn hexadecimal(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
