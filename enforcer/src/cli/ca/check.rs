@@ -29,8 +29,9 @@ const MOST_OCTETS: u64 = 16 * 1024 * 1024;
 /// Judge a certificate chain as that of a peer in a handshake.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-Files are PEM, with any number of certificates or lists, or DER with one. With --crl, each certificate below the root
-must be covered by a list that is valid. Without --identity and --trust-domain, any one SPIFFE ID is accepted.
+Files are PEM, with any number of certificates or lists, or DER with one. With --crl, a valid
+list must cover each certificate below the root. Without --identity and --trust-domain, any one
+SPIFFE ID is accepted.
 
 The identity is judged last: what is refused for its identity is valid in every other respect.
 
@@ -40,8 +41,8 @@ Exit codes:
   2  wrong command line, or a file that cannot be used; standard error says which and why
 
 Examples:
-  enforcer ca check --chain chain.pem --bundle bundle.pem --identity spiffe://example.org/ns/default/sa/web
-  enforcer ca check --chain leaf.der --bundle root.der --role server --time 2026-01-31T12:00:00Z --json | jq .code")]
+  enforcer ca check --chain chain.pem --bundle bundle.pem --trust-domain example.org
+  enforcer ca check --chain leaf.der --bundle root.der --time 2026-01-31T12:00:00Z --json | jq .code")]
 pub(super) struct Args {
     /// The workload's certificate, then its issuers.
     #[arg(long, value_name = "FILE")]

@@ -172,9 +172,9 @@ fn check_trust_domain(issuer: &Powers, claimed: Option<&Identity>) -> Result<(),
 /// webpki's words for what was not found before.
 fn translate(error: &Webpki) -> Rejection {
     match error {
-        Webpki::InvalidSignatureForPublicKey
-        | Webpki::UnsupportedSignatureAlgorithmForPublicKeyContext(_)
-        | Webpki::UnsupportedSignatureAlgorithmContext(_) => Rejection::Signature,
+        Webpki::InvalidSignatureForPublicKey => Rejection::Signature,
+        Webpki::UnsupportedSignatureAlgorithmForPublicKeyContext(_)
+        | Webpki::UnsupportedSignatureAlgorithmContext(_) => Rejection::SignatureKind,
         Webpki::PathLenConstraintViolated => Rejection::PathLength,
         Webpki::NameConstraintViolation => Rejection::NameConstraints,
         Webpki::MaximumPathDepthExceeded

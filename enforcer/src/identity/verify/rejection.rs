@@ -60,6 +60,10 @@ pub enum Rejection {
     /// A certificate was changed after it was signed, or was signed by somebody else with its issuer's name.
     #[error("signature does not verify with the issuer's key")]
     Signature,
+    /// It is named as one by an algorithm that is not understood with its parameters, or that is not for the issuer's key
+    /// (RFC 5280 4.1.1.2).
+    #[error("signature is of a kind that is not understood, or that the issuer's key does not make")]
+    SignatureKind,
     /// RFC 5280 4.2.1.9.
     #[error("more issuers are in the path than one above them allows")]
     PathLength,

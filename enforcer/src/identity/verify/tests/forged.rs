@@ -15,6 +15,10 @@ type Patch = fn(&mut Fields);
 const RSA_SHA1: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 5, 0x05, 0];
 const RSA_MD5: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 4, 0x05, 0];
 const ECDSA_SHA1: &[u8] = &[0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 1];
+/// Without parameters (RFC 4055 3.1).
+const PSS: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 10];
+/// RFC 8410 3.
+const ED25519: &[u8] = &[0x06, 3, 0x2b, 0x65, 0x70];
 
 fn sign_with(fields: &mut Fields, algorithm: &[u8]) {
     fields.algorithm = tlv(0x30, algorithm);
@@ -56,6 +60,13 @@ fn certificates_that_rcgen_does_not_make() {
         ("signed with RSA and SHA-1", |f| sign_with(f, RSA_SHA1), workload_is(Flaw::WeakSignature), Refuses),
         ("signed with RSA and MD5", |f| sign_with(f, RSA_MD5), workload_is(Flaw::WeakSignature), Refuses),
         ("signed with ECDSA and SHA-1", |f| sign_with(f, ECDSA_SHA1), workload_is(Flaw::WeakSignature), Refuses),
+        ("signed with RSA-PSS of no known hash", |f| sign_with(f, PSS), Err(Rejection::SignatureKind), Refuses),
+        (
+            "signed with what is not for the issuer's key",
+            |f| sign_with(f, ED25519),
+            Err(Rejection::SignatureKind),
+            Refuses,
+        ),
         (
             "that names two algorithms",
             |f| f.algorithm = tlv(0x30, ECDSA_SHA1),
