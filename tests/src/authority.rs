@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType, date_time_ymd};
 
 use crate::config::{TRUST_DOMAIN, identity};
-use crate::process;
+use crate::process::{self, Finished, Running};
 use crate::settings;
 
 /// Files in PEM for a peer that does its own TLS.
@@ -78,6 +78,14 @@ pub fn forge_expired(state: &Path, account: &str, out: &Path) -> Result<Credenti
     fs::write(&credentials.certificate, certificate.pem() + &intermediate).context("write the certificate")?;
     fs::write(&credentials.key, key.serialize_pem()).context("write the key")?;
     Ok(credentials)
+}
+
+/// Has enforcer judge the certificate that a peer would present, as that of `account`.
+pub fn check(credentials: &Credentials, account: &str) -> Result<Finished> {
+    let directory = credentials.certificate.parent().context("the certificate is in no directory")?;
+    let mut command = Command::new(settings::enforcer_binary()?);
+    command.args(["ca", "check", "--identity", &identity(account), "--chain"]).arg(&credentials.certificate);
+    Running::start(command.arg("--bundle").arg(&credentials.bundle), "check", directory)?.finish()
 }
 
 fn read(path: &Path) -> Result<String> {

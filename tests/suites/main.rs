@@ -15,6 +15,7 @@ mod direct;
 mod programs;
 
 mod admits;
+mod certificates;
 mod refuses;
 
 mod configuration;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         addresses::trials(),
         refuses::trials(),
         admits::trials(),
+        certificates::trials(),
         memory::trials(),
         observed::trials(),
         configuration::trials(),

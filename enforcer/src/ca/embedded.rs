@@ -13,6 +13,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::directory::{self, BUNDLE, Holds, INTERMEDIATE, INTERMEDIATE_KEY, ROOT, ROOT_KEY};
 use super::{Authority, Error, Issued, LONGEST_WORKLOAD_LIFETIME, SigningRequest, template};
 use crate::identity::name::check_trust_domain;
+use crate::identity::verify::authority_domain;
 
 /// A workload's certificate lives at least so long.
 const SHORTEST_WORKLOAD_LIFETIME: Duration = Duration::minutes(5);
@@ -157,7 +158,7 @@ fn load(path: &Path) -> Result<Embedded, Error> {
         .ok()
         .filter(|bundle| !bundle.is_empty())
         .ok_or(Error::Content { path: bundle_path.clone(), expected: "PEM certificate" })?;
-    let trust_domain = trust_domain(&bundle[0])
+    let trust_domain = authority_domain(&bundle[0])
         .ok_or(Error::Content { path: bundle_path, expected: "root of a SPIFFE trust domain" })?;
     let mut intermediate = certificate(path, INTERMEDIATE)?;
     let mut ends =
@@ -240,15 +241,4 @@ fn belong_together(key: &KeyPair, certificate: &CertificateDer<'_>) -> bool {
 fn end(certificate: &CertificateDer<'_>) -> Option<OffsetDateTime> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     Some(certificate.validity().not_after.to_datetime())
-}
-
-/// The trust domain that a root names.
-fn trust_domain(root: &CertificateDer<'_>) -> Option<String> {
-    let (_, root) = X509Certificate::from_der(root).ok()?;
-    let names = root.subject_alternative_name().ok()??;
-    let uri = names.value.general_names.iter().find_map(|name| match name {
-        x509_parser::extensions::GeneralName::URI(uri) => uri.strip_prefix("spiffe://"),
-        _ => None,
-    })?;
-    check_trust_domain(uri).ok().map(|()| uri.to_owned())
 }

@@ -1,4 +1,6 @@
-//! `enforcer ca`: the authority in a state directory, for hosts without a cluster.
+//! `enforcer ca`: the authority in a state directory, for hosts without a cluster, and a look at anybody's certificates.
+
+mod check;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -47,6 +49,7 @@ enum Verb {
     Issue(Issue),
     /// Show the certificates.
     Show(Show),
+    Check(check::Args),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -90,6 +93,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         }
         Verb::Issue(issue) => run_issue(issue)?,
         Verb::Show(args) => show(args)?,
+        Verb::Check(args) => return check::run(args),
     }
     Ok(ExitCode::Ok)
 }

@@ -86,7 +86,7 @@ pub enum ExitCode {
     Ok = 0,
     /// Something went wrong; standard error says what.
     Failed = 1,
-    /// The command line is wrong. The number is clap's.
+    /// The command line is wrong, or a file that it names. The number is clap's.
     Usage = 2,
     /// The configuration is wrong; every mistake is on standard error.
     BadConfig = 3,
@@ -104,7 +104,7 @@ impl ExitCode {
         match self {
             Self::Ok => "done",
             Self::Failed => "failed; standard error says why",
-            Self::Usage => "wrong command line",
+            Self::Usage => "wrong command line, or a file given there that cannot be used",
             Self::BadConfig => "wrong configuration; every mistake is on standard error",
             Self::KernelUnable => "this kernel, or this process's rights, are not enough",
             Self::AgentUnreachable => "no agent answers at the admin address",

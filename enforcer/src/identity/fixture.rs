@@ -5,13 +5,13 @@ use std::sync::Arc;
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
-use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use time::{Duration, OffsetDateTime};
 
 use super::store::{Credentials, Parts, Store, Writer};
 use super::tls::crypto_provider;
+use super::verify::Anchors;
 
 /// Whom the certificates of these tests name.
 pub(crate) const EXPECTED: &str = "spiffe://example.org/ns/default/sa/web";
@@ -19,7 +19,7 @@ pub(crate) const EXPECTED: &str = "spiffe://example.org/ns/default/sa/web";
 /// A root with its key.
 pub(crate) struct Root {
     issuer: Issuer<'static, KeyPair>,
-    pub(crate) store: Arc<RootCertStore>,
+    pub(crate) anchors: Arc<Anchors>,
 }
 
 impl Root {
@@ -28,9 +28,8 @@ impl Root {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let mut store = RootCertStore::empty();
-        store.add(params.self_signed(&key).unwrap().der().clone()).unwrap();
-        Self { issuer: Issuer::new(params, key), store: Arc::new(store) }
+        let anchors = Anchors::new(&[params.self_signed(&key).unwrap().der().clone()]).unwrap();
+        Self { issuer: Issuer::new(params, key), anchors: Arc::new(anchors) }
     }
 
     pub(crate) fn sign(&self, params: &CertificateParams) -> (CertificateDer<'static>, KeyPair) {
@@ -51,7 +50,7 @@ impl Root {
             identity: identity.parse().unwrap(),
             serial: String::new(),
             validity: (params.not_before, params.not_after),
-            roots: Arc::clone(&self.store),
+            anchors: Arc::clone(&self.anchors),
             key: CertifiedKey::from_der(vec![certificate], key.into(), &crypto_provider()).unwrap(),
         })
     }

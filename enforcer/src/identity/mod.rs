@@ -14,7 +14,7 @@ mod request;
 mod rotate;
 pub mod store;
 pub mod tls;
-mod verify;
+pub mod verify;
 
 pub use name::Identity;
 pub use reason::{reason_of, reason_of_io};

@@ -5,15 +5,16 @@ use std::io;
 use enforcer_ebpf::Reason;
 use rustls::{AlertDescription, CertificateError, Error};
 
-use super::verify::Mismatch;
+use super::verify::Rejection;
 
 /// The reason for a TLS error.
 #[must_use]
 pub fn reason_of(error: &Error) -> Reason {
     match error {
-        Error::InvalidCertificate(CertificateError::Other(other)) if other.0.is::<Mismatch>() => {
-            Reason::PeerIdentityMismatch
-        }
+        Error::InvalidCertificate(CertificateError::Other(other)) => match other.0.downcast_ref() {
+            Some(Rejection::Identity(_)) => Reason::PeerIdentityMismatch,
+            _ => Reason::PeerCertificateInvalid,
+        },
         Error::InvalidCertificate(_) | Error::NoCertificatesPresented => Reason::PeerCertificateInvalid,
         Error::AlertReceived(AlertDescription::ProtocolVersion | AlertDescription::NoApplicationProtocol) => {
             Reason::PeerIncompatible

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, KeyPair};
-use rustls::RootCertStore;
 use rustls::pki_types::{PrivatePkcs8KeyDer, UnixTime};
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
@@ -11,7 +10,7 @@ use time::OffsetDateTime;
 use super::name::Identity;
 use super::store::{Credentials, Parts};
 use super::tls;
-use super::verify::verify_at;
+use super::verify::{Anchors, verify_at};
 use crate::ca::{self, Authority, SigningRequest};
 
 /// There is no certificate.
@@ -60,13 +59,10 @@ pub(super) fn obtain(
         SigningRequest { csr: csr.der().clone(), identity: identity.clone(), lifetime: ca::WORKLOAD_LIFETIME };
     let issued = authority.issue(&request, now).map_err(|cause| Error::Issue { identity: identity.clone(), cause })?;
     let unusable = |cause| Error::Unusable { identity: identity.clone(), cause };
-    let mut roots = RootCertStore::empty();
-    for root in authority.bundle() {
-        roots.add(root).map_err(unusable)?;
-    }
-    let roots = Arc::new(roots);
+    let anchors = Anchors::new(&authority.bundle())
+        .map_err(|unreadable| unusable(rustls::Error::General(unreadable.to_string())))?;
     let unix = u64::try_from(now.unix_timestamp()).unwrap_or_default();
-    verify_at(&issued.chain, &roots, identity, UnixTime::since_unix_epoch(std::time::Duration::from_secs(unix)))
+    verify_at(&issued.chain, &anchors, identity, UnixTime::since_unix_epoch(std::time::Duration::from_secs(unix)))
         .map_err(unusable)?;
     let der = PrivatePkcs8KeyDer::from(key.serialize_der());
     let key = CertifiedKey::from_der(issued.chain, der.into(), &tls::crypto_provider()).map_err(unusable)?;
@@ -74,7 +70,7 @@ pub(super) fn obtain(
         identity: identity.clone(),
         serial: issued.serial,
         validity: (issued.not_before, issued.not_after),
-        roots,
+        anchors: Arc::new(anchors),
         key,
     }))
 }

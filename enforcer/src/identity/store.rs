@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustls::client::ResolvesClientCert;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, Error, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{ClientConfig, Error, ServerConfig, SignatureScheme};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use super::name::Identity;
 use super::pair;
 use super::tls::{self, Alpn};
-use super::verify::Expected;
+use super::verify::{Anchors, Expected};
 
 /// Configurations that are kept per credentials and role. A registry with more identities than this makes some of
 /// them anew for each connection.
@@ -31,7 +31,7 @@ pub struct Credentials {
     /// When it stops.
     pub not_after: OffsetDateTime,
     /// The trust bundle.
-    pub roots: Arc<RootCertStore>,
+    pub anchors: Arc<Anchors>,
     /// What other agents call the identity.
     pub(super) pseudonym: String,
     key: Arc<SingleCertAndKey>,
@@ -44,7 +44,7 @@ pub(super) struct Parts {
     pub(super) identity: Identity,
     pub(super) serial: String,
     pub(super) validity: (OffsetDateTime, OffsetDateTime),
-    pub(super) roots: Arc<RootCertStore>,
+    pub(super) anchors: Arc<Anchors>,
     pub(super) key: CertifiedKey,
 }
 
@@ -57,7 +57,7 @@ impl Credentials {
             serial: parts.serial,
             not_before,
             not_after,
-            roots: parts.roots,
+            anchors: parts.anchors,
             key: Arc::new(SingleCertAndKey::from(parts.key)),
             clients: Cache::default(),
             servers: Cache::default(),

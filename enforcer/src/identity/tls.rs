@@ -13,7 +13,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::name::Identity;
 use super::store::Credentials;
-use super::verify::{Expected, Verifier};
+use super::verify::{Expected, Verifier, hexadecimal};
 
 /// The application protocol by which agents know each other (RFC 7301).
 const ENFORCER: &[u8] = b"enforcer/1";
@@ -67,7 +67,7 @@ pub fn crypto_provider() -> Arc<CryptoProvider> {
 pub(super) fn client(credentials: &Credentials, expected: &Identity, alpn: Alpn) -> Result<ClientConfig, Error> {
     let provider = crypto_provider();
     let expected = Expected::One(expected.clone());
-    let verifier = Verifier::new(expected, Arc::clone(&credentials.roots), &provider);
+    let verifier = Verifier::new(expected, Arc::clone(&credentials.anchors));
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
@@ -88,7 +88,7 @@ pub(super) fn client(credentials: &Credentials, expected: &Identity, alpn: Alpn)
 /// As for [`client`].
 pub(super) fn server(credentials: &Credentials, expected: Expected, alpn: Alpn) -> Result<ServerConfig, Error> {
     let provider = crypto_provider();
-    let verifier = Verifier::new(expected, Arc::clone(&credentials.roots), &provider);
+    let verifier = Verifier::new(expected, Arc::clone(&credentials.anchors));
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
@@ -109,5 +109,5 @@ pub fn server_name() -> ServerName<'static> {
 #[must_use]
 pub fn serial(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    Some(certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect())
+    Some(hexadecimal(certificate.raw_serial()))
 }

@@ -1,0 +1,110 @@
+//! Certificate revocation lists (RFC 5280 5): read once, asked about each certificate of a path.
+//!
+//! webpki asks the first list that covers a certificate. So the newest comes first, and one from the future is left out.
+//! Authorities that share a name and have different keys cannot each have a list: whatever the other one certified is
+//! then refused.
+
+use rustls::pki_types::{CertificateRevocationListDer, UnixTime};
+use webpki::{
+    CertRevocationList, ExpirationPolicy, OwnedCertRevocationList, RevocationCheckDepth, RevocationOptions,
+    RevocationOptionsBuilder, UnknownStatusPolicy,
+};
+use x509_parser::prelude::{CertificateRevocationList, FromDer};
+
+use super::rejection::{ListFlaw, Rejection};
+
+/// What becomes of a certificate that no list covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Uncovered {
+    /// It is accepted.
+    Accept,
+    /// It is refused.
+    Refuse,
+}
+
+/// Revocation lists, newest first.
+#[derive(Debug)]
+pub struct Revocations {
+    lists: Vec<List>,
+    uncovered: Uncovered,
+}
+
+#[derive(Debug)]
+struct List {
+    /// Seconds since 1970.
+    begins: i64,
+    content: CertRevocationList<'static>,
+}
+
+/// A revocation list cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// It is none.
+    #[error("cannot be read")]
+    Unreadable,
+    /// It is one of a kind that is not understood.
+    #[error("{}", ListFlaw::Unsupported)]
+    Unsupported,
+}
+
+impl Revocations {
+    /// Reads lists (RFC 5280 5.1, version 2, complete).
+    ///
+    /// # Errors
+    ///
+    /// The first list that cannot be used, by its place, and why.
+    pub fn new(lists: &[CertificateRevocationListDer<'_>], uncovered: Uncovered) -> Result<Self, (usize, Unusable)> {
+        let read = |(place, der)| read(der).map_err(|unusable| (place, unusable));
+        let mut lists: Vec<List> = lists.iter().enumerate().map(read).collect::<Result<_, _>>()?;
+        lists.sort_by_key(|list| std::cmp::Reverse(list.begins));
+        Ok(Self { lists, uncovered })
+    }
+
+    /// Whether one of them was issued by the authority of this name.
+    pub(super) fn come_from(&self, subject: &[u8]) -> bool {
+        self.lists.iter().any(|list| list.content.issuer() == subject)
+    }
+
+    /// The lists that are in force, and whether there are others.
+    pub(super) fn in_force(&self, now: UnixTime) -> (Vec<&CertRevocationList<'static>>, bool) {
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let lists: Vec<_> = self.lists.iter().filter(|list| list.begins <= now).map(|list| &list.content).collect();
+        let all = lists.len() == self.lists.len();
+        (lists, !all)
+    }
+
+    /// How webpki is to ask these lists: about every certificate of the path, and none that has expired.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::RevocationUnknown`], when there is no list and one is needed.
+    pub(super) fn options<'a>(
+        &self,
+        lists: &'a [&'a CertRevocationList<'a>],
+    ) -> Result<Option<RevocationOptions<'a>>, Rejection> {
+        let policy = match self.uncovered {
+            Uncovered::Accept => UnknownStatusPolicy::Allow,
+            Uncovered::Refuse => UnknownStatusPolicy::Deny,
+        };
+        match (RevocationOptionsBuilder::new(lists), self.uncovered) {
+            (Ok(builder), _) => Ok(Some(
+                builder
+                    .with_depth(RevocationCheckDepth::Chain)
+                    .with_status_policy(policy)
+                    .with_expiration_policy(ExpirationPolicy::Enforce)
+                    .build(),
+            )),
+            (Err(_none), Uncovered::Accept) => Ok(None),
+            (Err(_none), Uncovered::Refuse) => Err(Rejection::RevocationUnknown),
+        }
+    }
+}
+
+fn read(der: &CertificateRevocationListDer<'_>) -> Result<List, Unusable> {
+    let parsed = match CertificateRevocationList::from_der(der) {
+        Ok(([], parsed)) => parsed,
+        _ => return Err(Unusable::Unreadable),
+    };
+    let content = OwnedCertRevocationList::from_der(der).map_err(|_unsupported| Unusable::Unsupported)?;
+    Ok(List { begins: parsed.last_update().timestamp(), content: content.into() })
+}
