@@ -257,6 +257,14 @@ pub struct Event {
     pub received: u64,
 }
 
+impl Event {
+    /// Whether it may be read a little later: an open connection is over, for which nobody waits.
+    #[must_use]
+    pub const fn can_wait(&self) -> bool {
+        self.kind == EVENT_CLOSED && self.held.netns == 0
+    }
+}
+
 /// Threads that entered a call on a socket while it was held, kept in the socket's storage. Written by programs alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]

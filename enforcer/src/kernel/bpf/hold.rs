@@ -1,15 +1,11 @@
-//! The maps of the direct path as the agent uses them: what is held, the gates of sockets, what is open, and the ring
-//! buffer by which programs tell of a change.
+//! The maps of the direct path as the agent uses them: what is held, the gates of sockets, and what is open.
 
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
-use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf, SkStorage};
-use enforcer_ebpf::{Callers, Event, Gate, Held, Live, Reason};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use aya::maps::{HashMap, MapData, PerCpuArray, SkStorage};
+use enforcer_ebpf::{Callers, Gate, Held, Live, Reason};
 
 use super::Error;
 use super::maps::{failed, take};
@@ -147,39 +143,5 @@ struct Raw<'a>(BorrowedFd<'a>);
 impl AsRawFd for Raw<'_> {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
-    }
-}
-
-/// What programs tell, in the order in which they tell it.
-pub struct Events(AsyncFd<RingBuf<MapData>>);
-
-impl Events {
-    pub(super) fn take(programs: &mut Ebpf) -> Result<Self, Error> {
-        let ring: RingBuf<MapData> = take(programs, "EVENTS")?;
-        // SAFETY: the ring owns its descriptor for as long as it lives, which is as long as `AsyncFd` does.
-        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
-        let ring = ring.map_err(|error| Error::Events(error.into()))?;
-        Ok(Self(ring))
-    }
-
-    /// Waits for events, and hands each to `each`. Returns how many there were.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's.
-    pub async fn read(&mut self, mut each: impl FnMut(&Event)) -> io::Result<usize> {
-        let mut ready = self.0.readable_mut().await?;
-        // Cleared first: what comes while the ring is emptied makes it ready again.
-        ready.clear_ready();
-        let ring = ready.get_inner_mut();
-        let mut count = 0;
-        while let Some(item) = ring.next() {
-            count += 1;
-            if item.len() == size_of::<Event>() {
-                // SAFETY: as many bytes as the type has, and any bit pattern is valid; they may lie at any address.
-                each(&unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
-            }
-        }
-        Ok(count)
     }
 }

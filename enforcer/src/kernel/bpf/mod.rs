@@ -7,6 +7,7 @@
 //! except that its listeners are gone: from then on the programs refuse what would be relayed, and hold the rest.
 
 mod btf;
+mod events;
 mod existing;
 mod hold;
 mod link;
@@ -28,7 +29,8 @@ use aya::{Ebpf, EbpfLoader};
 
 use super::cgroup::Cgroup;
 use super::netns::Namespace;
-pub use hold::{Events, Holds};
+pub use events::Events;
+pub use hold::Holds;
 pub use maps::{Flows, Maps, Shown, Sources};
 pub use remove::{Removal, remove};
 
@@ -40,7 +42,7 @@ static OBJECT: &[u8] =
 const LAYOUT: &str = "v2";
 
 /// Maps that are pinned under their own names.
-const MAPS: [&str; 18] = [
+const MAPS: [&str; 19] = [
     "PEERS",
     "WORKLOADS",
     "FLOWS",
@@ -53,6 +55,7 @@ const MAPS: [&str; 18] = [
     "HELD",
     "LIVE",
     "EVENTS",
+    "LOOKING",
     "CALLS",
     "ACCEPTING",
     "GATES",
