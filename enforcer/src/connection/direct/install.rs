@@ -3,9 +3,11 @@
 //! What a thread does that was inside a call on the socket when the keys came would still be plaintext: such a thread
 //! is made to start its call again, after the keys are in and before the gate opens. Programs know these threads. They
 //! are looked for twice: a thread that has chosen the function of plain TCP, and has not begun it yet, is seen when the
-//! gate is opened, which is a message to the other agent and back later.
+//! gate is opened, which is a message to the other agent and back later. A thread that has started its call again since
+//! the keys are in has chosen that of kernel TLS; it waits in it for the gate, and is left there.
 
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use enforcer_ebpf::{CALLERS, GATE_KEYED, GATE_OPEN, Gate, Held, Reason, STAGE_KEYED};
@@ -25,6 +27,8 @@ pub(super) struct Socket {
     descriptor: Option<OwnedFd>,
     cookie: u64,
     held: Held,
+    /// Threads that have started their calls again since the keys are in.
+    restarted: OnceLock<[u64; CALLERS]>,
 }
 
 /// Pauses between looks for a socket that no process has: it may be on its way from one to another (SCM_RIGHTS, unix(7)).
@@ -47,7 +51,7 @@ pub(super) async fn fetch(direct: &Direct, cookie: u64, held: &Held) -> Result<S
         tracing::debug!(%error, "record layer not attached");
         Reason::EndedBeforeKeys
     })?;
-    Ok(Socket { descriptor: Some(descriptor), cookie, held: *held })
+    Ok(Socket { descriptor: Some(descriptor), cookie, held: *held, restarted: OnceLock::new() })
 }
 
 fn find(direct: &Direct, cookie: u64, held: &Held) -> Result<OwnedFd, Reason> {
@@ -88,7 +92,9 @@ impl Socket {
         ktls::receive_with(self.descriptor(), &key(receive)).map_err(internal)?;
         direct.holds.set_gate(self.descriptor(), Gate::new(GATE_KEYED)).map_err(internal)?;
         direct.holds.set_stage(self.cookie, &self.held, STAGE_KEYED);
-        self.restart_calls(direct)
+        let restarted = self.restart_calls(direct)?;
+        self.restarted.get_or_init(|| restarted);
+        Ok(())
     }
 
     /// Opens the gate.
@@ -110,11 +116,15 @@ impl Socket {
         self.cookie
     }
 
-    fn restart_calls(&self, direct: &Direct) -> Result<(), Reason> {
-        let Some(callers) = direct.holds.callers(self.descriptor()) else { return Ok(()) };
+    /// Makes those threads start their calls again that have not yet. Returns who they were.
+    fn restart_calls(&self, direct: &Direct) -> Result<[u64; CALLERS], Reason> {
+        let Some(mut callers) = direct.holds.callers(self.descriptor()) else { return Ok([0; CALLERS]) };
         if callers.overflow > 0 {
             tracing::warn!(known = CALLERS, "more threads are inside calls on one socket than are known");
             return Err(Reason::TooManyWaiters);
+        }
+        if let Some(restarted) = self.restarted.get() {
+            callers.threads.iter_mut().filter(|thread| restarted.contains(thread)).for_each(|thread| *thread = 0);
         }
         let threads = callers.threads.into_iter().filter(|&thread| thread != 0);
         for thread in threads.filter_map(|thread| u32::try_from(thread).ok()) {
@@ -127,7 +137,7 @@ impl Socket {
                 }
             })?;
         }
-        Ok(())
+        Ok(callers.threads)
     }
 }
 
