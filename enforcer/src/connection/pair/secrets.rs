@@ -16,9 +16,11 @@
 //! made twice; the addresses are in it so that keys cannot serve another connection than the offered one.
 //!
 //! An exporter for each offer and traffic secrets of their own (RFC 8446 7.3) would take thirty compressions of the hash
-//! in place of seven, and nobody needs the secrets in between.
+//! in place of five, and nobody needs the secrets in between. The two of the HMAC's key itself are made once for the
+//! session, which the HKDF of the TLS library does not do.
 
-use rustls::crypto::tls13::{HkdfExpander, OkmBlock};
+use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::hmac;
 use rustls::{CipherSuite, SupportedCipherSuite};
 use zeroize::Zeroizing;
 
@@ -33,6 +35,8 @@ const MAX_HASH: usize = 48;
 const MAX_KEY: usize = 32;
 /// Of every TLS 1.3 AEAD here.
 const IV: usize = 12;
+/// Of what names an offer.
+const CONTEXT: usize = 45;
 
 /// There are no keys. The connection must be reset.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +88,8 @@ impl TrafficKey {
 pub struct Secret {
     suite: CipherSuite,
     key_length: usize,
-    expander: Box<dyn HkdfExpander>,
+    /// With the pads hashed.
+    key: hmac::Key,
 }
 
 impl Secret {
@@ -99,38 +104,52 @@ impl Secret {
             other => return Err(Error::CipherSuite(other.map(|suite| suite.suite()))),
         };
         let name = suite.common.suite;
-        let key_length = match name {
-            CipherSuite::TLS13_AES_128_GCM_SHA256 => 16,
-            CipherSuite::TLS13_AES_256_GCM_SHA384 | CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => MAX_KEY,
+        let (hash, key_length) = match name {
+            CipherSuite::TLS13_AES_128_GCM_SHA256 => (hmac::HMAC_SHA256, 16),
+            CipherSuite::TLS13_AES_256_GCM_SHA384 => (hmac::HMAC_SHA384, MAX_KEY),
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => (hmac::HMAC_SHA256, MAX_KEY),
             _ => return Err(Error::CipherSuite(Some(name))),
         };
         let mut buffer = Zeroizing::new([0; MAX_HASH]);
-        let length = suite.common.hash_provider.output_len();
-        let secret = buffer.get_mut(..length).ok_or(Error::CipherSuite(Some(name)))?;
+        let secret = buffer.get_mut(..hash.tag_len()).ok_or(Error::CipherSuite(Some(name)))?;
         session.export_keying_material(&mut *secret, LABEL, None).map_err(Error::Export)?;
-        let expander = suite.hkdf_provider.expander_for_okm(&OkmBlock::new(secret));
-        Ok(Self { suite: name, key_length, expander })
+        Ok(Self { suite: name, key_length, key: hmac::Key::new(hash, secret) })
     }
 
     /// The keys of an offered connection.
     ///
     /// # Errors
     ///
-    /// [`Error::CipherSuite`], if its hash cannot give that much, which none is known for.
+    /// [`Error::CipherSuite`], if its hash cannot be used, which none is known for.
     pub fn keys(&self, offer: &Offer) -> Result<Keys, Error> {
         let one = self.key_length + IV;
         let mut buffer = Zeroizing::new([0; 2 * (MAX_KEY + IV)]);
         let okm = &mut buffer[..2 * one];
-        self.expander
-            .expand_slice(&[&context(offer)], okm)
-            .map_err(|_too_long| Error::CipherSuite(Some(self.suite)))?;
+        self.expand(&context(offer), okm).map_err(|_unusable| Error::CipherSuite(Some(self.suite)))?;
         let (forward, back) = okm.split_at(one);
         Ok(Keys { forward: TrafficKey::new(self.suite, forward), back: TrafficKey::new(self.suite, back) })
+    }
+
+    /// HKDF-Expand (RFC 5869 2.3): each block is the HMAC of the one before it, the context, and its own number.
+    fn expand(&self, context: &[u8], okm: &mut [u8]) -> Result<(), Unspecified> {
+        let mut message = Zeroizing::new([0; MAX_HASH + CONTEXT + 1]);
+        let mut block = Zeroizing::new([0; MAX_HASH]);
+        let mut before = 0;
+        for (number, part) in (1..).zip(okm.chunks_mut(self.key.algorithm().tag_len())) {
+            let end = before + context.len();
+            message[..before].copy_from_slice(&block[..before]);
+            message[before..end].copy_from_slice(context);
+            message[end] = number;
+            before = hmac::sign_to_buffer(&self.key, &message[..=end], &mut *block)?.len();
+            part.copy_from_slice(&block[..part.len()]);
+        }
+        Ok(())
     }
 }
 
 fn context(offer: &Offer) -> Vec<u8> {
-    let mut context = vec![offer.by.code()];
+    let mut context = Vec::with_capacity(CONTEXT);
+    context.push(offer.by.code());
     context.extend(offer.number.to_be_bytes());
     put_endpoint(&mut context, offer.connection.source);
     put_endpoint(&mut context, offer.connection.destination);
