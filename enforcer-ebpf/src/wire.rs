@@ -62,6 +62,10 @@ pub const MANY_OCTETS: u64 = 1 << 28;
 /// network busy until the application is there again, as for TCP_NOTSENT_LOWAT in general.
 pub const UNSENT_LIMIT: u32 = 1 << 17;
 
+/// TCP_NOTSENT_LOWAT with which the agent gives an open socket what its application wants, or what is usual. Whoever else
+/// sets it does the same.
+pub const AS_WANTED: u32 = 0xe4f0_7ce5;
+
 /// Threads that are known to be inside a call on one socket.
 pub const CALLERS: usize = 16;
 
@@ -204,7 +208,7 @@ pub struct Gate {
     pub octets: u64,
     /// Of an open gate: how many octets the application may have written that have not left, before it has to wait.
     pub limit: u32,
-    /// SO_SNDBUF as the application is to see it, octets.
+    /// SO_SNDBUF as the application is to see it, octets; 0: as it is.
     pub buffer: u32,
 }
 

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use enforcer_ebpf::{CALLERS, GATE_KEYED, GATE_OPEN, Gate, Held, Reason, STAGE_KEYED};
+use enforcer_ebpf::{AS_WANTED, CALLERS, GATE_KEYED, GATE_OPEN, Gate, Held, Reason, STAGE_KEYED};
 use socket2::SockRef;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
@@ -100,11 +100,10 @@ impl Socket {
     /// Opens the gate.
     pub(super) fn open(&self, direct: &Direct) -> Result<(), Reason> {
         self.restart_calls(direct)?;
-        let buffer = ktls::enlarge_send_buffer(self.descriptor()).map_err(internal)?;
-        let gate = Gate { buffer, ..Gate::new(GATE_OPEN) };
-        direct.holds.set_gate(self.descriptor(), gate).map_err(internal)?;
-        let usual = direct.holds.wanted(self.descriptor()).unwrap_or(u32::MAX);
-        ktls::set_write_gate(self.descriptor(), usual).map_err(internal)
+        direct.holds.set_gate(self.descriptor(), Gate::new(GATE_OPEN)).map_err(internal)?;
+        // A program keeps for the application what it was. The write gate is shut until the next line.
+        ktls::enlarge_send_buffer(self.descriptor()).map_err(internal)?;
+        ktls::set_write_gate(self.descriptor(), AS_WANTED).map_err(internal)
     }
 
     fn descriptor(&self) -> &OwnedFd {

@@ -21,7 +21,6 @@ struct Tables {
     held: Mutex<HashMap<MapData, u64, Held>>,
     live: Mutex<HashMap<MapData, u64, Live>>,
     gates: Mutex<SkStorage<MapData, Gate>>,
-    wanted: SkStorage<MapData, u32>,
     callers: SkStorage<MapData, Callers>,
     refusals: Arc<PerCpuArray<MapData, u64>>,
 }
@@ -33,7 +32,6 @@ impl Holds {
             held: Mutex::new(take(programs, "HELD")?),
             live: Mutex::new(take(programs, "LIVE")?),
             gates: Mutex::new(take(programs, "GATES")?),
-            wanted: take(programs, "WANTED")?,
             callers: take(programs, "CALLERS")?,
         })))
     }
@@ -122,12 +120,6 @@ impl Holds {
     pub fn set_gate(&self, socket: &impl AsFd, gate: Gate) -> Result<(), Error> {
         let mut gates = self.0.gates.lock().unwrap_or_else(PoisonError::into_inner);
         gates.insert(&Raw(socket.as_fd()), gate, 0).map_err(|cause| failed("write", "GATES", cause))
-    }
-
-    /// TCP_NOTSENT_LOWAT as the application wants it; `None`: it has not said.
-    #[must_use]
-    pub fn wanted(&self, socket: &impl AsFd) -> Option<u32> {
-        self.0.wanted.get(&Raw(socket.as_fd()), 0).ok().filter(|&wanted| wanted != 0)
     }
 
     /// The threads that entered a call on the socket while it was held, and have not left it.
