@@ -46,8 +46,25 @@ pub(crate) fn hold(socket: *mut bpf_sock, cgroup: u64) -> Result<(), Reason> {
     let stored = storage(socket, Some(&mut gate)).ok_or(Reason::MapFull)?;
     // The gate of an earlier `connect` that failed may still be there.
     // SAFETY: the kernel keeps the storage as long as the socket, and only this thread is in `connect` on it.
-    unsafe { *stored = gate };
+    unsafe { overwrite(stored, &gate) };
     Ok(())
+}
+
+/// All but the lock, which no program may touch.
+#[inline(always)]
+unsafe fn overwrite(stored: *mut Gate, gate: &Gate) {
+    let Gate { state, descriptor, process, seen, cgroup, octets, limit, buffer, .. } = *gate;
+    // SAFETY: the caller's.
+    unsafe {
+        (*stored).descriptor = descriptor;
+        (*stored).process = process;
+        (*stored).seen = seen;
+        (*stored).cgroup = cgroup;
+        (*stored).octets = octets;
+        (*stored).limit = limit;
+        (*stored).buffer = buffer;
+        (*stored).state = state;
+    }
 }
 
 /// The socket is none of ours (any more).

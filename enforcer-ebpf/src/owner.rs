@@ -93,7 +93,7 @@ pub(crate) fn enters(socket: *mut bpf_sock, call: Call) {
     if matches!(unsafe { (*gate).state }, GATE_HELD | GATE_KEYED) {
         note(socket, gate);
     }
-    // The agent replaces the storage.
+    // The agent overwrites it.
     let Some(gate) = storage(socket, None) else { return };
     // SAFETY: as above.
     if unsafe { (*gate).state } == GATE_OPEN {

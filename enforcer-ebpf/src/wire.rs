@@ -189,7 +189,15 @@ pub const SEEN_RECORD: u32 = 1;
 /// The workload closed the socket while a record was open, which the kernel then dropped.
 pub const SEEN_CUT: u32 = 2;
 
-/// The gate of one socket, kept in its own storage. Programs make it, the agent replaces it when the state goes on, and
+/// With one of these in it, a value can be overwritten where it is, and is not made anew. The kernel knows it by its
+/// name, and lets nobody read or write it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct bpf_spin_lock {
+    val: u32,
+}
+
+/// The gate of one socket, kept in its own storage. Programs make it, the agent overwrites it when the state goes on, and
 /// programs shut it for good and keep count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -210,13 +218,28 @@ pub struct Gate {
     pub limit: u32,
     /// SO_SNDBUF as the application is to see it, octets; 0: as it is.
     pub buffer: u32,
+    /// For the kernel, when the agent overwrites the rest.
+    pub lock: bpf_spin_lock,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl Gate {
     /// A gate in this state, of which nothing else is known.
     #[must_use]
     pub const fn new(state: u32) -> Self {
-        Self { state, descriptor: -1, process: 0, seen: 0, cgroup: 0, octets: 0, limit: UNSENT_LIMIT, buffer: 0 }
+        Self {
+            state,
+            descriptor: -1,
+            process: 0,
+            seen: 0,
+            cgroup: 0,
+            octets: 0,
+            limit: UNSENT_LIMIT,
+            buffer: 0,
+            lock: bpf_spin_lock { val: 0 },
+            reserved: 0,
+        }
     }
 }
 
@@ -315,7 +338,7 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 16);
     assert!(size_of::<SourceKey>() == 32);
     assert!(size_of::<WorkloadValue>() == 16);
-    assert!(size_of::<Gate>() == 40);
+    assert!(size_of::<Gate>() == 48);
     assert!(size_of::<Held>() == 72);
     assert!(size_of::<Event>() == 104);
     assert!(size_of::<Callers>() == 136);

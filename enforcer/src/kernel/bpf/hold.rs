@@ -12,6 +12,8 @@ use super::maps::{failed, take};
 
 /// Flag of BPF_MAP_UPDATE_ELEM in linux/bpf.h: only what is there.
 const BPF_EXIST: u64 = 2;
+/// And: where it is, and not in its place.
+const BPF_F_LOCK: u64 = 4;
 
 /// The tables and the sockets' own storage. Clones are the same maps.
 #[derive(Clone)]
@@ -112,14 +114,14 @@ impl Holds {
         let _gone = self.0.live.lock().unwrap_or_else(PoisonError::into_inner).insert(cookie, live, BPF_EXIST);
     }
 
-    /// Replaces a socket's gate.
+    /// Overwrites a socket's gate.
     ///
     /// # Errors
     ///
     /// [`Error::Map`].
     pub fn set_gate(&self, socket: &impl AsFd, gate: Gate) -> Result<(), Error> {
         let mut gates = self.0.gates.lock().unwrap_or_else(PoisonError::into_inner);
-        gates.insert(&Raw(socket.as_fd()), gate, 0).map_err(|cause| failed("write", "GATES", cause))
+        gates.insert(&Raw(socket.as_fd()), gate, BPF_F_LOCK).map_err(|cause| failed("write", "GATES", cause))
     }
 
     /// The threads that entered a call on the socket while it was held, and have not left it.
