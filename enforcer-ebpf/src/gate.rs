@@ -22,7 +22,7 @@ use enforcer_ebpf::{
 };
 
 use crate::context::{local_endpoint, read, remote_endpoint};
-use crate::event::{tell, tell_with};
+use crate::event::{tell, tell_in_time};
 use crate::maps::{CALLS, GATES, HELD, LIVE, NAMESPACES, PEERS, PORTS, WANTED};
 use crate::owner::callers;
 use crate::room;
@@ -45,8 +45,25 @@ pub(crate) fn hold(socket: *mut bpf_sock, cgroup: u64) -> Result<(), Reason> {
     let stored = storage(socket, Some(&mut gate)).ok_or(Reason::MapFull)?;
     // The gate of an earlier `connect` that failed may still be there.
     // SAFETY: the kernel keeps the storage as long as the socket, and only this thread is in `connect` on it.
-    unsafe { *stored = gate };
+    unsafe { overwrite(stored, &gate) };
     Ok(())
+}
+
+/// All but the lock, which no program may touch.
+#[inline(always)]
+unsafe fn overwrite(stored: *mut Gate, gate: &Gate) {
+    let Gate { state, descriptor, process, seen, cgroup, octets, limit, buffer, .. } = *gate;
+    // SAFETY: the caller's.
+    unsafe {
+        (*stored).descriptor = descriptor;
+        (*stored).process = process;
+        (*stored).seen = seen;
+        (*stored).cgroup = cgroup;
+        (*stored).octets = octets;
+        (*stored).limit = limit;
+        (*stored).buffer = buffer;
+        (*stored).state = state;
+    }
 }
 
 /// The socket is none of ours (any more).
@@ -111,7 +128,7 @@ fn connected(ctx: &SockOpsContext, socket: *mut bpf_sock) {
         (*held).stage = STAGE_ESTABLISHED;
         *held
     };
-    tell(EVENT_CONNECTED, cookie, &held, (0, 0));
+    tell(EVENT_CONNECTED, cookie, Some(&held), (0, 0));
 }
 
 /// The TCP handshake of a connection to a workload is over; `accept` has not seen it yet.
@@ -121,7 +138,6 @@ fn arrived(ctx: &SockOpsContext, socket: *mut bpf_sock) {
     if source.address == destination.address || !is_taken(netns.0, &source, destination.port) {
         return open(ctx, socket, netns.1);
     }
-    let mut value = Gate::new(GATE_HELD);
     let held = Held {
         netns: netns.0,
         cgroup: 0,
@@ -132,12 +148,12 @@ fn arrived(ctx: &SockOpsContext, socket: *mut bpf_sock) {
         process: 0,
         descriptor: -1,
     };
-    match storage(socket, Some(&mut value)) {
+    match shut_storage(socket) {
         Some(gate) => take(ctx, (socket, gate), &held, netns.1),
         // Without memory for a gate only the write gate holds; the agent destroys the socket.
         None => {
             count(Reason::MapFull);
-            tell(EVENT_REFUSED, cookie(ctx), &held, (0, 0));
+            tell(EVENT_REFUSED, cookie(ctx), Some(&held), (0, 0));
         }
     }
 }
@@ -145,8 +161,7 @@ fn arrived(ctx: &SockOpsContext, socket: *mut bpf_sock) {
 /// Shuts the gate and writes the connection into the hold table. Where that is full the socket stays shut for good.
 fn take(ctx: &SockOpsContext, (socket, gate): (*mut bpf_sock, *mut Gate), held: &Held, usual: u32) {
     let cookie = cookie(ctx);
-    remember_wanted(ctx, socket, usual);
-    set(ctx, 0);
+    shut(ctx, socket, usual);
     let _ = ctx.set_cb_flags(room::FLAGS as i32);
     // Room for notes, so that taking one is quick; where there is none yet it is made then, or the connection refused.
     let _ = callers(socket);
@@ -154,7 +169,7 @@ fn take(ctx: &SockOpsContext, (socket, gate): (*mut bpf_sock, *mut Gate), held: 
         // SAFETY: the storage lives as long as the socket; the agent does not know it yet.
         unsafe { (*gate).state = GATE_REFUSED };
         count(Reason::MapFull);
-        tell(EVENT_REFUSED, cookie, held, (0, 0));
+        tell(EVENT_REFUSED, cookie, Some(held), (0, 0));
     }
 }
 
@@ -165,7 +180,7 @@ fn closed(ctx: &SockOpsContext) {
     // SAFETY: copied before it is removed.
     if let Some(held) = unsafe { HELD.get(cookie) }.copied() {
         let _ = HELD.remove(cookie);
-        tell(EVENT_CLOSED, cookie, &held, octets);
+        tell(EVENT_CLOSED, cookie, Some(&held), octets);
     }
     // SAFETY: only the presence counts.
     if unsafe { LIVE.get(cookie) }.is_some() {
@@ -174,21 +189,10 @@ fn closed(ctx: &SockOpsContext) {
         let gate = if socket.is_null() { None } else { storage(socket, None) };
         // SAFETY: the storage lives as long as the socket.
         let seen = gate.map_or(0, |gate| unsafe { (*gate).seen });
-        tell_with(EVENT_CLOSED, (cookie, seen), &NOTHING, octets);
+        // The application does not wait for it, and neither does the other end.
+        tell_in_time(EVENT_CLOSED, (cookie, seen), octets);
     }
 }
-
-/// Of a connection that is in the other table.
-pub(crate) const NOTHING: Held = Held {
-    netns: 0,
-    cgroup: 0,
-    source: Endpoint { address: [0; 16], port: 0 },
-    destination: Endpoint { address: [0; 16], port: 0 },
-    direction: 0,
-    stage: 0,
-    process: 0,
-    descriptor: 0,
-};
 
 /// Whether a connection from this source to this port of this namespace is ours, if it has come to the application. One
 /// that is relayed comes to the agent; but the port may have become a relayed one since this connection began.
@@ -218,25 +222,28 @@ fn open(ctx: &SockOpsContext, socket: *mut bpf_sock, usual: u32) {
     match wanted(socket, None) {
         // SAFETY: the storage lives as long as the socket.
         Some(wanted) if unsafe { *wanted } != 0 => set(ctx, unsafe { *wanted }),
-        _ if current(ctx) == 0 => set(ctx, usual),
+        _ if current(ctx) == Some(0) => set(ctx, usual),
         _ => {}
     }
 }
 
-/// Keeps what the application had chosen before its socket was held, if it had.
-fn remember_wanted(ctx: &SockOpsContext, socket: *mut bpf_sock, usual: u32) {
-    let mut value = current(ctx);
-    if value != 0 && value != usual {
+/// Shuts the write gate, and keeps what the application had chosen before its socket was held, if it had.
+fn shut(ctx: &SockOpsContext, socket: *mut bpf_sock, usual: u32) {
+    match current(ctx) {
+        // It is as the namespace has it: shut.
+        Some(0) => return,
         // One that the application has chosen since is kept. Without memory the application gets the usual one back.
-        let _ = wanted(socket, Some(&mut value));
+        Some(mut value) if value != usual => drop(wanted(socket, Some(&mut value))),
+        _ => {}
     }
+    set(ctx, 0);
 }
 
-fn current(ctx: &SockOpsContext) -> u32 {
+fn current(ctx: &SockOpsContext) -> Option<u32> {
     let mut value = 0_u32;
     // SAFETY: the context is the kernel's own, and the helper writes as many bytes as it is told.
-    let _ = unsafe { bpf_getsockopt(ctx.ops.cast(), SOL_TCP, TCP_NOTSENT_LOWAT, (&raw mut value).cast(), OPTION) };
-    value
+    let got = unsafe { bpf_getsockopt(ctx.ops.cast(), SOL_TCP, TCP_NOTSENT_LOWAT, (&raw mut value).cast(), OPTION) };
+    (got == 0).then_some(value)
 }
 
 pub(crate) fn set(ctx: &SockOpsContext, mut value: u32) {
@@ -252,6 +259,19 @@ fn cookie(ctx: &SockOpsContext) -> u64 {
 /// The gate in the socket's storage; made when a value is given.
 pub(crate) fn storage(socket: *mut bpf_sock, value: Option<&mut Gate>) -> Option<*mut Gate> {
     store::of(&GATES, socket, value)
+}
+
+/// The gate of a socket that has none, made in its place: its zeros are the kernel's.
+fn shut_storage(socket: *mut bpf_sock) -> Option<*mut Gate> {
+    let gate = store::of_zeros(&GATES, socket)?;
+    let Gate { state, descriptor, limit, .. } = Gate::new(GATE_HELD);
+    // SAFETY: the storage lives as long as the socket, which nobody else knows yet.
+    unsafe {
+        (*gate).descriptor = descriptor;
+        (*gate).limit = limit;
+        (*gate).state = state;
+    }
+    Some(gate)
 }
 
 /// The write gate that the application has chosen, in the socket's storage; made when a value is given.

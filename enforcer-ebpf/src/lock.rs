@@ -5,6 +5,8 @@
 //! ways. So it waits like payload does, unless the connection is over anyway: the peer has ended it too, or the agent
 //! knows that the workload has closed it. TCP itself sends what was dropped again.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_skb_load_bytes};
 use aya_ebpf::programs::SkBuffContext;
@@ -15,7 +17,7 @@ use enforcer_ebpf::{
 
 use crate::context::{TCP, mapped, read};
 use crate::event::tell;
-use crate::gate::{NOTHING, peer_is_direct, storage};
+use crate::gate::{peer_is_direct, storage};
 use crate::maps::HELD;
 use crate::verdict::Verdict;
 
@@ -70,7 +72,7 @@ fn first(ctx: &SkBuffContext, gate: *mut Gate) -> Verdict {
 pub(crate) fn refuse(gate: *mut Gate, cookie: u64) {
     // SAFETY: the storage lives as long as the socket.
     unsafe { (*gate).state = GATE_REFUSED };
-    tell(EVENT_REFUSED, cookie, &NOTHING, (0, 0));
+    tell(EVENT_REFUSED, cookie, None, (0, 0));
 }
 
 /// Counts what leaves: a key may not serve more records than RFC 8446 5.5 allows, and the kernel does not look.
@@ -86,7 +88,7 @@ fn weigh(ctx: &SkBuffContext, gate: *mut Gate) {
     if before / MANY_OCTETS != sent / MANY_OCTETS {
         // SAFETY: the context is the kernel's own.
         let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
-        tell(EVENT_SENT_MUCH, cookie, &NOTHING, (sent, 0));
+        tell(EVENT_SENT_MUCH, cookie, None, (sent, 0));
     }
 }
 
@@ -183,8 +185,9 @@ impl Segment {
 }
 
 fn load<const N: usize>(ctx: &SkBuffContext, offset: u32) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
+    let mut bytes = MaybeUninit::<[u8; N]>::uninit();
     // SAFETY: the context is the kernel's own, and the helper writes N bytes.
     let loaded = unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32) };
-    (loaded == 0).then_some(bytes)
+    // SAFETY: it has written them.
+    if loaded == 0 { Some(unsafe { bytes.assume_init() }) } else { None }
 }

@@ -22,7 +22,7 @@ const LIVE_LIMIT: u32 = 1 << 20;
 /// agent then searches for it.
 const CALLS_LIMIT: u32 = 16_384;
 /// Octets of the ring buffer: about 9,000 events.
-const EVENTS_SIZE: u32 = 1 << 20;
+pub(crate) const EVENTS_SIZE: u32 = 1 << 20;
 
 /// Prefixes of registered peers: `PEER_RELAY` or `PEER_DIRECT`.
 #[map]
@@ -77,6 +77,10 @@ pub(crate) static LIVE: HashMap<u64, Live> =
 /// What the agent is told.
 #[map]
 pub(crate) static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_SIZE, 0);
+
+/// Not 0 while the agent looks for events by itself every moment, so that not each of them has to wake it.
+#[map]
+pub(crate) static LOOKING: Array<u32> = Array::with_max_entries(1, 0);
 
 /// The descriptor of the `connect` that a thread is in.
 #[map]

@@ -4,10 +4,10 @@
 //! it sets on any other socket takes effect, except 0, which would mean "as the namespace has it", and that is shut. On
 //! a direct socket there is a limit to what takes effect, and a smaller send buffer is only remembered: [`crate::room`].
 
-use aya_ebpf::bindings::bpf_sockopt;
-use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
+use aya_ebpf::bindings::{bpf_sock, bpf_sockopt};
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_getsockopt};
 use aya_ebpf::programs::SockoptContext;
-use enforcer_ebpf::{GATE_OPEN, Gate, Reason, UNSENT_LIMIT};
+use enforcer_ebpf::{AS_WANTED, GATE_OPEN, Gate, Reason, UNSENT_LIMIT};
 
 use crate::context::read;
 use crate::gate::{SOL_TCP, TCP_NOTSENT_LOWAT, storage, wanted};
@@ -19,11 +19,14 @@ const LONGEST: i32 = 4096;
 /// `SOL_SOCKET` and `SO_SNDBUF`.
 const SOL_SOCKET: i32 = 1;
 const SO_SNDBUF: i32 = 7;
+/// The same beyond what the machine allows: only the agent and the like may.
+const SO_SNDBUFFORCE: i32 = 32;
 /// Of the values that matter.
 const OPTION: usize = 4;
 
 /// `setsockopt` of a workload, and of the agent on its sockets.
 pub(crate) fn set(ctx: &SockoptContext) -> Verdict {
+    keep_buffer(ctx);
     if let Some((buffer, gate)) = buffer(ctx) {
         // What `getsockopt` answers is twice what was set (socket(7)).
         // SAFETY: `buffer` has checked that the kernel holds as many bytes; the storage lives as long as the socket.
@@ -36,11 +39,15 @@ pub(crate) fn set(ctx: &SockoptContext) -> Verdict {
     let socket = read!((*ctx.sockopt).__bindgen_anon_1.sk);
     // SAFETY: `value` has checked that the kernel holds as many bytes.
     let chosen = unsafe { value.read_unaligned() };
-    let mut kept = if chosen == usual { 0 } else { chosen };
-    let Some(stored) = wanted(socket, Some(&mut kept)) else { return Verdict::Deny(Reason::MapFull) };
-    // SAFETY: the storage lives as long as the socket.
-    unsafe { *stored = kept };
-    let effective = if chosen == 0 { usual } else { chosen };
+    let kept = match chosen {
+        AS_WANTED => kept(socket),
+        _ if chosen == usual => 0,
+        _ => chosen,
+    };
+    if !keep(socket, kept) {
+        return Verdict::Deny(Reason::MapFull);
+    }
+    let effective = if kept == 0 { usual } else { kept };
     match storage(socket, None) {
         // SAFETY: as above, and `value` has checked the length.
         Some(gate) if unsafe { (*gate).state } == GATE_OPEN => unsafe {
@@ -54,6 +61,41 @@ pub(crate) fn set(ctx: &SockoptContext) -> Verdict {
     Verdict::Pass
 }
 
+/// What the application wants; 0: what is usual.
+fn kept(socket: *mut bpf_sock) -> u32 {
+    // SAFETY: the storage lives as long as the socket.
+    wanted(socket, None).map_or(0, |wanted| unsafe { *wanted })
+}
+
+/// Keeps it. False without memory. Most applications want what is usual, and nothing is kept for them.
+fn keep(socket: *mut bpf_sock, mut value: u32) -> bool {
+    if value == 0 && wanted(socket, None).is_none() {
+        return true;
+    }
+    let Some(stored) = wanted(socket, Some(&mut value)) else { return false };
+    // SAFETY: as above.
+    unsafe { *stored = value };
+    true
+}
+
+/// The agent is about to enlarge the send buffer of a socket that it has just opened: what it was is kept.
+fn keep_buffer(ctx: &SockoptContext) {
+    if read!((*ctx.sockopt).level) != SOL_SOCKET || read!((*ctx.sockopt).optname) != SO_SNDBUFFORCE {
+        return;
+    }
+    let socket = read!((*ctx.sockopt).__bindgen_anon_1.sk);
+    let Some(gate) = storage(socket, None) else { return };
+    // SAFETY: the storage lives as long as the socket.
+    let Gate { state, buffer, .. } = unsafe { *gate };
+    let mut before = 0_u32;
+    // SAFETY: the kernel holds the socket's lock, and the helper writes four octets.
+    let told = |value: *mut u32| unsafe { bpf_getsockopt(socket.cast(), SOL_SOCKET, SO_SNDBUF, value.cast(), 4) };
+    if state == GATE_OPEN && buffer == 0 && told(&raw mut before) == 0 {
+        // SAFETY: as above.
+        unsafe { (*gate).buffer = before };
+    }
+}
+
 /// The kernel is not to do it too.
 fn done(ctx: &SockoptContext) {
     // SAFETY: the field is writable in this hook.
@@ -63,8 +105,12 @@ fn done(ctx: &SockoptContext) {
 /// `getsockopt` of a workload, after the kernel has answered.
 pub(crate) fn get(ctx: &SockoptContext) -> Verdict {
     if let Some((buffer, gate)) = buffer(ctx) {
-        // SAFETY: `buffer` has checked that there are as many bytes; the storage lives as long as the socket.
-        unsafe { buffer.write_unaligned((*gate).buffer) };
+        // SAFETY: the storage lives as long as the socket.
+        let seen = unsafe { (*gate).buffer };
+        if seen != 0 {
+            // SAFETY: `buffer` has checked that there are as many bytes.
+            unsafe { buffer.write_unaligned(seen) };
+        }
         return Verdict::Pass;
     }
     if gated(ctx).is_none() {
@@ -72,10 +118,8 @@ pub(crate) fn get(ctx: &SockoptContext) -> Verdict {
     }
     let Some(value) = value(ctx) else { return Verdict::Pass };
     let socket = read!((*ctx.sockopt).__bindgen_anon_1.sk);
-    // SAFETY: the storage lives as long as the socket.
-    let chosen = wanted(socket, None).map_or(0, |wanted| unsafe { *wanted });
     // SAFETY: `value` has checked that there are as many bytes.
-    unsafe { value.write_unaligned(chosen) };
+    unsafe { value.write_unaligned(kept(socket)) };
     Verdict::Pass
 }
 

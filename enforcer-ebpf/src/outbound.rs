@@ -128,10 +128,10 @@ fn agent_listens(key: ListenerKey) -> bool {
 /// has left; at its end an entry that the agent never took is removed.
 pub(crate) fn follow(ctx: &SockOpsContext) {
     let (op, socket) = (read!((*ctx.ops).op), read!((*ctx.ops).__bindgen_anon_2.sk));
-    if op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_STATE_CB {
-        return;
-    }
-    if socket.is_null() {
+    // The second argument of the state callback is the new state.
+    let state = read!((*ctx.ops).__bindgen_anon_1.args[1]);
+    let is_over = op == BPF_SOCK_OPS_STATE_CB && state == BPF_TCP_CLOSE;
+    if socket.is_null() || !(is_over || op == BPF_SOCK_OPS_TCP_CONNECT_CB) {
         return;
     }
     let Some(redirect) = storage(socket, None) else { return };
@@ -145,11 +145,7 @@ pub(crate) fn follow(ctx: &SockOpsContext) {
         }
         return;
     }
-    // The second argument of the state callback is the new state.
-    let state = read!((*ctx.ops).__bindgen_anon_1.args[1]);
-    if state == BPF_TCP_CLOSE {
-        forget(&key, redirect.cookie);
-    }
+    forget(&key, redirect.cookie);
 }
 
 /// Removes an entry, unless the port already serves another socket.

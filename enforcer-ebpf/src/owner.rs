@@ -15,7 +15,7 @@ use enforcer_ebpf::{
 };
 
 use crate::event::tell;
-use crate::gate::{NOTHING, storage};
+use crate::gate::storage;
 use crate::lock::refuse;
 use crate::maps::{ACCEPTING, CALLERS, CALLS, HELD};
 use crate::store;
@@ -68,7 +68,7 @@ fn accepted_by(caller: u64, descriptor: i32) {
         (*held).stage = STAGE_ACCEPTED;
         *held
     };
-    tell(EVENT_ACCEPTED, cookie, &held, (0, 0));
+    tell(EVENT_ACCEPTED, cookie, Some(&held), (0, 0));
 }
 
 /// What a function of plain TCP does.
@@ -93,7 +93,7 @@ pub(crate) fn enters(socket: *mut bpf_sock, call: Call) {
     if matches!(unsafe { (*gate).state }, GATE_HELD | GATE_KEYED) {
         note(socket, gate);
     }
-    // The agent replaces the storage.
+    // The agent overwrites it.
     let Some(gate) = storage(socket, None) else { return };
     // SAFETY: as above.
     if unsafe { (*gate).state } == GATE_OPEN {
@@ -108,7 +108,7 @@ fn late(socket: *mut bpf_sock, gate: *mut Gate, call: Call) {
     let cookie = unsafe { bpf_get_socket_cookie(socket.cast()) };
     match call {
         Call::Send => refuse(gate, cookie),
-        Call::Receive => tell(EVENT_LATE, cookie, &NOTHING, (this_thread(), 0)),
+        Call::Receive => tell(EVENT_LATE, cookie, None, (this_thread(), 0)),
     }
 }
 

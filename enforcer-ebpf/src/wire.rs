@@ -62,6 +62,10 @@ pub const MANY_OCTETS: u64 = 1 << 28;
 /// network busy until the application is there again, as for TCP_NOTSENT_LOWAT in general.
 pub const UNSENT_LIMIT: u32 = 1 << 17;
 
+/// TCP_NOTSENT_LOWAT with which the agent gives an open socket what its application wants, or what is usual. Whoever else
+/// sets it does the same.
+pub const AS_WANTED: u32 = 0xe4f0_7ce5;
+
 /// Threads that are known to be inside a call on one socket.
 pub const CALLERS: usize = 16;
 
@@ -185,7 +189,15 @@ pub const SEEN_RECORD: u32 = 1;
 /// The workload closed the socket while a record was open, which the kernel then dropped.
 pub const SEEN_CUT: u32 = 2;
 
-/// The gate of one socket, kept in its own storage. Programs make it, the agent replaces it when the state goes on, and
+/// With one of these in it, a value can be overwritten where it is, and is not made anew. The kernel knows it by its
+/// name, and lets nobody read or write it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct bpf_spin_lock {
+    val: u32,
+}
+
+/// The gate of one socket, kept in its own storage. Programs make it, the agent overwrites it when the state goes on, and
 /// programs shut it for good and keep count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -204,15 +216,30 @@ pub struct Gate {
     pub octets: u64,
     /// Of an open gate: how many octets the application may have written that have not left, before it has to wait.
     pub limit: u32,
-    /// SO_SNDBUF as the application is to see it, octets.
+    /// SO_SNDBUF as the application is to see it, octets; 0: as it is.
     pub buffer: u32,
+    /// For the kernel, when the agent overwrites the rest.
+    pub lock: bpf_spin_lock,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl Gate {
     /// A gate in this state, of which nothing else is known.
     #[must_use]
     pub const fn new(state: u32) -> Self {
-        Self { state, descriptor: -1, process: 0, seen: 0, cgroup: 0, octets: 0, limit: UNSENT_LIMIT, buffer: 0 }
+        Self {
+            state,
+            descriptor: -1,
+            process: 0,
+            seen: 0,
+            cgroup: 0,
+            octets: 0,
+            limit: UNSENT_LIMIT,
+            buffer: 0,
+            lock: bpf_spin_lock { val: 0 },
+            reserved: 0,
+        }
     }
 }
 
@@ -255,6 +282,14 @@ pub struct Event {
     pub sent: u64,
     /// Octets received in order, of a connection that is over.
     pub received: u64,
+}
+
+impl Event {
+    /// Whether it may be read a little later: an open connection is over, for which nobody waits.
+    #[must_use]
+    pub const fn can_wait(&self) -> bool {
+        self.kind == EVENT_CLOSED && self.held.netns == 0
+    }
 }
 
 /// Threads that entered a call on a socket while it was held, kept in the socket's storage. Written by programs alone.
@@ -303,7 +338,7 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 16);
     assert!(size_of::<SourceKey>() == 32);
     assert!(size_of::<WorkloadValue>() == 16);
-    assert!(size_of::<Gate>() == 40);
+    assert!(size_of::<Gate>() == 48);
     assert!(size_of::<Held>() == 72);
     assert!(size_of::<Event>() == 104);
     assert!(size_of::<Callers>() == 136);

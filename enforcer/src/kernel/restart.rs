@@ -13,24 +13,28 @@
 //! some bytes already returns how many, as it may at any signal.
 
 mod call;
-mod thread;
+mod owed;
 
 use std::io;
-use std::marker::PhantomData;
 use std::ptr;
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, sigaction};
-
-pub use thread::restart_call;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
 
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("the registers of this processor are not known");
 
 /// How long a thread may take to stop. It stops within microseconds, unless its sleep is uninterruptible.
 const DEADLINE: Duration = Duration::from_secs(1);
-/// The first pause between two looks whether it has stopped; each is twice as long as the one before.
+/// Looks whether it has stopped that let others run in between, and no more: as a rule it has by then.
+const QUICK_LOOKS: usize = 16;
+/// The first pause between two further looks; each is twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_micros(8);
+/// The pause from which on this thread's other work is not to wait.
+const LONG_PAUSE: Duration = Duration::from_millis(1);
 /// The longest pause.
 const LAST_PAUSE: Duration = Duration::from_millis(5);
 
@@ -79,62 +83,28 @@ pub enum Restarted {
     Gone,
 }
 
-/// The thread of the agent that traces. The kernel takes all of a tracer's calls from the same thread, so this cannot
-/// be sent to another one; and a thread that does not stop can be let go only by the end of its tracer. Whoever has a
-/// thread for such things anyway uses this; others use [`restart_call`], which costs half as much again (19 and 30
-/// thousand instructions on Linux 6.12, the traced thread's and the idle processor's included).
-#[derive(Debug)]
-pub struct Tracer {
-    is_spent: bool,
-    of_this_thread: PhantomData<*const ()>,
+/// Makes a thread of another process restart the system call that it is in. Waits for it: some 40 microseconds as a rule
+/// and one second at most, most of that without keeping a runtime's other tasks waiting. A thread that does not stop in
+/// that time is let go when it does.
+///
+/// # Errors
+///
+/// [`Error`].
+pub fn restart_call(tid: u32) -> Result<Restarted, Error> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(keep_quiet);
+    if seize(tid)? == Restarted::Gone {
+        return Ok(Restarted::Gone);
+    }
+    // Whatever happens from here on, the thread must not stay in a stop that nobody ends.
+    restart_seized(tid).inspect_err(|_error| owed::let_go_later(Some(tid)))
 }
 
-impl Tracer {
-    /// On the thread that is to trace. Sets its timer slack to a minimum, and the process's SIGCHLD to its default and
-    /// to SA_NOCLDSTOP.
-    #[must_use]
-    pub fn new() -> Self {
-        // The default of 50 us would double most pauses. It cannot fail.
-        let _set = nix::sys::prctl::set_timerslack(1);
-        // Each stop of a traced thread would wake a thread of ours that has nothing to do with it.
-        let quiet = SigAction::new(SigHandler::SigDfl, SaFlags::SA_NOCLDSTOP, SigSet::empty());
-        // SAFETY: no handler is installed.
-        let _set = unsafe { sigaction(nix::sys::signal::Signal::SIGCHLD, &quiet) };
-        Self { is_spent: false, of_this_thread: PhantomData }
-    }
-
-    /// True when this thread must end soon, because it still traces a thread that it cannot let go.
-    #[must_use]
-    pub fn is_spent(&self) -> bool {
-        self.is_spent
-    }
-
-    /// Makes a thread restart the system call that it is in.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]. See [`Self::is_spent`] afterwards.
-    pub fn restart_call(&mut self, tid: u32) -> Result<Restarted, Error> {
-        if seize(tid)? == Restarted::Gone {
-            return Ok(Restarted::Gone);
-        }
-        // Whatever happens from here on, the thread must not stay in a stop that nobody ends.
-        self.is_spent = true;
-        let restarted = restart_seized(tid)?;
-        self.is_spent = restarted.still_traced;
-        Ok(restarted.outcome)
-    }
-}
-
-impl Default for Tracer {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-struct Outcome {
-    outcome: Restarted,
-    still_traced: bool,
+/// Each stop of a traced thread would interrupt a thread of ours that has nothing to do with it.
+fn keep_quiet() {
+    let quiet = SigAction::new(SigHandler::SigDfl, SaFlags::SA_NOCLDSTOP, SigSet::empty());
+    // SAFETY: no handler is installed.
+    let _set = unsafe { sigaction(nix::sys::signal::Signal::SIGCHLD, &quiet) };
 }
 
 fn seize(tid: u32) -> Result<Restarted, Error> {
@@ -158,7 +128,7 @@ fn why_not_permitted(tid: u32) -> Result<Restarted, Error> {
     }
 }
 
-fn restart_seized(tid: u32) -> Result<Outcome, Error> {
+fn restart_seized(tid: u32) -> Result<Restarted, Error> {
     match ptrace(libc::PTRACE_INTERRUPT, tid, 0) {
         Err(cause) if cause.raw_os_error() != Some(libc::ESRCH) => {
             return Err(Error::System { operation: "interrupt", tid, cause });
@@ -168,13 +138,17 @@ fn restart_seized(tid: u32) -> Result<Outcome, Error> {
     }
     let deadline = Instant::now() + DEADLINE;
     loop {
-        let signal = match wait(tid, deadline)? {
-            Change::Stopped { signal } => signal,
-            Change::Ended => return Ok(Outcome { outcome: Restarted::Gone, still_traced: false }),
-            Change::Lost => return Ok(Outcome { outcome: Restarted::Gone, still_traced: true }),
+        let code = match wait(tid, deadline)? {
+            Change::Stopped { code } => code,
+            Change::Ended => return Ok(Restarted::Gone),
+            Change::Lost => {
+                // The program that it has become stops a moment later.
+                owed::let_go_later(None);
+                return Ok(Restarted::Gone);
+            }
         };
-        match let_go(tid, signal) {
-            Ok(()) => return Ok(Outcome { outcome: Restarted::Left, still_traced: false }),
+        match let_go(tid, Signal::of(code)) {
+            Ok(()) => return Ok(Restarted::Left),
             // Killed while it was stopped: its end comes next, and must be fetched too.
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
             Err(cause) => return Err(Error::System { operation: "let go of", tid, cause }),
@@ -184,9 +158,8 @@ fn restart_seized(tid: u32) -> Result<Outcome, Error> {
 
 /// What `wait4` told of a thread.
 enum Change {
-    Stopped {
-        signal: Signal,
-    },
+    /// A signal, and above it what ptrace(2) calls an event.
+    Stopped { code: libc::c_int },
     /// And buried, as far as that is a tracer's part.
     Ended,
     /// It does not exist under this id any more: it has become another program, and the process's first thread.
@@ -205,28 +178,63 @@ enum Signal {
 
 /// Waits for the next change of a traced thread.
 ///
-/// `wait4` has no timeout, and only a signal handler could end it. So there are looks with pauses in between: the first
-/// pause is about as long as it takes to stop, and costs about as many instructions as being woken would.
+/// `wait4` has no timeout, and only a signal handler could end it. So there are looks with pauses in between. First ones
+/// that only let others run: where the thread runs on this processor it stops in the first of them, and elsewhere it
+/// takes about as long as all of them.
 fn wait(tid: u32, deadline: Instant) -> Result<Change, Error> {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        sleep(pause);
-        let mut status = 0;
-        let id = tid.cast_signed();
-        // SAFETY: the kernel writes an int, which is alive.
-        match unsafe { libc::waitpid(id, &raw mut status, libc::__WALL | libc::WNOHANG) } {
-            0 if Instant::now() > deadline => return Err(Error::Timeout { tid }),
-            0 => pause = LAST_PAUSE.min(pause * 2),
-            -1 => {
-                let cause = io::Error::last_os_error();
-                return match cause.raw_os_error() {
-                    Some(libc::ECHILD) => Ok(Change::Lost),
-                    _ => Err(Error::System { operation: "wait for", tid, cause }),
-                };
-            }
-            _ if libc::WIFSTOPPED(status) => return Ok(Change::Stopped { signal: Signal::of(status) }),
-            _ => return Ok(Change::Ended),
+    for _look in 0..QUICK_LOOKS {
+        if let Some(change) = look(tid)? {
+            return Ok(change);
         }
+        std::thread::yield_now();
+    }
+    // The default of 50 us would double most pauses. It cannot fail, and 0 is the default.
+    let _set = nix::sys::prctl::set_timerslack(1);
+    let mut pause = FIRST_PAUSE;
+    let mut change = None;
+    while change.is_none() && pause < LONG_PAUSE {
+        sleep(pause);
+        change = look(tid)?;
+        pause *= 2;
+    }
+    let _set = nix::sys::prctl::set_timerslack(0);
+    change.map_or_else(|| aside(|| wait_long(tid, deadline)), Ok)
+}
+
+fn wait_long(tid: u32, deadline: Instant) -> Result<Change, Error> {
+    while Instant::now() < deadline {
+        sleep(LAST_PAUSE);
+        if let Some(change) = look(tid)? {
+            return Ok(change);
+        }
+    }
+    Err(Error::Timeout { tid })
+}
+
+/// Gives this thread's other tasks to another thread before it waits.
+fn aside<T>(wait: impl FnOnce() -> T) -> T {
+    match Handle::try_current() {
+        Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => block_in_place(wait),
+        _ => wait(),
+    }
+}
+
+/// Whether there is a change of a thread that some thread of ours traces.
+fn look(tid: u32) -> Result<Option<Change>, Error> {
+    let mut status = 0;
+    let id = tid.cast_signed();
+    // SAFETY: the kernel writes an int, which is alive.
+    match unsafe { libc::waitpid(id, &raw mut status, libc::__WALL | libc::WNOHANG) } {
+        0 => Ok(None),
+        -1 => {
+            let cause = io::Error::last_os_error();
+            match cause.raw_os_error() {
+                Some(libc::ECHILD) => Ok(Some(Change::Lost)),
+                _ => Err(Error::System { operation: "wait for", tid, cause }),
+            }
+        }
+        _ if libc::WIFSTOPPED(status) => Ok(Some(Change::Stopped { code: status >> 8 })),
+        _ => Ok(Some(Change::Ended)),
     }
 }
 
@@ -236,8 +244,8 @@ fn sleep(pause: Duration) {
 }
 
 impl Signal {
-    fn of(status: libc::c_int) -> Self {
-        match (status >> 16, libc::WSTOPSIG(status)) {
+    fn of(code: libc::c_int) -> Self {
+        match (code >> 8, code & 0xff) {
             (libc::PTRACE_EVENT_STOP, libc::SIGTRAP) => Self::None,
             (libc::PTRACE_EVENT_STOP, _) => Self::Group,
             (_, signal) => Self::Delivery(signal),

@@ -37,7 +37,10 @@ pub async fn watch(offers: Arc<Offers>, mut events: Events, stop: CancellationTo
         let due = watch.due.front().map(|&(due, ..)| due);
         let read = tokio::select! {
             biased;
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => {
+                // Ends that programs have left for later; everything else is the next agent's, who finds it in the table.
+                return events.rest(|event| if event.kind == EVENT_CLOSED { watch.take(event) });
+            }
             read = events.read(|event| watch.take(event)) => read,
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 watch.expire(Instant::now());

@@ -3,12 +3,14 @@
 //! What a thread does that was inside a call on the socket when the keys came would still be plaintext: such a thread
 //! is made to start its call again, after the keys are in and before the gate opens. Programs know these threads. They
 //! are looked for twice: a thread that has chosen the function of plain TCP, and has not begun it yet, is seen when the
-//! gate is opened.
+//! gate is opened. A thread that has started its call again since the keys are in has chosen that of kernel TLS; it waits
+//! in it for the gate, and is left there.
 
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use enforcer_ebpf::{CALLERS, GATE_KEYED, GATE_OPEN, Gate, Held, Reason, STAGE_KEYED};
+use enforcer_ebpf::{AS_WANTED, CALLERS, GATE_KEYED, GATE_OPEN, Gate, Held, Reason, STAGE_KEYED};
 use socket2::SockRef;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
@@ -25,6 +27,8 @@ pub(super) struct Socket {
     descriptor: Option<OwnedFd>,
     cookie: u64,
     held: Held,
+    /// Threads that have started their calls again since the keys are in.
+    restarted: OnceLock<[u64; CALLERS]>,
 }
 
 /// Pauses between looks for a socket that no process has: it may be on its way from one to another (SCM_RIGHTS, unix(7)).
@@ -44,13 +48,13 @@ pub(super) async fn fetch(direct: &Direct, cookie: u64, held: &Held) -> Result<S
     }
     let descriptor = found?;
     if held.stage == STAGE_KEYED {
-        return Ok(Socket { descriptor: Some(descriptor), cookie, held: *held });
+        return Ok(Socket { descriptor: Some(descriptor), cookie, held: *held, restarted: OnceLock::new() });
     }
     ktls::attach(&descriptor).map_err(|error| {
         tracing::debug!(%error, "record layer not attached");
         Reason::EndedBeforeKeys
     })?;
-    Ok(Socket { descriptor: Some(descriptor), cookie, held: *held })
+    Ok(Socket { descriptor: Some(descriptor), cookie, held: *held, restarted: OnceLock::new() })
 }
 
 fn find(direct: &Direct, cookie: u64, held: &Held) -> Result<OwnedFd, Reason> {
@@ -105,28 +109,33 @@ impl Socket {
         ktls::receive_with(self.descriptor(), &receive.into()).map_err(internal)?;
         direct.holds.set_gate(self.descriptor(), Gate::new(GATE_KEYED)).map_err(internal)?;
         direct.holds.set_stage(self.cookie, &self.held, STAGE_KEYED);
-        self.restart_calls(direct)
+        let restarted = self.restart_calls(direct)?;
+        self.restarted.get_or_init(|| restarted);
+        Ok(())
     }
 
     /// Opens the gate.
     pub(super) fn open(&self, direct: &Direct) -> Result<(), Reason> {
         self.restart_calls(direct)?;
-        let buffer = ktls::enlarge_send_buffer(self.descriptor()).map_err(internal)?;
-        let gate = Gate { buffer, ..Gate::new(GATE_OPEN) };
-        direct.holds.set_gate(self.descriptor(), gate).map_err(internal)?;
-        let usual = direct.holds.wanted(self.descriptor()).unwrap_or(u32::MAX);
-        ktls::set_write_gate(self.descriptor(), usual).map_err(internal)
+        direct.holds.set_gate(self.descriptor(), Gate::new(GATE_OPEN)).map_err(internal)?;
+        // A program keeps for the application what it was. The write gate is shut until the next line.
+        ktls::enlarge_send_buffer(self.descriptor()).map_err(internal)?;
+        ktls::set_write_gate(self.descriptor(), AS_WANTED).map_err(internal)
     }
 
     fn descriptor(&self) -> &OwnedFd {
         self.descriptor.as_ref().expect("it is there until the socket is dropped")
     }
 
-    fn restart_calls(&self, direct: &Direct) -> Result<(), Reason> {
-        let Some(callers) = direct.holds.callers(self.descriptor()) else { return Ok(()) };
+    /// Makes those threads start their calls again that have not yet. Returns who they were.
+    fn restart_calls(&self, direct: &Direct) -> Result<[u64; CALLERS], Reason> {
+        let Some(mut callers) = direct.holds.callers(self.descriptor()) else { return Ok([0; CALLERS]) };
         if callers.overflow > 0 {
             tracing::warn!(known = CALLERS, "more threads are inside calls on one socket than are known");
             return Err(Reason::TooManyWaiters);
+        }
+        if let Some(restarted) = self.restarted.get() {
+            callers.threads.iter_mut().filter(|thread| restarted.contains(thread)).for_each(|thread| *thread = 0);
         }
         let threads = callers.threads.into_iter().filter(|&thread| thread != 0);
         for thread in threads.filter_map(|thread| u32::try_from(thread).ok()) {
@@ -139,7 +148,7 @@ impl Socket {
                 }
             })?;
         }
-        Ok(())
+        Ok(callers.threads)
     }
 }
 

@@ -20,11 +20,13 @@
 //! they go from the agent that has them to the one that would have made the same.
 //!
 //! An exporter for each offer and traffic secrets of their own (RFC 8446 7.3) would take thirty compressions of the hash
-//! in place of seven, and nobody needs the secrets in between.
+//! in place of five, and nobody needs the secrets in between. The two of the HMAC's key itself are made once for the
+//! session, which the HKDF of the TLS library does not do.
 
 use std::fmt;
 
-use rustls::crypto::tls13::{HkdfExpander, OkmBlock};
+use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::hmac;
 use rustls::{CipherSuite, SupportedCipherSuite};
 use zeroize::Zeroizing;
 
@@ -42,6 +44,8 @@ const MAX_KEY: usize = 32;
 const IV: usize = 12;
 /// Octets of the keys of both directions, at most.
 pub(super) const LONGEST_KEYS: usize = 2 * (MAX_KEY + IV);
+/// Of what names an offer.
+const CONTEXT: usize = 45;
 
 /// There are no keys. The connection must be reset.
 #[derive(Debug, thiserror::Error)]
@@ -144,7 +148,8 @@ pub struct Secret {
     suite: CipherSuite,
     /// Of the keys of one connection.
     octets: usize,
-    expander: Box<dyn HkdfExpander>,
+    /// With the pads hashed.
+    key: hmac::Key,
 }
 
 impl Secret {
@@ -160,30 +165,49 @@ impl Secret {
         };
         let name = suite.common.suite;
         let octets = Keys::octets(name).ok_or(Error::CipherSuite(Some(name)))?;
+        let hash = match name {
+            CipherSuite::TLS13_AES_256_GCM_SHA384 => hmac::HMAC_SHA384,
+            _ => hmac::HMAC_SHA256,
+        };
         let mut buffer = Zeroizing::new([0; MAX_HASH]);
-        let length = suite.common.hash_provider.output_len();
-        let secret = buffer.get_mut(..length).ok_or(Error::CipherSuite(Some(name)))?;
+        let secret = buffer.get_mut(..hash.tag_len()).ok_or(Error::CipherSuite(Some(name)))?;
         session.export_keying_material(&mut *secret, LABEL, None).map_err(Error::Export)?;
-        let expander = suite.hkdf_provider.expander_for_okm(&OkmBlock::new(secret));
-        Ok(Self { suite: name, octets, expander })
+        Ok(Self { suite: name, octets, key: hmac::Key::new(hash, secret) })
     }
 
     /// The keys of an offered connection.
     ///
     /// # Errors
     ///
-    /// [`Error::CipherSuite`], if its hash cannot give that much, which none is known for.
+    /// [`Error::CipherSuite`], if its hash cannot be used, which none is known for.
     pub fn keys(&self, offer: &Offer) -> Result<Keys, Error> {
         let unusable = || Error::CipherSuite(Some(self.suite));
         let mut buffer = Zeroizing::new([0; LONGEST_KEYS]);
         let okm = &mut buffer[..self.octets];
-        self.expander.expand_slice(&[&context(offer)], okm).map_err(|_too_long| unusable())?;
+        self.expand(&context(offer), okm).map_err(|_unusable| unusable())?;
         Keys::new(self.suite, okm).ok_or_else(unusable)
+    }
+
+    /// HKDF-Expand (RFC 5869 2.3): each block is the HMAC of the one before it, the context, and its own number.
+    fn expand(&self, context: &[u8], okm: &mut [u8]) -> Result<(), Unspecified> {
+        let mut message = Zeroizing::new([0; MAX_HASH + CONTEXT + 1]);
+        let mut block = Zeroizing::new([0; MAX_HASH]);
+        let mut before = 0;
+        for (number, part) in (1..).zip(okm.chunks_mut(self.key.algorithm().tag_len())) {
+            let end = before + context.len();
+            message[..before].copy_from_slice(&block[..before]);
+            message[before..end].copy_from_slice(context);
+            message[end] = number;
+            before = hmac::sign_to_buffer(&self.key, &message[..=end], &mut *block)?.len();
+            part.copy_from_slice(&block[..part.len()]);
+        }
+        Ok(())
     }
 }
 
 fn context(offer: &Offer) -> Vec<u8> {
-    let mut context = vec![offer.by.code()];
+    let mut context = Vec::with_capacity(CONTEXT);
+    context.push(offer.by.code());
     context.extend(offer.number.to_be_bytes());
     put_endpoint(&mut context, offer.connection.source);
     put_endpoint(&mut context, offer.connection.destination);

@@ -1,21 +1,19 @@
-//! The maps of the direct path as the agent uses them: what is held, the gates of sockets, what is open, and the ring
-//! buffer by which programs tell of a change.
+//! The maps of the direct path as the agent uses them: what is held, the gates of sockets, and what is open.
 
-use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
-use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf, SkStorage};
-use enforcer_ebpf::{Callers, Event, Gate, Held, Live, Reason};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use aya::maps::{HashMap, MapData, PerCpuArray, SkStorage};
+use enforcer_ebpf::{Callers, Gate, Held, Live, Reason};
 
 use super::Error;
 use super::maps::{failed, take};
 
 /// Flag of BPF_MAP_UPDATE_ELEM in linux/bpf.h: only what is there.
 const BPF_EXIST: u64 = 2;
+/// And: where it is, and not in its place.
+const BPF_F_LOCK: u64 = 4;
 
 /// The tables and the sockets' own storage. Clones are the same maps.
 #[derive(Clone)]
@@ -25,7 +23,6 @@ struct Tables {
     held: Mutex<HashMap<MapData, u64, Held>>,
     live: Mutex<HashMap<MapData, u64, Live>>,
     gates: Mutex<SkStorage<MapData, Gate>>,
-    wanted: SkStorage<MapData, u32>,
     callers: SkStorage<MapData, Callers>,
     refusals: Arc<PerCpuArray<MapData, u64>>,
 }
@@ -37,7 +34,6 @@ impl Holds {
             held: Mutex::new(take(programs, "HELD")?),
             live: Mutex::new(take(programs, "LIVE")?),
             gates: Mutex::new(take(programs, "GATES")?),
-            wanted: take(programs, "WANTED")?,
             callers: take(programs, "CALLERS")?,
         })))
     }
@@ -118,20 +114,14 @@ impl Holds {
         let _gone = self.0.live.lock().unwrap_or_else(PoisonError::into_inner).insert(cookie, live, BPF_EXIST);
     }
 
-    /// Replaces a socket's gate.
+    /// Overwrites a socket's gate.
     ///
     /// # Errors
     ///
     /// [`Error::Map`].
     pub fn set_gate(&self, socket: &impl AsFd, gate: Gate) -> Result<(), Error> {
         let mut gates = self.0.gates.lock().unwrap_or_else(PoisonError::into_inner);
-        gates.insert(&Raw(socket.as_fd()), gate, 0).map_err(|cause| failed("write", "GATES", cause))
-    }
-
-    /// TCP_NOTSENT_LOWAT as the application wants it; `None`: it has not said.
-    #[must_use]
-    pub fn wanted(&self, socket: &impl AsFd) -> Option<u32> {
-        self.0.wanted.get(&Raw(socket.as_fd()), 0).ok().filter(|&wanted| wanted != 0)
+        gates.insert(&Raw(socket.as_fd()), gate, BPF_F_LOCK).map_err(|cause| failed("write", "GATES", cause))
     }
 
     /// The threads that entered a call on the socket while it was held, and have not left it.
@@ -147,39 +137,5 @@ struct Raw<'a>(BorrowedFd<'a>);
 impl AsRawFd for Raw<'_> {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
-    }
-}
-
-/// What programs tell, in the order in which they tell it.
-pub struct Events(AsyncFd<RingBuf<MapData>>);
-
-impl Events {
-    pub(super) fn take(programs: &mut Ebpf) -> Result<Self, Error> {
-        let ring: RingBuf<MapData> = take(programs, "EVENTS")?;
-        // SAFETY: the ring owns its descriptor for as long as it lives, which is as long as `AsyncFd` does.
-        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
-        let ring = ring.map_err(|error| Error::Events(error.into()))?;
-        Ok(Self(ring))
-    }
-
-    /// Waits for events, and hands each to `each`. Returns how many there were.
-    ///
-    /// # Errors
-    ///
-    /// The operating system's.
-    pub async fn read(&mut self, mut each: impl FnMut(&Event)) -> io::Result<usize> {
-        let mut ready = self.0.readable_mut().await?;
-        // Cleared first: what comes while the ring is emptied makes it ready again.
-        ready.clear_ready();
-        let ring = ready.get_inner_mut();
-        let mut count = 0;
-        while let Some(item) = ring.next() {
-            count += 1;
-            if item.len() == size_of::<Event>() {
-                // SAFETY: as many bytes as the type has, and any bit pattern is valid; they may lie at any address.
-                each(&unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
-            }
-        }
-        Ok(count)
     }
 }

@@ -7,6 +7,7 @@
 //! except that its listeners are gone: from then on the programs refuse what would be relayed, and hold the rest.
 
 mod btf;
+mod events;
 mod existing;
 mod hold;
 mod link;
@@ -29,7 +30,8 @@ use aya::{Ebpf, EbpfLoader};
 
 use super::cgroup::Cgroup;
 use super::netns::Namespace;
-pub use hold::{Events, Holds};
+pub use events::Events;
+pub use hold::Holds;
 pub use maps::{Flows, Maps, Shown, Sources};
 pub use remove::{Removal, remove};
 pub use taken::Taken;
@@ -39,10 +41,10 @@ static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../enforcer-ebpf/enforcer.bpf.o"));
 
 /// Changes with every incompatible change of a map, so that no agent adopts maps that it would misread.
-const LAYOUT: &str = "v2";
+const LAYOUT: &str = "v3";
 
 /// Maps that are pinned under their own names.
-const MAPS: [&str; 18] = [
+const MAPS: [&str; 19] = [
     "PEERS",
     "WORKLOADS",
     "FLOWS",
@@ -55,6 +57,7 @@ const MAPS: [&str; 18] = [
     "HELD",
     "LIVE",
     "EVENTS",
+    "LOOKING",
     "CALLS",
     "ACCEPTING",
     "GATES",

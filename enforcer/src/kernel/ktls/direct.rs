@@ -11,7 +11,6 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use ktls_core::{AeadKey, ConnectionTrafficSecrets, ProtocolVersion, TlsCryptoInfoRx, TlsCryptoInfoTx};
 use rustls::CipherSuite;
-use socket2::SockRef;
 use zeroize::Zeroizing;
 
 use super::Error;
@@ -139,17 +138,15 @@ pub fn set_write_gate(socket: &impl AsFd, lowat: u32) -> io::Result<()> {
 }
 
 /// Makes the send buffer so large that it is never full in the middle of a record: kernel TLS would drop the rest of that
-/// record when the socket is closed. What may wait in it is limited by [`set_write_gate`]. Returns what SO_SNDBUF was.
+/// record when the socket is closed. What may wait in it is limited by [`set_write_gate`].
 ///
 /// # Errors
 ///
 /// The operating system's; `EPERM` without CAP_NET_ADMIN in the first user namespace.
-pub fn enlarge_send_buffer(socket: &impl AsFd) -> io::Result<u32> {
+pub fn enlarge_send_buffer(socket: &impl AsFd) -> io::Result<()> {
     /// Half of it in octets, as SO_SNDBUF is given; all of it is what TCP grows to by itself (`net.ipv4.tcp_wmem`).
     const HALF: libc::c_int = 2 << 20;
-    let before = SockRef::from(socket).send_buffer_size()?;
-    set_option(socket, (libc::SOL_SOCKET, libc::SO_SNDBUFFORCE), HALF)?;
-    u32::try_from(before).map_err(io::Error::other)
+    set_option(socket, (libc::SOL_SOCKET, libc::SO_SNDBUFFORCE), HALF)
 }
 
 /// The key of one direction, as the kernel has it.

@@ -161,10 +161,10 @@ fn a_signal_during_the_stop_interrupts_as_always() {
                 assert_eq!(seize(application.tid).unwrap(), Restarted::Left);
                 ptrace(libc::PTRACE_INTERRUPT, application.tid, 0).unwrap();
                 application.kill(application.tid, application::signal());
-                let Change::Stopped { signal } = wait(application.tid, Instant::now() + DEADLINE).unwrap() else {
+                let Change::Stopped { code } = wait(application.tid, Instant::now() + DEADLINE).unwrap() else {
                     return false;
                 };
-                let_go(application.tid, signal).is_ok()
+                let_go(application.tid, Signal::of(code)).is_ok()
             });
             tracing.join().unwrap()
         });
@@ -220,14 +220,44 @@ fn a_stopped_process_stays_stopped() {
 }
 
 #[test]
-fn a_thread_that_does_not_stop_is_let_go() {
-    let application = Application::start("vfork");
+fn a_thread_that_does_not_stop_in_time_is_let_go_when_it_does() {
+    let mut application = Application::start("vfork");
     application.wait_for("stat", |stat| stat.contains(") D "));
     let started = Instant::now();
     let result = restart_call(application.tid);
     assert!(matches!(result, Err(Error::Timeout { .. })), "{result:?}");
     assert!(started.elapsed() < 4 * DEADLINE);
+    assert_eq!(application.finish(), "the end of its child");
     application.wait_for("status", |status| status.contains("TracerPid:\t0"));
+}
+
+/// One that runs another program meanwhile changes its id.
+#[test]
+fn a_program_that_a_thread_becomes_goes_on() {
+    for _time in 0..20 {
+        let mut application = Application::start("exec");
+        application.input.write_all(b"go\n").unwrap();
+        let _restarted = restart_call(application.tid).unwrap();
+        assert_eq!(application.hear("saw "), "another program");
+    }
+}
+
+/// Other tasks of a runtime go on while one of its threads waits.
+#[test]
+fn a_thread_that_does_not_stop_keeps_nobody_waiting() {
+    let mut application = Application::start("vfork");
+    application.wait_for("stat", |stat| stat.contains(") D "));
+    let (tid, runtime) =
+        (application.tid, tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap());
+    runtime.block_on(async {
+        let restarting = tokio::spawn(async move { restart_call(tid) });
+        tokio::task::yield_now().await;
+        let started = Instant::now();
+        tokio::spawn(async {}).await.unwrap();
+        assert!(started.elapsed() < DEADLINE / 2);
+        assert!(matches!(restarting.await.unwrap(), Err(Error::Timeout { .. })));
+    });
+    assert_eq!(application.finish(), "the end of its child");
 }
 
 #[test]
@@ -244,22 +274,17 @@ fn a_process_that_is_killed_meanwhile_is_gone_or_left() {
 
 #[test]
 fn the_number_of_threads_does_not_matter() {
-    let best = |part, restart: &mut dyn FnMut(u32) -> Result<Restarted, Error>| {
+    let best = |part| {
         let application = Application::start(part);
         application.wait_until_inside(&[libc::SYS_recvfrom]);
         let once = |_time| {
             let started = Instant::now();
-            restart(application.tid).unwrap();
+            restart_call(application.tid).unwrap();
             started.elapsed()
         };
         (0..200).map(once).min().unwrap()
     };
-    let mut tracer = Tracer::new();
-    let (few, many) = (
-        best("receive", &mut |tid| tracer.restart_call(tid)),
-        best("receive-among-500", &mut |tid| tracer.restart_call(tid)),
-    );
-    let elsewhere = best("receive", &mut restart_call);
-    eprintln!("restart: {few:?} with 3 threads, {many:?} with 503, {elsewhere:?} by another thread");
+    let (few, many) = (best("receive"), best("receive-among-500"));
+    eprintln!("restart: {few:?} with 3 threads, {many:?} with 503");
     assert!(many < 4 * few, "{few:?} with few threads, {many:?} with many");
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -43,6 +44,7 @@ pub(super) fn run(part: &str) {
         () if has("poll") => sit_in(poll, timeout),
         () if has("epoll") => sit_in(epoll, timeout),
         () if has("vfork") => vfork(),
+        () if has("exec") => exec(),
         () => end(),
     }
 }
@@ -140,19 +142,34 @@ extern "C" fn counting(_signal: libc::c_int) {
     SIGNALS.fetch_add(1, Ordering::SeqCst);
 }
 
-/// A thread that sleeps without being interruptible, until its child runs another program, which never happens.
+/// A thread that sleeps without being interruptible until its child ends, which does so when it is told anything.
 fn vfork() {
     println!("tid {}", gettid());
-    // SAFETY: the child has its own copy of the memory, and does nothing but wait to be killed with its parent.
+    // SAFETY: the child has its own copy of the memory, and makes nothing but system calls.
     let child = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_VFORK | libc::SIGCHLD, 0, 0, 0, 0) };
     if child == 0 {
+        let mut told = 0_u8;
         // SAFETY: takes numbers and no pointer.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-        loop {
-            // SAFETY: takes nothing.
-            unsafe { libc::pause() };
-        }
+        // SAFETY: the kernel writes one octet, which is alive.
+        unsafe { libc::read(0, (&raw mut told).cast(), 1) };
+        // SAFETY: takes a number and does not return.
+        unsafe { libc::_exit(0) };
     }
+    println!("saw the end of its child");
+    thread::park();
+}
+
+/// A thread, not the first one, that becomes another program when it is told anything.
+fn exec() {
+    let worker = thread::spawn(|| {
+        println!("tid {}", gettid());
+        let mut line = String::new();
+        io::stdin().read_line(&mut line).unwrap();
+        let error = std::process::Command::new("/bin/echo").arg("saw another program").exec();
+        println!("saw {error}");
+    });
+    worker.join().unwrap();
 }
 
 fn end() {
