@@ -63,12 +63,14 @@ pub(super) fn find(
     );
     let error = searched.err();
     match (found.into_inner(), error) {
-        (Some(judged), _) => judged,
+        (Some(Ok(path)), None) => Ok(path),
+        (Some(Err(rejection)), _) => Err(rejection),
         (None, Some(Webpki::UnknownIssuer) | None) => Err(candidates.missing(terms)),
         (None, Some(Webpki::UnknownRevocationStatus)) if later_lists => {
             Err(Rejection::RevocationList(ListFlaw::NotYetValid))
         }
-        (None, Some(error)) => Err(translate(&error)),
+        // The first case is none that webpki makes: it has the last word all the same.
+        (Some(Ok(_)) | None, Some(error)) => Err(translate(&error)),
     }
 }
 
