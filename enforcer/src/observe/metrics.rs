@@ -35,7 +35,8 @@ pub struct Metrics {
     connections: Family<Outcome, Counter>,
     open: Gauge,
     handshakes: Family<Opened, Histogram, fn() -> Histogram>,
-    bytes: Family<Carried, Counter>,
+    to_peer: Counter,
+    from_peer: Counter,
     searches: Counter,
     restarts: Counter,
 }
@@ -69,7 +70,8 @@ impl Metrics {
             connections: Family::default(),
             open: Gauge::default(),
             handshakes: Family::new_with_constructor(handshake_histogram),
-            bytes: Family::default(),
+            to_peer: Counter::default(),
+            from_peer: Counter::default(),
             searches: Counter::default(),
             restarts: Counter::default(),
         };
@@ -92,7 +94,11 @@ impl Metrics {
             Unit::Seconds,
             self.handshakes.clone(),
         );
-        registry.register("bytes", "Payload of connections that ended", self.bytes.clone());
+        let bytes = Family::<Carried, Counter>::default();
+        registry.register("bytes", "Payload of connections that ended", bytes.clone());
+        // Looked up once, and not at each end of a connection.
+        self.to_peer = bytes.get_or_create(&Carried { direction: "to_peer" }).clone();
+        self.from_peer = bytes.get_or_create(&Carried { direction: "from_peer" }).clone();
         registry.register(
             "descriptor_searches",
             "Sockets of direct connections that had to be searched for in /proc",
@@ -122,8 +128,8 @@ impl Metrics {
         if let Some(handshake) = record.progress.handshake {
             self.handshakes.get_or_create(&Opened { direction }).observe(handshake.as_secs_f64());
         }
-        self.bytes.get_or_create(&Carried { direction: "to_peer" }).inc_by(record.to_peer);
-        self.bytes.get_or_create(&Carried { direction: "from_peer" }).inc_by(record.from_peer);
+        self.to_peer.inc_by(record.to_peer);
+        self.from_peer.inc_by(record.from_peer);
     }
 
     /// A connection was reset before it could be opened.
