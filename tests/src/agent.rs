@@ -4,8 +4,9 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
 use crate::config::Config;
@@ -115,10 +116,20 @@ pub fn uninstall(config: &Path) -> Result<()> {
     process::run(Command::new(settings::enforcer_binary()?).arg("uninstall").arg("--config").arg(config)).map(drop)
 }
 
-/// A port of the host's loopback that is free now.
+/// A port of the host's loopback that is free now, and stays so while an agent is away: not one of those from which the
+/// kernel takes the near end of connections.
 pub fn free_address() -> Result<SocketAddr> {
-    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
-    probe.local_addr().context("find a free port")
+    const PORTS: std::ops::Range<u16> = 24_000..32_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in PORTS {
+        let place =
+            (std::process::id() * 100 + NEXT.fetch_add(1, Ordering::Relaxed)) % u32::from(PORTS.end - PORTS.start);
+        let port = PORTS.start + u16::try_from(place)?;
+        if let Ok(probe) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            return probe.local_addr().context("find a free port");
+        }
+    }
+    bail!("no port of {PORTS:?} is free")
 }
 
 fn launch(place: &Place, config: &Path) -> Result<Running> {

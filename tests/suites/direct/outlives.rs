@@ -104,8 +104,12 @@ fn an_answer_that_nobody_heard_is_given_again() -> Result<()> {
     let secret = marker();
     let redis = program::redis(&world.ground.b)?;
     let capture = world.ground.watch_mesh()?;
+    // The session is there before the offer, so that what is said in it can be told from its beginning.
+    drop(Conversation::start(&world.ground.a, &redis, world.ground.routes()[0].target)?);
     redis.process().freeze()?;
+    let before = said_to_b(&world)?;
     let client = offered(&world, 0, &redis, &secret)?;
+    wait::until("the offer to be made", wait::patience(), || Ok((said_to_b(&world)? > before).then_some(())))?;
     world.a.agent.process()?.freeze()?;
     redis.process().thaw()?;
     let port = format!(":{}", redis.port);
@@ -115,6 +119,14 @@ fn an_answer_that_nobody_heard_is_given_again() -> Result<()> {
     world.a.agent.restart()?;
     ensure!(client.finish()?.success()?.contains("OK"), "the client's end was not opened");
     sealed(capture, &secret, &[redis.port])
+}
+
+/// Octets that the agent of node `a` has sent in its pair sessions, and that have arrived.
+fn said_to_b(world: &World) -> Result<u64> {
+    let filter = format!("dport = :{}", world.b.config.pair.port());
+    let sessions = world.ground.host.run("ss", &["-tinOH", "state", "established", &filter])?;
+    let acknowledged = sessions.split_whitespace().filter_map(|word| word.strip_prefix("bytes_acked:"));
+    acknowledged.map(|octets| octets.parse::<u64>().context("octets of a pair session")).sum()
 }
 
 /// A client whose connection has its keys, and waits for a server that does not accept.

@@ -31,6 +31,9 @@ pub(super) struct Socket {
     restarted: OnceLock<[u64; CALLERS]>,
 }
 
+/// How long a thread may be without the processor before it is seen, when nobody is inside a call on the socket.
+const SETTLING: Duration = Duration::from_millis(2);
+
 /// Pauses between looks for a socket that no process has: it may be on its way from one to another (SCM_RIGHTS, unix(7)).
 /// One that was closed is let go that much later.
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
@@ -112,6 +115,16 @@ impl Socket {
         let restarted = self.restart_calls(direct)?;
         self.restarted.get_or_init(|| restarted);
         Ok(())
+    }
+
+    /// Gives a thread that is not seen the time to show itself. It has chosen the function of plain TCP, and the kernel has
+    /// taken the processor from it before it was noted: it would be too late for it when the gate is open. Where somebody
+    /// is inside a call already, or the kernel does no such thing, there is nothing to wait for.
+    pub(super) async fn settle(&self, direct: &Direct) {
+        let is_waited_on = self.restarted.get().is_some_and(|threads| threads.iter().any(|&thread| thread != 0));
+        if direct.preempts && !is_waited_on {
+            sleep(SETTLING).await;
+        }
     }
 
     /// Opens the gate.
