@@ -4,7 +4,7 @@
 //! the table, logs it and counts it. An entry that is dropped on the way is recorded too. No lock is held across an
 //! await, and a connection takes the table's lock twice in its life.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::mem;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +26,7 @@ pub struct Connections(Arc<Table>);
 
 #[derive(Debug)]
 struct Table {
-    live: Mutex<HashMap<u64, Arc<Live>>>,
+    live: Mutex<BTreeMap<u64, Arc<Live>>>,
     next_id: AtomicU64,
     metrics: Arc<Metrics>,
 }

@@ -98,7 +98,10 @@ impl Watch {
             EVENT_CONNECTED => self.offers.start(cookie, held),
             EVENT_ACCEPTED => self.accepted(Accepted { cookie, held }),
             EVENT_CLOSED => {
-                self.offers.direct.accepts.give_up(Connection::from(&held), cookie);
+                // An open connection has met its offer long ago.
+                if !event.can_wait() {
+                    self.offers.direct.accepts.give_up(Connection::from(&held), cookie);
+                }
                 if let Some(workload) = self.offers.direct.lives.closed(event) {
                     self.offers.direct.spare(&workload);
                 }

@@ -4,7 +4,7 @@
 //! an open connection here except to end it: when the registry does not allow it any more, or when a certificate under
 //! which it was opened runs out and its identity cannot be proved anew.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,9 +36,11 @@ pub struct Lives {
 
 #[derive(Default)]
 struct Table {
-    lives: HashMap<u64, Life>,
+    lives: BTreeMap<u64, Life>,
     /// When open connections run out, seconds since 1970, and which.
     ends: BTreeSet<(u64, u64)>,
+    /// Until when [`expire`] waits, seconds since 1970, if it waits for a moment.
+    waiting: Option<u64>,
     /// Workloads some of whose streams were cut short.
     cut: HashSet<Arc<str>>,
 }
@@ -109,13 +111,13 @@ impl Lives {
     /// It is open, and runs out then.
     fn expires(&self, cookie: u64, expires: u64) {
         let mut table = self.locked();
-        let Table { lives, ends, .. } = &mut *table;
+        let Table { lives, ends, waiting, .. } = &mut *table;
         let Some(life) = lives.get_mut(&cookie) else { return };
         if let Some(before) = life.expires.replace(expires) {
             ends.remove(&(before, cookie));
         }
         ends.insert((expires, cookie));
-        if ends.first() == Some(&(expires, cookie)) {
+        if waiting.is_none_or(|moment| expires < moment) {
             self.sooner.notify_one();
         }
     }
@@ -151,7 +153,8 @@ impl Lives {
     pub fn hand_over(&self) {
         let mut table = self.locked();
         table.ends.clear();
-        table.lives.drain().filter(|(_, life)| life.expires.is_some()).for_each(|(_, life)| life.record.hand_over());
+        let lives = std::mem::take(&mut table.lives).into_values();
+        lives.filter(|life| life.expires.is_some()).for_each(|life| life.record.hand_over());
     }
 
     /// The connections that have run out.
@@ -159,9 +162,12 @@ impl Lives {
         self.locked().ends.iter().take_while(|&&(end, _)| end <= now).map(|&(_, cookie)| cookie).collect()
     }
 
-    /// How long until the first one runs out.
-    fn next(&self, now: u64) -> Option<Duration> {
-        self.locked().ends.first().map(|&(end, _)| Duration::from_secs(end.saturating_sub(now)))
+    /// How long to wait until the first one runs out, or may have.
+    fn wait(&self, now: u64) -> Duration {
+        let mut table = self.locked();
+        let wait = table.ends.first().map(|&(end, _)| Duration::from_secs(end.saturating_sub(now)).min(LONGEST_WAIT));
+        table.waiting = wait.map(|wait| now + wait.as_secs());
+        wait.unwrap_or(Duration::MAX)
     }
 
     fn locked(&self) -> MutexGuard<'_, Table> {
@@ -268,7 +274,7 @@ impl Direct {
 pub async fn expire(offers: Arc<Offers>, stop: CancellationToken) {
     let lives = &offers.direct.lives;
     loop {
-        let wait = lives.next(now()).map_or(Duration::MAX, |left| left.min(LONGEST_WAIT));
+        let wait = lives.wait(now());
         tokio::select! {
             biased;
             () = stop.cancelled() => return,

@@ -11,7 +11,7 @@ mod ended;
 mod ends;
 mod handle;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -78,9 +78,9 @@ where
         role,
         orders,
         theirs: Admitted::default(),
-        offered: HashMap::new(),
+        offered: BTreeMap::new(),
         answering: JoinSet::new(),
-        answered: HashMap::new(),
+        answered: BTreeMap::new(),
         out: Vec::new(),
         input: Vec::new(),
         stalled: None,
@@ -98,11 +98,11 @@ struct Session<S, E> {
     orders: mpsc::Receiver<Order>,
     theirs: Admitted,
     /// Our offers without an answer.
-    offered: HashMap<u64, oneshot::Sender<Answer>>,
+    offered: BTreeMap<u64, oneshot::Sender<Answer>>,
     /// The other agent's offers that are being answered.
     answering: JoinSet<(u64, Answer)>,
     /// The same by their numbers.
-    answered: HashMap<u64, AbortHandle>,
+    answered: BTreeMap<u64, AbortHandle>,
     out: Vec<u8>,
     input: Vec<u8>,
     stalled: Option<Pin<Box<Sleep>>>,

@@ -1,5 +1,6 @@
 //! Two ends over a pipe, and one end against an agent that does not behave.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
