@@ -47,9 +47,10 @@ struct Group {
 }
 
 impl Group {
-    /// True when some of its workloads may have direct connections: then its sockets are gated.
+    /// True when some of its workloads may have direct connections, or may have had some: then its sockets are gated.
     fn has_direct(&self) -> bool {
-        self.members.iter().any(|member| member.workload.means() == Means::Direct)
+        let mut means = self.members.iter().map(|member| member.workload.means());
+        means.any(|means| matches!(means, Means::Direct | Means::Relay(Reason::ProgramLosesTheEnd)))
     }
 }
 
