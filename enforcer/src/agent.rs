@@ -171,7 +171,7 @@ async fn start_identities(snapshot: &Snapshot, stop: &CancellationToken) -> Resu
     let node = snapshot.node();
     let authority = ca::open_or_create(&node.state_directory, &node.trust_domain)?;
     let identities = snapshot.workloads().iter().map(|workload| workload.identity.clone()).collect();
-    Ok(identity::start(authority, identities, stop.clone()).await?)
+    Ok(identity::start(authority, identities, node.cipher, stop.clone()).await?)
 }
 
 fn report(abilities: &Abilities) {

@@ -96,6 +96,8 @@ pub struct Config {
     pub mode: Mode,
     /// Which path connections take.
     pub path: Path,
+    /// What they are encrypted with, if that is not left to the agent.
+    pub cipher: Option<&'static str>,
     /// Who else there is.
     pub peers: Vec<Peer>,
 }
@@ -126,7 +128,8 @@ impl Config {
         writeln!(out, "  stateDirectory: {}", self.state.display())?;
         writeln!(out, "  bpfDirectory: {}", self.bpf.display())?;
         writeln!(out, "  admin: {}", self.admin)?;
-        writeln!(out, "  pair: {}", self.pair)
+        writeln!(out, "  pair: {}", self.pair)?;
+        self.cipher.iter().try_for_each(|cipher| writeln!(out, "  cipher: {cipher}"))
     }
 
     fn workload(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -22,6 +22,8 @@ pub struct Options {
     pub path: Path,
     /// Which path those of the second node take, if it is another one.
     pub path_of_b: Option<Path>,
+    /// What their connections are encrypted with, if that is not left to the agents.
+    pub cipher: Option<&'static str>,
     /// Whom they trust.
     pub authorities: Authorities,
     /// The ports of the workloads on which connections are taken; none means every port.
@@ -64,6 +66,7 @@ impl Options {
         offload: Offload::Auto,
         path: Path::Relay,
         path_of_b: None,
+        cipher: None,
         authorities: Authorities::Shared,
         ports: &[],
     };
@@ -155,6 +158,7 @@ fn config(ground: &Ground, account: &'static str, state: PathBuf, options: Optio
         offload: options.offload,
         path: options.path_of_b.filter(|_| account == "b").unwrap_or(options.path),
         mode: options.mode,
+        cipher: options.cipher,
         peers: Vec::new(),
     })
 }

@@ -192,6 +192,7 @@ fn node(raw: RawNode) -> Option<Node> {
         bpf_directory: raw.bpf_directory?.value,
         admin: raw.admin?.value,
         pair: raw.pair?.value,
+        cipher: raw.cipher?.value,
     })
 }
 

@@ -13,10 +13,10 @@ use super::field::{Fields, choice, read_each, read_located};
 use super::host::Inode;
 use super::problem::{Located, Position, Problems};
 use super::scalar::{
-    PAIR_PORT, agent, api_version, checked_label, identity, label, listening, loopback, mode, name, offload, path, pid,
-    port, prefix, trust_domain, wanted_path,
+    PAIR_PORT, agent, api_version, checked_label, cipher, identity, label, listening, loopback, mode, name, offload,
+    path, pid, port, prefix, trust_domain, wanted_path,
 };
-use super::snapshot::{Mode, NetworkRef, Offload, Speaks, WantedPath};
+use super::snapshot::{Cipher, Mode, NetworkRef, Offload, Speaks, WantedPath};
 use super::yaml::{Entry, Tree, Value, documents};
 use crate::identity::Identity;
 
@@ -40,6 +40,7 @@ pub(super) struct RawNode {
     pub(super) bpf_directory: Option<Located<PathBuf>>,
     pub(super) admin: Option<Located<SocketAddr>>,
     pub(super) pair: Option<Located<SocketAddr>>,
+    pub(super) cipher: Option<Located<Cipher>>,
 }
 
 #[derive(Debug)]
@@ -135,6 +136,7 @@ fn node(spec: Tree, problems: &mut Problems) -> Option<RawNode> {
         bpf_directory: spec.optional("bpfDirectory", path, PathBuf::from("/sys/fs/bpf/enforcer")),
         admin: spec.optional("admin", loopback, SocketAddr::from((Ipv4Addr::LOCALHOST, 15000))),
         pair: spec.optional("pair", listening, SocketAddr::from((Ipv4Addr::UNSPECIFIED, PAIR_PORT))),
+        cipher: spec.optional("cipher", cipher, Cipher::default()),
     };
     spec.close();
     Some(node)

@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::field::{choice, integer, text};
 use super::problem::shown;
-use super::snapshot::{Mode, Offload, WantedPath};
+use super::snapshot::{Cipher, Mode, Offload, WantedPath};
 use super::yaml::Tree;
 use crate::identity::Identity;
 
@@ -169,6 +169,16 @@ pub(super) fn mode(tree: &Tree) -> Result<Mode, String> {
 /// Which path connections take.
 pub(super) fn wanted_path(tree: &Tree) -> Result<WantedPath, String> {
     choice(tree, &[("auto", WantedPath::Auto), ("direct", WantedPath::Direct), ("relay", WantedPath::Relay)])
+}
+
+/// What connections are encrypted with.
+pub(super) fn cipher(tree: &Tree) -> Result<Cipher, String> {
+    let ciphers = [
+        ("aes-128-gcm", Cipher::Aes128Gcm),
+        ("aes-256-gcm", Cipher::Aes256Gcm),
+        ("chacha20-poly1305", Cipher::ChaCha20Poly1305),
+    ];
+    choice(tree, &ciphers)
 }
 
 /// Where records are made.

@@ -107,6 +107,8 @@ pub struct Node {
     pub admin: SocketAddr,
     /// Where other agents open pair sessions.
     pub pair: SocketAddr,
+    /// What its connections are to be encrypted with.
+    pub cipher: Cipher,
 }
 
 /// One enrolled workload: the processes of a cgroup in a network namespace.
@@ -209,6 +211,19 @@ pub enum WantedPath {
     Direct,
     /// Through the relay, always.
     Relay,
+}
+
+/// A cipher of TLS 1.3 (RFC 8446 B.4) that the kernel knows too. The end that opens a connection chooses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum Cipher {
+    /// AES-128-GCM.
+    #[default]
+    Aes128Gcm,
+    /// AES-256-GCM.
+    Aes256Gcm,
+    /// ChaCha20-Poly1305: quicker where the processor has no instructions for AES, and without a limit to what one key
+    /// may encrypt (RFC 8446 5.5).
+    ChaCha20Poly1305,
 }
 
 /// Where the TLS records of a relayed connection are made.

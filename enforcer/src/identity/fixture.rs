@@ -52,6 +52,7 @@ impl Root {
             validity: (params.not_before, params.not_after),
             anchors: Arc::clone(&self.anchors),
             key: CertifiedKey::from_der(vec![certificate], key.into(), &crypto_provider()).unwrap(),
+            provider: crypto_provider(),
         })
     }
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, KeyPair};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{PrivatePkcs8KeyDer, UnixTime};
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 
 use super::name::Identity;
 use super::store::{Credentials, Parts};
-use super::tls;
 use super::verify::{Anchors, verify_at};
 use crate::ca::{self, Authority, SigningRequest};
 
@@ -49,7 +49,7 @@ pub enum Error {
 /// any other: `rcgen` and `rustls` keep copies that nobody can wipe.
 pub(super) fn obtain(
     authority: &dyn Authority,
-    identity: &Identity,
+    (identity, provider): (&Identity, &Arc<CryptoProvider>),
     now: OffsetDateTime,
 ) -> Result<Credentials, Error> {
     let failed = |cause| Error::Request { identity: identity.clone(), cause };
@@ -65,12 +65,13 @@ pub(super) fn obtain(
     verify_at(&issued.chain, &anchors, identity, UnixTime::since_unix_epoch(std::time::Duration::from_secs(unix)))
         .map_err(unusable)?;
     let der = PrivatePkcs8KeyDer::from(key.serialize_der());
-    let key = CertifiedKey::from_der(issued.chain, der.into(), &tls::crypto_provider()).map_err(unusable)?;
+    let key = CertifiedKey::from_der(issued.chain, der.into(), provider).map_err(unusable)?;
     Ok(Credentials::new(Parts {
         identity: identity.clone(),
         serial: issued.serial,
         validity: (issued.not_before, issued.not_after),
         anchors: Arc::new(anchors),
         key,
+        provider: Arc::clone(provider),
     }))
 }

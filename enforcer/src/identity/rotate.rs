@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
+use rustls::crypto::CryptoProvider;
 use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
@@ -13,7 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::name::Identity;
 use super::request::{Error, obtain};
 use super::store::{Credentials, Store, Writer};
+use super::tls::crypto_provider_for;
 use crate::ca::Authority;
+use crate::control::snapshot::Cipher;
 
 /// Between attempts when the authority does not answer.
 const RETRY: Duration = Duration::from_secs(10);
@@ -37,10 +40,11 @@ fn renewal_at((not_before, not_after): (OffsetDateTime, OffsetDateTime), jitter:
 pub async fn start(
     authority: Arc<dyn Authority>,
     identities: Vec<Identity>,
+    cipher: Cipher,
     stop: CancellationToken,
 ) -> Result<Arc<Store>, Error> {
     let (writer, store) = Store::new();
-    let mut rotation = Rotation { authority, writer, plans: HashMap::new() };
+    let mut rotation = Rotation { authority, writer, provider: crypto_provider_for(cipher), plans: HashMap::new() };
     for identity in identities {
         rotation.renew(identity).await?;
     }
@@ -58,6 +62,7 @@ pub async fn start(
 struct Rotation {
     authority: Arc<dyn Authority>,
     writer: Writer,
+    provider: Arc<CryptoProvider>,
     /// When each identity's turn comes.
     plans: HashMap<Identity, OffsetDateTime>,
 }
@@ -89,8 +94,8 @@ impl Rotation {
     async fn renew(&mut self, identity: Identity) -> Result<(), Error> {
         let authority = Arc::clone(&self.authority);
         let now = OffsetDateTime::now_utc();
-        let wanted = identity.clone();
-        let obtained = spawn_blocking(move || obtain(&*authority, &wanted, now)).await;
+        let (wanted, provider) = (identity.clone(), Arc::clone(&self.provider));
+        let obtained = spawn_blocking(move || obtain(&*authority, (&wanted, &provider), now)).await;
         let credentials = match obtained {
             Ok(result) => result?,
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::ResolvesClientCert;
+use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, Error, ServerConfig, SignatureScheme};
@@ -34,6 +35,8 @@ pub struct Credentials {
     pub anchors: Arc<Anchors>,
     /// What other agents call the identity.
     pub(super) pseudonym: String,
+    /// With what its handshakes are made.
+    pub(super) provider: Arc<CryptoProvider>,
     key: Arc<SingleCertAndKey>,
     clients: Cache<ClientConfig>,
     servers: Cache<ServerConfig>,
@@ -46,6 +49,7 @@ pub(super) struct Parts {
     pub(super) validity: (OffsetDateTime, OffsetDateTime),
     pub(super) anchors: Arc<Anchors>,
     pub(super) key: CertifiedKey,
+    pub(super) provider: Arc<CryptoProvider>,
 }
 
 impl Credentials {
@@ -58,6 +62,7 @@ impl Credentials {
             not_before,
             not_after,
             anchors: parts.anchors,
+            provider: parts.provider,
             key: Arc::new(SingleCertAndKey::from(parts.key)),
             clients: Cache::default(),
             servers: Cache::default(),

@@ -6,13 +6,16 @@ use std::time::Duration as StdDuration;
 use enforcer_ebpf::Reason;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType};
 use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::{ClientConfig, ClientConnection, NamedGroup, ProtocolVersion, ServerConfig, ServerConnection};
+use rustls::{
+    CipherSuite, ClientConfig, ClientConnection, NamedGroup, ProtocolVersion, ServerConfig, ServerConnection,
+};
 use time::{Duration, OffsetDateTime};
 
 use super::fixture::{EXPECTED, Root, leaf, uri};
-use super::tls::{Alpn, crypto_provider, server_name};
+use super::tls::{Alpn, crypto_provider, crypto_provider_for, server_name};
 use super::verify::{Expected, Verifier};
 use super::{Identity, proven, reason_of, verify_at};
+use crate::control::snapshot::Cipher;
 
 fn verdict(root: &Root, chain: &[CertificateDer<'static>]) -> Result<(), Reason> {
     let expected: Identity = EXPECTED.parse().unwrap();
@@ -188,5 +191,23 @@ fn each_end_refuses_the_wrong_other() {
         let client = ours.client_config(client_expects, Alpn::Enforcer).unwrap();
         let server = ours.server_config(server_expects, Alpn::Enforcer).unwrap();
         assert_eq!(shake_hands(client, server).unwrap_err(), Reason::PeerIdentityMismatch);
+    }
+}
+
+#[test]
+fn the_cipher_that_is_asked_for_comes_first_and_the_others_stay() {
+    let suites = |cipher| {
+        let provider = crypto_provider_for(cipher);
+        provider.cipher_suites.iter().map(|suite| suite.suite()).collect::<Vec<_>>()
+    };
+    let usual = suites(Cipher::Aes128Gcm);
+    assert_eq!(usual[0], CipherSuite::TLS13_AES_128_GCM_SHA256);
+    for (cipher, first) in [
+        (Cipher::Aes256Gcm, CipherSuite::TLS13_AES_256_GCM_SHA384),
+        (Cipher::ChaCha20Poly1305, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256),
+    ] {
+        let found = suites(cipher);
+        assert_eq!((found[0], found.len()), (first, usual.len()));
+        assert!(usual.iter().all(|suite| found.contains(suite)));
     }
 }

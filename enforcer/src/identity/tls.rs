@@ -8,12 +8,13 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::version::TLS13;
-use rustls::{ClientConfig, Error, ServerConfig};
+use rustls::{CipherSuite, ClientConfig, Error, ServerConfig};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::name::Identity;
 use super::store::Credentials;
 use super::verify::{Expected, Verifier, hexadecimal};
+use crate::control::snapshot::Cipher;
 
 /// The application protocol by which agents know each other (RFC 7301).
 const ENFORCER: &[u8] = b"enforcer/1";
@@ -45,18 +46,32 @@ impl Alpn {
 /// against those who record today and decrypt later.
 #[must_use]
 pub fn crypto_provider() -> Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
-        Arc::new(CryptoProvider {
-            cipher_suites: vec![
-                cipher_suite::TLS13_AES_128_GCM_SHA256,
-                cipher_suite::TLS13_AES_256_GCM_SHA384,
-                cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-            ],
-            kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519],
-            ..aws_lc_rs::default_provider()
-        })
-    });
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(provider()));
     Arc::clone(&PROVIDER)
+}
+
+/// The same, with another cipher first.
+pub(super) fn crypto_provider_for(cipher: Cipher) -> Arc<CryptoProvider> {
+    let suite = match cipher {
+        Cipher::Aes128Gcm => return crypto_provider(),
+        Cipher::Aes256Gcm => CipherSuite::TLS13_AES_256_GCM_SHA384,
+        Cipher::ChaCha20Poly1305 => CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+    };
+    let mut provider = provider();
+    provider.cipher_suites.sort_by_key(|offered| offered.suite() != suite);
+    Arc::new(provider)
+}
+
+fn provider() -> CryptoProvider {
+    CryptoProvider {
+        cipher_suites: vec![
+            cipher_suite::TLS13_AES_128_GCM_SHA256,
+            cipher_suite::TLS13_AES_256_GCM_SHA384,
+            cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+        ],
+        kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519],
+        ..aws_lc_rs::default_provider()
+    }
 }
 
 /// The configuration for opening a connection to `expected`.
@@ -65,7 +80,7 @@ pub fn crypto_provider() -> Arc<CryptoProvider> {
 ///
 /// rustls's, when certificate and key do not belong together.
 pub(super) fn client(credentials: &Credentials, expected: &Identity, alpn: Alpn) -> Result<ClientConfig, Error> {
-    let provider = crypto_provider();
+    let provider = Arc::clone(&credentials.provider);
     let expected = Expected::One(expected.clone());
     let verifier = Verifier::new(expected, Arc::clone(&credentials.anchors));
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -87,7 +102,7 @@ pub(super) fn client(credentials: &Credentials, expected: &Identity, alpn: Alpn)
 ///
 /// As for [`client`].
 pub(super) fn server(credentials: &Credentials, expected: Expected, alpn: Alpn) -> Result<ServerConfig, Error> {
-    let provider = crypto_provider();
+    let provider = Arc::clone(&credentials.provider);
     let verifier = Verifier::new(expected, Arc::clone(&credentials.anchors));
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?

@@ -33,6 +33,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_peer_without_an_agent_is_refused_by_a_policy_that_wants_direct,
         a_stream_that_more_was_announced_for_is_cut_short_and_said_to_be,
     ];
+    trials.extend(promises![alone; the_cipher_that_is_asked_for_is_the_kernel_s]);
     trials.extend(promises![in Options::AUTO; the_path_that_is_chosen_is_the_one_that_is_shown]);
     trials.into_iter().chain(held::trials()).chain(outlives::trials()).chain(spared::trials()).collect()
 }
@@ -56,6 +57,21 @@ fn kernel_tls_is_on_the_applications_own_sockets(world: &World) -> Result<()> {
         }
         Ok(())
     })
+}
+
+fn the_cipher_that_is_asked_for_is_the_kernel_s() -> Result<()> {
+    for (asked, found) in [("aes-256-gcm", "aes-gcm-256"), ("chacha20-poly1305", "chacha20-poly1305")] {
+        let world = World::create(Options { cipher: Some(asked), ..Options::DIRECT })?;
+        for route in [world.ground.routes()[0], world.ground.routes()[3]] {
+            let redis = program::redis(route.server)?;
+            let _client = Conversation::start(route.client, &redis, route.target)?;
+            for place in [route.client, route.server] {
+                let sockets = tls_sockets(place, redis.port)?;
+                ensure!(sockets.iter().any(|socket| socket.contains(found)), "{asked}: {sockets:?}");
+            }
+        }
+    }
+    Ok(())
 }
 
 fn a_peer_without_an_agent_is_refused_by_a_policy_that_wants_direct(world: &World) -> Result<()> {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::super::file::load;
-use super::super::snapshot::{Mode, NetworkRef, Offload, Speaks, WantedPath};
+use super::super::snapshot::{Cipher, Mode, NetworkRef, Offload, Speaks, WantedPath};
 use super::{BASE, LoadError, accept, edited};
 
 #[test]
@@ -16,6 +16,7 @@ fn the_base_means_what_it_says() {
     assert_eq!(node.bpf_directory, Path::new("/sys/fs/bpf/enforcer"));
     assert_eq!(node.admin.to_string(), "127.0.0.1:15000");
     assert_eq!(node.pair.to_string(), "0.0.0.0:15443");
+    assert_eq!(node.cipher, Cipher::Aes128Gcm);
 
     let [web, job] = snapshot.workloads() else { panic!("two workloads") };
     assert_eq!((web.id, web.name.as_str(), web.namespace.as_str()), (0, "web", "shop"));
@@ -58,6 +59,8 @@ fn other_spellings() {
         ("127.0.0.1:15000", "'[::ffff:127.0.0.1]:15000'"),
         ("  admin: 127.0.0.1:15000\n", ""),
         ("  admin:", "  pair: \"[::]:1\"\n  admin:"),
+        ("  admin:", "  cipher: chacha20-poly1305\n  admin:"),
+        ("  admin:", "  cipher: aes-256-gcm\n  admin:"),
         ("  admin:", "  pair: 192.0.2.7:65535\n  admin:"),
         ("[443, 80]", "[0x50, 0o17, +443, 00022]"),
         ("  offload: auto\n", ""),

@@ -99,6 +99,7 @@ fn fields_of_a_node() {
         ("admin: 127.0.0.1:15000", "admin: { port: 1 }", &[("6:10", "found a mapping")]),
         ("  admin:", "  pair: 0.0.0.0\n  admin:", &[("6:9", "no address with a port")]),
         ("  admin:", "  pair: 0.0.0.0:0\n  admin:", &[("6:9", "port 0")]),
+        ("  admin:", "  cipher: rc4\n  admin:", &[("6:11", "chacha20-poly1305")]),
         ("  admin:", "  pair: 15443\n  admin:", &[("6:9", "found the integer \"15443\"")]),
     ]);
 }
