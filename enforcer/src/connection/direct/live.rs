@@ -245,7 +245,7 @@ impl Direct {
         if !workload.loses_the_end() {
             return tracing::warn!(
                 workload = name,
-                "{lost}; if that matters, give this workload `path: auto` or `relay`"
+                "{lost}; if that matters, give this workload `path: relay` or `path: auto`"
             );
         }
         match self.taken.relay(cgroup, &workload.ports) {
