@@ -15,7 +15,6 @@ use crate::control::snapshot::Snapshot;
 use crate::identity::store::Store;
 use crate::kernel::bpf::{Holds, Taken};
 use crate::kernel::destroy::Destroyer;
-use crate::kernel::probe::preempts;
 use crate::kernel::process::Processes;
 use crate::observe::events::Connections;
 use crate::observe::metrics::Metrics;
@@ -57,7 +56,6 @@ pub(super) async fn start(
         processes: Processes::default(),
         accepts: Accepts::default(),
         lives: Lives::default(),
-        preempts: preempts(),
         metrics: Arc::clone(parts.metrics),
         tasks: TaskTracker::new(),
     });

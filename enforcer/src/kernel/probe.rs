@@ -89,25 +89,12 @@ fn release() -> String {
     release.map_or_else(|_unreadable| "unknown".to_owned(), |release| release.trim().to_owned())
 }
 
-/// Whether this kernel takes the processor from a thread in the middle of a system call: if it says so (debugfs), or if
-/// it is one that knows no other way by default (Linux 6.13, lazy preemption).
-#[must_use]
-pub fn preempts() -> bool {
-    match fs::read_to_string("/sys/kernel/debug/sched/preempt") {
-        Ok(modes) => modes.contains("(full)") || modes.contains("(lazy)"),
-        Err(_unknown) => is_at_least(&release(), (6, 13)),
-    }
-}
-
 /// Whether programs may set options of sockets with kernel TLS. Older kernels ask for plain TCP's own functions, newer
 /// ones for the protocol; only an open connection of a workload would show which.
 fn can_set_options_under_tls(release: &str) -> bool {
-    is_at_least(release, (6, 3))
-}
-
-fn is_at_least(release: &str, since: (u32, u32)) -> bool {
+    const SINCE: (u32, u32) = (6, 3);
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse().ok());
-    numbers.next().zip(numbers.next()).is_some_and(|version| version >= since)
+    numbers.next().zip(numbers.next()).is_some_and(|version| version >= SINCE)
 }
 
 impl Abilities {

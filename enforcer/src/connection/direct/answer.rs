@@ -122,7 +122,7 @@ impl Answers {
         let _place = workload.place()?;
         let socket = install::fetch(&self.direct, cookie, held).await?;
         socket.key(&self.direct, &keys.back, &keys.forward)?;
-        socket.settle(&self.direct).await;
+        socket.settle().await;
         let facts = self.session.facts();
         let opened = Opened { cookie, held, offer, peer: &self.pair.remote, suite: keys.back.suite, facts };
         self.direct.lives.opened(&self.direct, &opened)?;

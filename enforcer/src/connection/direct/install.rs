@@ -117,12 +117,12 @@ impl Socket {
         Ok(())
     }
 
-    /// Gives a thread that is not seen the time to show itself. It has chosen the function of plain TCP, and the kernel has
-    /// taken the processor from it before it was noted: it would be too late for it when the gate is open. Where somebody
-    /// is inside a call already, or the kernel does no such thing, there is nothing to wait for.
-    pub(super) async fn settle(&self, direct: &Direct) {
-        let is_waited_on = self.restarted.get().is_some_and(|threads| threads.iter().any(|&thread| thread != 0));
-        if direct.preempts && !is_waited_on {
+    /// Gives a thread that is not seen the time to show itself. It has chosen the function of plain TCP, and has lost the
+    /// processor before it was noted, to an interrupt, to another thread where the kernel preempts, or with the whole
+    /// processor where that is virtual: it would be too late for it when the gate is open. Where somebody is inside a call
+    /// already there is nothing to wait for.
+    pub(super) async fn settle(&self) {
+        if self.restarted.get().is_none_or(|threads| threads.iter().all(|&thread| thread == 0)) {
             sleep(SETTLING).await;
         }
     }

@@ -80,8 +80,6 @@ pub struct Direct {
     pub accepts: Accepts,
     /// What is open, and what is on its way there.
     pub lives: Lives,
-    /// Whether the kernel takes the processor from threads inside calls.
-    pub preempts: bool,
     /// Counts of what should be rare.
     pub metrics: Arc<Metrics>,
     /// Tasks of connections that are on their way.
