@@ -17,7 +17,7 @@ mod owed;
 
 use std::io;
 use std::ptr;
-use std::sync::Once;
+use std::sync::{Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, sigaction};
@@ -93,6 +93,9 @@ pub enum Restarted {
 pub fn restart_call(tid: u32) -> Result<Restarted, Error> {
     static QUIET: Once = Once::new();
     QUIET.call_once(keep_quiet);
+    // One thread may be inside calls on two sockets, and only one of ours can trace it.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     if seize(tid)? == Restarted::Gone {
         return Ok(Restarted::Gone);
     }
