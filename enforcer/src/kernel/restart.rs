@@ -93,14 +93,42 @@ pub enum Restarted {
 pub fn restart_call(tid: u32) -> Result<Restarted, Error> {
     static QUIET: Once = Once::new();
     QUIET.call_once(keep_quiet);
-    // One thread may be inside calls on two sockets, and only one of ours can trace it.
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = Turn::take(tid);
     if seize(tid)? == Restarted::Gone {
         return Ok(Restarted::Gone);
     }
     // Whatever happens from here on, the thread must not stay in a stop that nobody ends.
     restart_seized(tid).inspect_err(|_error| owed::let_go_later(Some(tid)))
+}
+
+/// The right to trace a thread. It may be inside calls on two sockets, and only one thread of ours can trace it.
+struct Turn(u32);
+
+static TRACED: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+impl Turn {
+    fn take(tid: u32) -> Self {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let mut traced = TRACED.lock().unwrap_or_else(PoisonError::into_inner);
+            // Whoever waits in vain is told that it is traced.
+            if !traced.contains(&tid) || Instant::now() > deadline {
+                traced.push(tid);
+                return Self(tid);
+            }
+            drop(traced);
+            sleep(FIRST_PAUSE);
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut traced = TRACED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = traced.iter().position(|&tid| tid == self.0) {
+            traced.swap_remove(place);
+        }
+    }
 }
 
 /// Each stop of a traced thread would interrupt a thread of ours that has nothing to do with it.
