@@ -108,17 +108,27 @@ static TRACED: Mutex<Vec<u32>> = Mutex::new(Vec::new());
 
 impl Turn {
     fn take(tid: u32) -> Self {
+        Self::try_take(tid, false).unwrap_or_else(|| aside(|| Self::wait(tid)))
+    }
+
+    fn wait(tid: u32) -> Self {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            let mut traced = TRACED.lock().unwrap_or_else(PoisonError::into_inner);
-            // Whoever waits in vain is told that it is traced.
-            if !traced.contains(&tid) || Instant::now() > deadline {
-                traced.push(tid);
-                return Self(tid);
-            }
-            drop(traced);
             sleep(FIRST_PAUSE);
+            // Whoever waits in vain is told that it is traced.
+            if let Some(turn) = Self::try_take(tid, Instant::now() > deadline) {
+                return turn;
+            }
         }
+    }
+
+    fn try_take(tid: u32, in_any_case: bool) -> Option<Self> {
+        let mut traced = TRACED.lock().unwrap_or_else(PoisonError::into_inner);
+        if traced.contains(&tid) && !in_any_case {
+            return None;
+        }
+        traced.push(tid);
+        Some(Self(tid))
     }
 }
 
