@@ -63,8 +63,8 @@ impl Answers {
         }
     }
 
-    /// Waits until a connection is accepted, by the application or by the relay. Programs tell; but the kernel leaves out a program for one
-    /// thread that it has preempted for another (on kernels that preempt), so now and then it is asked.
+    /// Waits until a connection is accepted, by the application or by the relay. Programs tell; but the kernel leaves out
+    /// a program for one thread that it has preempted for another (on kernels that preempt), so now and then it is asked.
     async fn accepted(&self, connection: Connection) -> Result<End, Reason> {
         let mut told = pin!(self.direct.accepts.wait(connection));
         let mut patience = ASK;
@@ -86,22 +86,6 @@ impl Answers {
                 let ends = (live::identity(&live.local), live::identity(&live.peer));
                 ends == (Some(self.pair.local.clone()), Some(self.pair.remote.clone()))
             })
-    }
-
-    async fn take(&self, offered: Offered) -> Result<(), Reason> {
-        let connection = offered.offer.connection;
-        self.authorize(connection.source.ip())?;
-        if offered.again && self.is_open(connection) {
-            return Ok(());
-        }
-        let Accepted { cookie, held } = match self.accepted(connection).await? {
-            End::Application(accepted) => accepted,
-            End::Relay(relay) => return self.put(relay, offered).await,
-        };
-        self.open((cookie, &held), &offered).await.inspect_err(|&reason| {
-            self.direct.give_up(cookie, &held, reason);
-            self.direct.lives.failed(cookie, reason);
-        })
     }
 
     /// Leaves an offer to the relay.
@@ -132,6 +116,18 @@ impl Answers {
 
 impl Ends for Answers {
     async fn answer(&self, offered: Offered) -> Result<(), Reason> {
-        self.take(offered).await
+        let connection = offered.offer.connection;
+        self.authorize(connection.source.ip())?;
+        if offered.again && self.is_open(connection) {
+            return Ok(());
+        }
+        let Accepted { cookie, held } = match self.accepted(connection).await? {
+            End::Application(accepted) => accepted,
+            End::Relay(relay) => return self.put(relay, offered).await,
+        };
+        self.open((cookie, &held), &offered).await.inspect_err(|&reason| {
+            self.direct.give_up(cookie, &held, reason);
+            self.direct.lives.failed(cookie, reason);
+        })
     }
 }

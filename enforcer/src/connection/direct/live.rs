@@ -101,7 +101,7 @@ impl Lives {
             Reason::MapFull
         })?;
         self.with(opened.cookie, |record| {
-            record.authenticated(opened.peer, tls(opened));
+            record.authenticated(opened.peer, opened.facts.tls(opened.suite));
             record.offloaded(Offloaded::Kernel);
         });
         self.expires(opened.cookie, expires);
@@ -320,10 +320,6 @@ async fn proved_until(offers: &Offers, live: &Live) -> Option<u64> {
 
 fn now() -> u64 {
     OffsetDateTime::now_utc().unix_timestamp().unsigned_abs()
-}
-
-fn tls(Opened { suite, facts, .. }: &Opened<'_>) -> Tls {
-    Tls { cipher: Some(*suite), group: facts.group, peer_serial: facts.peer_serial.clone() }
 }
 
 /// An open connection as the hold table had it.

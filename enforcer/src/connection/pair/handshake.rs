@@ -143,7 +143,6 @@ impl Beginning {
         let (remote, end) = identity::proven(certificates).ok_or(Failed::NoAgent)?;
         let pair = Pair { local: credentials.identity.clone(), remote };
         let facts = Arc::new(Facts {
-            cipher: session.negotiated_cipher_suite().map(|suite| suite.suite()),
             group: session.negotiated_key_exchange_group().map(|group| group.name()),
             peer_serial: certificates.first().and_then(tls::serial),
             expires: end.min(credentials.not_after),

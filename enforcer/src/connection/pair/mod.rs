@@ -41,6 +41,7 @@ use rustls::{CipherSuite, NamedGroup};
 use time::OffsetDateTime;
 
 use crate::identity::Identity;
+use crate::observe::events::Tls;
 
 /// Who a session is with.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -54,8 +55,6 @@ pub struct Pair {
 /// What the handshake of a session has settled.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// The cipher suite, also that of the connections offered in the session.
-    pub cipher: Option<CipherSuite>,
     /// The key exchange.
     pub group: Option<NamedGroup>,
     /// Serial number of the peer's certificate, hexadecimal.
@@ -64,6 +63,13 @@ pub struct Facts {
     pub expires: OffsetDateTime,
     /// How connections are taken that are opened to the workload of the session's server.
     pub takes: Takes,
+}
+
+impl Facts {
+    /// For the record of a connection that was offered in the session, and has keys for this cipher suite.
+    pub(super) fn tls(&self, suite: CipherSuite) -> Tls {
+        Tls { cipher: Some(suite), group: self.group, peer_serial: self.peer_serial.clone() }
+    }
 }
 
 /// How an agent takes connections that others open to a workload of its node. An offer is taken in either case.

@@ -17,24 +17,30 @@ use crate::connection::direct::{Offers, Put};
 use crate::connection::pair::{Connection, Facts, Keys, Pair, Takes, TrafficKey};
 use crate::connection::{Expected, Request};
 use crate::kernel::ktls;
-use crate::observe::events::{Entry, Offloaded, Tls};
+use crate::observe::events::{Entry, Offloaded};
 
-/// The identities of a connection and the agent of the other end, if that one wants connections offered.
-pub(super) async fn wants_offer(
-    offers: Option<&Offers>,
+/// To whom a connection has to be offered.
+pub(super) struct Addressee<'a> {
+    offers: &'a Offers,
+    whose: Pair,
+    agent: SocketAddr,
+}
+
+/// The agent of the other end, if it wants connections offered.
+pub(super) async fn wants_offer<'a>(
+    offers: Option<&'a Offers>,
     request: &Request,
     expected: &Expected,
-) -> Option<(Pair, SocketAddr)> {
+) -> Option<Addressee<'a>> {
+    let (offers, agent) = (offers?, expected.agent?);
     let whose = Pair { local: request.workload.identity.clone(), remote: expected.identity.clone() };
-    let agent = expected.agent?;
-    (offers?.takes(&whose, agent).await == Takes::Direct).then_some((whose, agent))
+    (offers.takes(&whose, agent).await == Takes::Direct).then_some(Addressee { offers, whose, agent })
 }
 
 /// Offers a connection that the relay has opened.
 pub(super) async fn offer(
     stream: TcpStream,
-    offers: &Offers,
-    (whose, agent): (&Pair, SocketAddr),
+    Addressee { offers, whose, agent }: Addressee<'_>,
     record: &Entry,
 ) -> Result<Session, Reason> {
     let started = Instant::now();
@@ -42,9 +48,9 @@ pub(super) async fn offer(
     let connection = ends().map_err(lost)?;
     attach(&stream)?;
     let install = |keys: &Keys| install(&stream, &keys.forward, &keys.back);
-    let agreed = offers.agree((whose, agent), connection, None, install).await?;
+    let agreed = offers.agree((&whose, agent), connection, None, install).await?;
     record.handshake_took(started.elapsed());
-    settle(stream, whose, (agreed.session.facts(), agreed.suite), record)
+    settle(stream, &whose, (agreed.session.facts(), agreed.suite), record)
 }
 
 /// Takes an offer for a connection that the relay has accepted. The caller answers it.
@@ -80,8 +86,7 @@ fn settle(
     (facts, suite): (&Facts, CipherSuite),
     record: &Entry,
 ) -> Result<Session, Reason> {
-    let tls = Tls { cipher: Some(suite), group: facts.group, peer_serial: facts.peer_serial.clone() };
-    record.authenticated(&whose.remote, tls);
+    record.authenticated(&whose.remote, facts.tls(suite));
     record.offloaded(Offloaded::Kernel);
     Session::keyed(stream).map_err(lost)
 }

@@ -76,16 +76,7 @@ impl Session {
         let stream = records.into_stream();
         let sent = secrets.tx.0;
         ktls::install(&stream, secrets).map_err(io::Error::other)?;
-        let errors = ktls::watch_errors(&stream)?;
-        Ok(Self::Kernel(KernelSession {
-            stream,
-            errors,
-            early,
-            given: 0,
-            sent,
-            closing: Closing::Open,
-            end: End::Told,
-        }))
+        KernelSession::new(stream, (early, sent), End::Told).map(Self::Kernel)
     }
 
     /// A socket whose keys came from a pair session.
@@ -94,17 +85,7 @@ impl Session {
     ///
     /// The operating system's.
     pub(super) fn keyed(stream: TcpStream) -> io::Result<Self> {
-        let errors = ktls::watch_errors(&stream)?;
-        let session = KernelSession {
-            stream,
-            errors,
-            early: Vec::new(),
-            given: 0,
-            sent: 0,
-            closing: Closing::Open,
-            end: End::Fin,
-        };
-        Ok(Self::Kernel(session))
+        KernelSession::new(stream, (Vec::new(), 0), End::Fin).map(Self::Kernel)
     }
 
     /// The socket below.
@@ -161,6 +142,12 @@ enum Closing {
 }
 
 impl KernelSession {
+    /// With what was decrypted, and how many records were sent, before the kernel took over.
+    fn new(stream: TcpStream, (early, sent): (Vec<u8>, u64), end: End) -> io::Result<Self> {
+        let errors = ktls::watch_errors(&stream)?;
+        Ok(Self { stream, errors, early, given: 0, sent, closing: Closing::Open, end })
+    }
+
     /// Ready when the socket has failed while there was nothing to read.
     fn poll_error(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
         // An error by itself counts as the end of writing, for which nobody else waits on this descriptor.

@@ -56,12 +56,12 @@ async fn relay(
         record.decided(Path::Plain, Reason::SameNamespace);
         return Ok(carry_plain(application, peer, record).await);
     }
-    let session = match (offers, wants_offer) {
-        (Some(offers), Some((whose, agent))) => {
+    let session = match wants_offer {
+        Some(addressee) => {
             drop(turn);
-            keyed::offer(peer, offers, (&whose, agent), record).await?
+            keyed::offer(peer, addressee, record).await?
         }
-        _ => {
+        None => {
             let session = handshake::as_client(peer, &request.workload, expected, record).await?;
             drop(turn);
             session

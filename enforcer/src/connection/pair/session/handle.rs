@@ -32,12 +32,6 @@ impl WeakHandle {
         &self.facts
     }
 
-    /// Which end of the session this agent is.
-    #[must_use]
-    pub fn role(&self) -> Role {
-        self.role
-    }
-
     /// The session, if somebody still holds it.
     #[must_use]
     pub fn upgrade(&self) -> Option<Handle> {
