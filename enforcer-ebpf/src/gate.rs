@@ -18,12 +18,13 @@ use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::SockOpsContext;
 use enforcer_ebpf::{
     DIRECTION_INBOUND, DIRECTION_OUTBOUND, EVENT_CLOSED, EVENT_CONNECTED, EVENT_REFUSED, Endpoint, GATE_HELD,
-    GATE_REFUSED, Gate, Held, PEER_DIRECT, PEER_KEY_BITS, PortKey, Reason, STAGE_CONNECTING, STAGE_ESTABLISHED,
+    GATE_REFUSED, Gate, Held, PEER_DIRECT, PEER_KEY_BITS, Reason, STAGE_CONNECTING, STAGE_ESTABLISHED,
 };
 
 use crate::context::{local_endpoint, read, remote_endpoint};
 use crate::event::{tell, tell_in_time};
-use crate::maps::{CALLS, GATES, HELD, LIVE, NAMESPACES, PEERS, PORTS, WANTED};
+use crate::inbound::taken;
+use crate::maps::{CALLS, GATES, HELD, LIVE, NAMESPACES, PEERS, WANTED};
 use crate::owner::callers;
 use crate::room;
 use crate::store;
@@ -197,10 +198,7 @@ fn closed(ctx: &SockOpsContext) {
 /// Whether a connection from this source to this port of this namespace is ours, if it has come to the application. One
 /// that is relayed comes to the agent; but the port may have become a relayed one since this connection began.
 fn is_taken(netns: u64, source: &Endpoint, port: u32) -> bool {
-    let every = PortKey { netns, port: 0, reserved: 0 };
-    // SAFETY: only the presence counts.
-    let is_known = unsafe { PORTS.get(PortKey { netns, port, reserved: 0 }).or_else(|| PORTS.get(every)) }.is_some();
-    is_known && peer_is_direct(&source.address)
+    taken(netns, port).is_some() && peer_is_direct(&source.address)
 }
 
 /// Whether the registry knows an agent for this address.

@@ -24,7 +24,7 @@ pub(crate) fn select(ctx: &SkLookupContext) -> Verdict {
         return Verdict::Pass;
     }
     let (netns, port) = (NETNS_COOKIE.load(), read!((*ctx.lookup).local_port));
-    match taken(netns, port).or_else(|| taken(netns, 0)) {
+    match taken(netns, port) {
         None => return Verdict::Pass,
         Some(PORT_DIRECT) if peer_is_direct(&source(ctx)) => return Verdict::Pass,
         Some(_) => {}
@@ -71,8 +71,9 @@ fn source(ctx: &SkLookupContext) -> [u8; 16] {
     if read!((*ctx.lookup).family) == INET { v4 } else { to_bytes(v6) }
 }
 
-/// How connections to this port are taken, if they are.
-fn taken(netns: u64, port: u32) -> Option<u32> {
+/// How connections to this port are taken, if they are: as that port's are, or every port's.
+pub(crate) fn taken(netns: u64, port: u32) -> Option<u32> {
+    let (this, every) = (PortKey { netns, port, reserved: 0 }, PortKey { netns, port: 0, reserved: 0 });
     // SAFETY: copied at once; entries are written as a whole.
-    unsafe { PORTS.get(PortKey { netns, port, reserved: 0 }) }.copied()
+    unsafe { PORTS.get(this).or_else(|| PORTS.get(every)) }.copied()
 }
