@@ -7,6 +7,8 @@
 
 mod directory;
 mod embedded;
+pub mod keys;
+pub mod store;
 mod template;
 #[cfg(test)]
 mod tests;
