@@ -21,7 +21,9 @@ use tokio_util::task::TaskTracker;
 use crate::connection;
 use crate::control::file::{LoadError, load};
 use crate::control::snapshot::Snapshot;
+use crate::identity::source::Local;
 use crate::identity::store::Store;
+use crate::identity::trust::Malformed;
 use crate::kernel::bpf::{self, Guard};
 use crate::kernel::probe::{Abilities, probe};
 use crate::observe::admin;
@@ -67,6 +69,9 @@ pub enum Error {
     /// The CA in the state directory cannot be opened or made.
     #[error("open certificate authority")]
     Authority(#[from] ca::Error),
+    /// The trust bundle cannot be read.
+    #[error("read trust bundle")]
+    Bundle(#[from] Malformed),
     /// There is no first certificate.
     #[error("issue first certificates")]
     Identity(#[from] identity::Error),
@@ -170,8 +175,11 @@ fn lock(directory: &Path) -> Result<fs::File, Error> {
 async fn start_identities(snapshot: &Snapshot, stop: &CancellationToken) -> Result<Arc<Store>, Error> {
     let node = snapshot.node();
     let authority = ca::open_or_create(&node.state_directory, &node.trust_domain)?;
+    let source = Arc::new(Local::new(authority)?);
     let identities = snapshot.workloads().iter().map(|workload| workload.identity.clone()).collect();
-    Ok(identity::start(authority, identities, node.cipher, stop.clone()).await?)
+    let (store, missing) = identity::start(source, identities, node.cipher, stop.clone()).await;
+    // An authority that is a part of this process will not do better later.
+    missing.into_iter().next().map_or(Ok(store), |error| Err(error.into()))
 }
 
 fn report(abilities: &Abilities) {

@@ -4,13 +4,14 @@
 
 use std::path::{Path, PathBuf};
 
-use rcgen::{Certificate, CertificateParams, CertificateSigningRequestParams, Issuer, KeyPair, PublicKeyData};
+use rcgen::KeyPair;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use time::{Duration, OffsetDateTime};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::directory::{self, BUNDLE, Holds, INTERMEDIATE, INTERMEDIATE_KEY, ROOT, ROOT_KEY};
+use super::issuer::{Issuer, belong_together, end};
+use super::keys::Key;
 use super::{Authority, Error, Issued, LONGEST_WORKLOAD_LIFETIME, SigningRequest, template};
 use crate::identity::name::check_trust_domain;
 use crate::identity::verify::authority_domain;
@@ -25,9 +26,7 @@ pub struct Embedded {
     path: PathBuf,
     trust_domain: String,
     bundle: Vec<CertificateDer<'static>>,
-    intermediate: CertificateDer<'static>,
-    issuer: Issuer<'static, KeyPair>,
-    ends: OffsetDateTime,
+    issuer: Issuer,
 }
 
 impl Embedded {
@@ -102,7 +101,7 @@ impl Embedded {
     /// The certificate of the issuer on this host.
     #[must_use]
     pub fn intermediate(&self) -> &CertificateDer<'static> {
-        &self.intermediate
+        &self.issuer.certificate
     }
 }
 
@@ -115,17 +114,7 @@ impl Authority for Embedded {
         if !(SHORTEST_WORKLOAD_LIFETIME..=LONGEST_WORKLOAD_LIFETIME).contains(&lifetime) {
             return Err(Error::Lifetime);
         }
-        if self.ends <= now {
-            return Err(Error::IssuerExpired { not_after: self.ends });
-        }
-        // Reading a request checks its signature.
-        let csr = CertificateSigningRequestParams::from_der(&request.csr).map_err(Error::Request)?;
-        let params = template::workload(identity, lifetime, now, self.ends)?;
-        let (not_before, not_after) = (params.not_before, params.not_after);
-        let certificate = sign(&params, &csr.public_key, &self.issuer)?;
-        let serial = params.serial_number.map(|serial| serial.to_bytes()).unwrap_or_default();
-        let serial = serial.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Issued { chain: vec![certificate.der().clone(), self.intermediate.clone()], serial, not_before, not_after })
+        self.issuer.certify(&request.csr, (identity, lifetime), now)
     }
 
     fn bundle(&self) -> Vec<CertificateDer<'static>> {
@@ -138,12 +127,12 @@ fn make(path: &Path, trust_domain: &str) -> Result<Embedded, Error> {
     check_trust_domain(trust_domain).map_err(|cause| Error::TrustDomain { name: trust_domain.to_owned(), cause })?;
     let now = OffsetDateTime::now_utc();
     let key = KeyPair::generate().map_err(Error::Sign)?;
-    let params = template::root(trust_domain, now)?;
+    let params = template::root(trust_domain, "root", now)?;
     let root = params.self_signed(&key).map_err(Error::Sign)?;
     directory::write(path, ROOT_KEY, &key.serialize_pem())?;
     directory::write(path, ROOT, &root.pem())?;
     let root_pem = root.pem();
-    let root = Root { issuer: Issuer::new(params.clone(), key), ends: params.not_after };
+    let root = Root { signer: rcgen::Issuer::new(params.clone(), key), ends: params.not_after };
     write_intermediate(&root, trust_domain, "intermediate", path)?;
     directory::write(path, BUNDLE, &root_pem)?;
     tracing::info!(path = %path.display(), trust_domain, "certificate authority made");
@@ -180,14 +169,14 @@ fn load(path: &Path) -> Result<Embedded, Error> {
             expected: "key of the intermediate certificate",
         });
     }
-    let issuer = Issuer::from_ca_cert_der(&intermediate, key)
-        .map_err(|_malformed| Error::Content { path: path.join(INTERMEDIATE), expected: "issuing certificate" })?;
-    Ok(Embedded { path: path.to_owned(), trust_domain, bundle, intermediate, issuer, ends })
+    let issuer = Issuer::new(intermediate, Key::new(key))
+        .ok_or(Error::Content { path: path.join(INTERMEDIATE), expected: "issuing certificate" })?;
+    Ok(Embedded { path: path.to_owned(), trust_domain, bundle, issuer })
 }
 
 /// The root with its key.
 struct Root {
-    issuer: Issuer<'static, KeyPair>,
+    signer: rcgen::Issuer<'static, KeyPair>,
     ends: OffsetDateTime,
 }
 
@@ -199,24 +188,16 @@ fn open_root(path: &Path) -> Result<Option<Root>, Error> {
     let root = certificate(path, ROOT)?;
     let content = || Error::Content { path: path.join(ROOT), expected: "root certificate" };
     let ends = end(&root).ok_or_else(content)?;
-    let issuer = Issuer::from_ca_cert_der(&root, key(path, ROOT_KEY)?).map_err(|_malformed| content())?;
-    Ok(Some(Root { issuer, ends }))
+    let signer = rcgen::Issuer::from_ca_cert_der(&root, key(path, ROOT_KEY)?).map_err(|_malformed| content())?;
+    Ok(Some(Root { signer, ends }))
 }
 
 fn write_intermediate(root: &Root, trust_domain: &str, name: &str, out: &Path) -> Result<(), Error> {
     let key = KeyPair::generate().map_err(Error::Sign)?;
     let params = template::intermediate(trust_domain, name, OffsetDateTime::now_utc(), root.ends)?;
-    let certificate = sign(&params, &key, &root.issuer)?;
+    let certificate = params.signed_by(&key, &root.signer).map_err(Error::Sign)?;
     directory::write(out, INTERMEDIATE_KEY, &key.serialize_pem())?;
     directory::write(out, INTERMEDIATE, &certificate.pem())
-}
-
-fn sign(
-    params: &CertificateParams,
-    key: &impl PublicKeyData,
-    issuer: &Issuer<'_, KeyPair>,
-) -> Result<Certificate, Error> {
-    params.signed_by(key, issuer).map_err(Error::Sign)
 }
 
 fn needed(path: &Path, name: &str) -> Result<String, Error> {
@@ -231,14 +212,4 @@ fn certificate(path: &Path, name: &str) -> Result<CertificateDer<'static>, Error
 fn key(path: &Path, name: &str) -> Result<KeyPair, Error> {
     KeyPair::from_pem(&needed(path, name)?)
         .map_err(|_malformed| Error::Content { path: path.join(name), expected: "PEM private key" })
-}
-
-fn belong_together(key: &KeyPair, certificate: &CertificateDer<'_>) -> bool {
-    X509Certificate::from_der(certificate)
-        .is_ok_and(|(_, certificate)| certificate.public_key().subject_public_key.data == key.public_key_raw())
-}
-
-fn end(certificate: &CertificateDer<'_>) -> Option<OffsetDateTime> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    Some(certificate.validity().not_after.to_datetime())
 }

@@ -6,7 +6,9 @@
 //! checked if it came from somebody else.
 
 mod directory;
+pub mod domain;
 mod embedded;
+mod issuer;
 pub mod keys;
 pub mod store;
 mod template;
@@ -30,6 +32,9 @@ use crate::identity::name::NameError;
 pub const WORKLOAD_LIFETIME: Duration = Duration::HOUR;
 /// The longest life that a workload's certificate may be given.
 pub const LONGEST_WORKLOAD_LIFETIME: Duration = Duration::DAY;
+
+/// Of a certificate request, in octets. One with an RSA key of 4096 bits has less than 2 KiB.
+const LONGEST_REQUEST: usize = 16 * 1024;
 
 /// Who issues certificates.
 pub trait Authority: Send + Sync {
@@ -142,6 +147,9 @@ pub enum Error {
     /// The request is malformed, or not signed by its own key.
     #[error("certificate request does not verify")]
     Request(#[source] rcgen::Error),
+    /// The request is longer than any that makes sense.
+    #[error("certificate request has more than {LONGEST_REQUEST} octets")]
+    LongRequest,
     /// The issuer itself is not valid any more.
     #[error(
         "the intermediate certificate has expired ({not_after}); run the agent on the host of the root, or issue a \

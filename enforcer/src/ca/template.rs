@@ -15,19 +15,20 @@ const INTERMEDIATE_LIFETIME: Duration = Duration::days(90);
 /// Clocks of other hosts may be this far behind.
 const BACKDATE: Duration = Duration::minutes(5);
 
-/// The root of a trust domain.
-pub(super) fn root(trust_domain: &str, now: OffsetDateTime) -> Result<CertificateParams, Error> {
-    authority(trust_domain, "root", (now, now + ROOT_LIFETIME), 1)
+/// The root of a trust domain. Authorities that have keys of their own have names of their own: revocation lists are
+/// found by name.
+pub(super) fn root(trust_domain: &str, name: &str, now: OffsetDateTime) -> Result<CertificateParams, Error> {
+    authority(trust_domain, name, (now, now + ROOT_LIFETIME), 1)
 }
 
-/// The issuer on one host; `issuer_ends` is the end of the root.
+/// What issues; `issuer_ends` is the end of the root.
 pub(super) fn intermediate(
     trust_domain: &str,
-    node: &str,
+    name: &str,
     now: OffsetDateTime,
     issuer_ends: OffsetDateTime,
 ) -> Result<CertificateParams, Error> {
-    authority(trust_domain, node, (now, (now + INTERMEDIATE_LIFETIME).min(issuer_ends)), 0)
+    authority(trust_domain, name, (now, (now + INTERMEDIATE_LIFETIME).min(issuer_ends)), 0)
 }
 
 /// A workload: exactly one name, good for both ends of a connection.

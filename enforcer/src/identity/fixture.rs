@@ -11,7 +11,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::store::{Credentials, Parts, Store, Writer};
 use super::tls::crypto_provider;
-use super::verify::Anchors;
+use super::trust::{Trust, Trusted};
 
 /// Whom the certificates of these tests name.
 pub(crate) const EXPECTED: &str = "spiffe://example.org/ns/default/sa/web";
@@ -19,7 +19,7 @@ pub(crate) const EXPECTED: &str = "spiffe://example.org/ns/default/sa/web";
 /// A root with its key.
 pub(crate) struct Root {
     issuer: Issuer<'static, KeyPair>,
-    pub(crate) anchors: Arc<Anchors>,
+    pub(crate) trusted: Trusted,
 }
 
 impl Root {
@@ -28,8 +28,8 @@ impl Root {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let anchors = Anchors::new(&[params.self_signed(&key).unwrap().der().clone()]).unwrap();
-        Self { issuer: Issuer::new(params, key), anchors: Arc::new(anchors) }
+        let trust = Trust::of_roots(vec![params.self_signed(&key).unwrap().der().clone()]).unwrap();
+        Self { issuer: Issuer::new(params, key), trusted: Trusted::always(trust) }
     }
 
     pub(crate) fn sign(&self, params: &CertificateParams) -> (CertificateDer<'static>, KeyPair) {
@@ -50,7 +50,7 @@ impl Root {
             identity: identity.parse().unwrap(),
             serial: String::new(),
             validity: (params.not_before, params.not_after),
-            anchors: Arc::clone(&self.anchors),
+            trusted: self.trusted.clone(),
             key: CertifiedKey::from_der(vec![certificate], key.into(), &crypto_provider()).unwrap(),
             provider: crypto_provider(),
         })

@@ -12,8 +12,10 @@ pub mod pair;
 mod reason;
 mod request;
 mod rotate;
+pub mod source;
 pub mod store;
 pub mod tls;
+pub mod trust;
 pub mod verify;
 
 pub use name::Identity;

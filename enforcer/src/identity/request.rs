@@ -6,12 +6,13 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{PrivatePkcs8KeyDer, UnixTime};
 use rustls::sign::CertifiedKey;
-use time::OffsetDateTime;
+use tokio::task::spawn_blocking;
 
 use super::name::Identity;
+use super::source::{Refused, Source};
 use super::store::{Credentials, Parts};
-use super::verify::{Anchors, verify_at};
-use crate::ca::{self, Authority, SigningRequest};
+use super::verify::verify_at;
+use crate::ca::{self, Issued, SigningRequest};
 
 /// There is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -25,16 +26,16 @@ pub enum Error {
         #[source]
         cause: rcgen::Error,
     },
-    /// The authority does not issue it.
+    /// The source does not issue it.
     #[error("issue certificate for {identity}")]
     Issue {
         /// For whom.
         identity: Identity,
         /// Why.
         #[source]
-        cause: ca::Error,
+        cause: Refused,
     },
-    /// What the authority issued is not what was asked for, or does not verify.
+    /// What was issued is not what was asked for, or does not verify.
     #[error("use certificate that was issued for {identity}")]
     Unusable {
         /// For whom.
@@ -45,33 +46,55 @@ pub enum Error {
     },
 }
 
-/// Makes a key, has it certified and checks the result. Blocks for a signature or two. The key's memory is freed like
-/// any other: `rcgen` and `rustls` keep copies that nobody can wipe.
-pub(super) fn obtain(
-    authority: &dyn Authority,
-    (identity, provider): (&Identity, &Arc<CryptoProvider>),
-    now: OffsetDateTime,
+/// Makes a key, has it certified and checks the result. The key's memory is freed like any other: `rcgen` and `rustls`
+/// keep copies that nobody can wipe.
+pub(super) async fn obtain(
+    source: &dyn Source,
+    identity: &Identity,
+    provider: &Arc<CryptoProvider>,
 ) -> Result<Credentials, Error> {
     let failed = |cause| Error::Request { identity: identity.clone(), cause };
-    let key = KeyPair::generate().map_err(failed)?;
-    let csr = CertificateParams::default().serialize_request(&key).map_err(failed)?;
-    let request =
-        SigningRequest { csr: csr.der().clone(), identity: identity.clone(), lifetime: ca::WORKLOAD_LIFETIME };
-    let issued = authority.issue(&request, now).map_err(|cause| Error::Issue { identity: identity.clone(), cause })?;
-    let unusable = |cause| Error::Unusable { identity: identity.clone(), cause };
-    let anchors = Anchors::new(&authority.bundle())
-        .map_err(|unreadable| unusable(rustls::Error::General(unreadable.to_string())))?;
-    let unix = u64::try_from(now.unix_timestamp()).unwrap_or_default();
-    verify_at(&issued.chain, &anchors, identity, UnixTime::since_unix_epoch(std::time::Duration::from_secs(unix)))
-        .map_err(unusable)?;
-    let der = PrivatePkcs8KeyDer::from(key.serialize_der());
-    let key = CertifiedKey::from_der(issued.chain, der.into(), provider).map_err(unusable)?;
+    let (key, csr) = blocking(|| {
+        let key = KeyPair::generate()?;
+        let csr = CertificateParams::default().serialize_request(&key)?;
+        Ok((key, csr.der().clone()))
+    })
+    .await
+    .map_err(failed)?;
+    let request = SigningRequest { csr, identity: identity.clone(), lifetime: ca::WORKLOAD_LIFETIME };
+    let issued = source.issue(request).await.map_err(|cause| Error::Issue { identity: identity.clone(), cause })?;
+    let trusted = source.trusted();
+    let (checked, wanted, provider_of_key) = (trusted.clone(), identity.clone(), Arc::clone(provider));
+    let (serial, validity) = (issued.serial.clone(), (issued.not_before, issued.not_after));
+    let used = blocking(move || {
+        verify_at(&issued.chain, &checked.current().anchors, &wanted, UnixTime::now())?;
+        certified(issued, &key, &provider_of_key)
+    });
+    let key = used.await.map_err(|cause| Error::Unusable { identity: identity.clone(), cause })?;
     Ok(Credentials::new(Parts {
         identity: identity.clone(),
-        serial: issued.serial,
-        validity: (issued.not_before, issued.not_after),
-        anchors: Arc::new(anchors),
+        serial,
+        validity,
+        trusted,
         key,
         provider: Arc::clone(provider),
     }))
+}
+
+/// A chain with its key. rustls refuses a certificate that is not the key's.
+pub(super) fn certified(
+    issued: Issued,
+    key: &KeyPair,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, rustls::Error> {
+    let der = PrivatePkcs8KeyDer::from(key.serialize_der());
+    CertifiedKey::from_der(issued.chain, der.into(), provider)
+}
+
+/// Keys and signatures take long enough to keep others waiting.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
 }

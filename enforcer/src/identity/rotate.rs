@@ -1,4 +1,5 @@
-//! Keeping every workload's certificate fresh: the first before the agent serves, the next at half life.
+//! Keeping every workload's certificate fresh: the first before the agent serves, the next at half life, at once when the
+//! authority asks for it or has revoked one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,46 +8,56 @@ use std::time::Duration;
 use rand::Rng;
 use rustls::crypto::CryptoProvider;
 use time::OffsetDateTime;
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::name::Identity;
 use super::request::{Error, obtain};
+use super::source::Source;
 use super::store::{Credentials, Store, Writer};
 use super::tls::crypto_provider_for;
-use crate::ca::Authority;
 use crate::control::snapshot::Cipher;
 
-/// Between attempts when the authority does not answer.
-const RETRY: Duration = Duration::from_secs(10);
+/// Between the first two attempts when there is no certificate to be had. It doubles with each.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// Between two attempts at most.
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// A clock that jumps, or a machine that slept, is noticed this soon.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Between two certificates of one identity. One whose issuer ends soon is short, and its half life may be over already.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(10);
+/// When all certificates are to be renewed, a node begins within this.
+const SPREAD: Duration = Duration::from_secs(5);
 /// Renewals are spread over this part of the lifetime, so that they do not come all at once.
 const JITTER: f64 = 0.1;
 
 /// When a certificate is renewed: at half of its life, moved by `jitter` in -1..=1 times a tenth of it.
-fn renewal_at((not_before, not_after): (OffsetDateTime, OffsetDateTime), jitter: f64) -> OffsetDateTime {
+#[must_use]
+pub fn renewal_at((not_before, not_after): (OffsetDateTime, OffsetDateTime), jitter: f64) -> OffsetDateTime {
     not_before + (not_after - not_before) * (0.5 + JITTER * jitter.clamp(-1.0, 1.0))
 }
 
-/// Issues the first certificate of every identity and starts renewing them until `stop`.
-///
-/// # Errors
-///
-/// [`Error`], when one of the first cannot be had.
+/// Between attempts, after so many that failed: longer each time, and never quite the same on two nodes. `jitter` is in
+/// 0..=1.
+#[must_use]
+pub fn pause(failures: u32, jitter: f64) -> Duration {
+    let doubled = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    doubled.min(LONGEST_RETRY).mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
+}
+
+/// Has the first certificate of every identity issued and starts renewing them until `stop`. Those that could not be had
+/// are told, and tried again.
 pub async fn start(
-    authority: Arc<dyn Authority>,
+    source: Arc<dyn Source>,
     identities: Vec<Identity>,
     cipher: Cipher,
     stop: CancellationToken,
-) -> Result<Arc<Store>, Error> {
+) -> (Arc<Store>, Vec<Error>) {
     let (writer, store) = Store::new();
-    let mut rotation = Rotation { authority, writer, provider: crypto_provider_for(cipher), plans: HashMap::new() };
+    let mut rotation = Rotation { source, writer, provider: crypto_provider_for(cipher), plans: HashMap::new() };
+    let mut missing = Vec::new();
     for identity in identities {
-        rotation.renew(identity).await?;
+        missing.extend(rotation.renew(identity).await.err());
     }
     tokio::spawn(async move {
         tokio::select! {
@@ -55,56 +66,78 @@ pub async fn start(
             () = rotation.run() => {}
         }
     });
-    Ok(Arc::new(store))
+    (Arc::new(store), missing)
 }
 
 /// The one writer of the store.
 struct Rotation {
-    authority: Arc<dyn Authority>,
+    source: Arc<dyn Source>,
     writer: Writer,
     provider: Arc<CryptoProvider>,
     /// When each identity's turn comes.
-    plans: HashMap<Identity, OffsetDateTime>,
+    plans: HashMap<Identity, Plan>,
+}
+
+#[derive(Clone, Copy)]
+struct Plan {
+    at: OffsetDateTime,
+    /// Attempts that failed since the last certificate.
+    failures: u32,
 }
 
 impl Rotation {
     async fn run(mut self) {
+        let mut trusted = self.source.trusted();
+        let mut issuer = trusted.current().issuer.clone();
         loop {
             let now = OffsetDateTime::now_utc();
-            let due: Vec<Identity> =
-                self.plans.iter().filter(|(_, at)| **at <= now).map(|(identity, _)| identity.clone()).collect();
+            let due = self.plans.iter().filter(|(_, plan)| plan.at <= now);
+            let due: Vec<Identity> = due.map(|(identity, _)| identity.clone()).collect();
             for identity in due {
-                if let Err(error) = self.renew(identity.clone()).await {
+                if let Err(error) = self.renew(identity).await {
                     // The old one stays in use as long as it is valid.
                     let cause = std::error::Error::source(&error).map(ToString::to_string);
                     tracing::error!(%error, cause, "certificate not renewed; trying again");
-                    self.plans.insert(identity, now + RETRY);
                 }
             }
-            sleep(self.wait(OffsetDateTime::now_utc())).await;
+            tokio::select! {
+                biased;
+                () = trusted.changed() => {
+                    let trust = trusted.current();
+                    self.drop_revoked(|serial| trust.revokes(serial));
+                    if trust.issuer != issuer {
+                        issuer.clone_from(&trust.issuer);
+                        self.renew_all();
+                    }
+                }
+                () = sleep(self.wait(OffsetDateTime::now_utc())) => {}
+            }
         }
     }
 
     /// Until the next turn. The wall clock may jump, so it is looked at again now and then.
     fn wait(&self, now: OffsetDateTime) -> Duration {
-        let next = self.plans.values().min().map(|at| *at - now);
+        let next = self.plans.values().map(|plan| plan.at - now).min();
         next.map_or(LONGEST_WAIT, |wait| Duration::try_from(wait).unwrap_or(Duration::ZERO)).min(LONGEST_WAIT)
     }
 
     async fn renew(&mut self, identity: Identity) -> Result<(), Error> {
-        let authority = Arc::clone(&self.authority);
-        let now = OffsetDateTime::now_utc();
-        let (wanted, provider) = (identity.clone(), Arc::clone(&self.provider));
-        let obtained = spawn_blocking(move || obtain(&*authority, (&wanted, &provider), now)).await;
+        let obtained = obtain(&*self.source, &identity, &self.provider).await;
+        let (now, mut random) = (OffsetDateTime::now_utc(), rand::rng());
         let credentials = match obtained {
-            Ok(result) => result?,
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            Ok(credentials) => credentials,
+            Err(error) => {
+                let failures = self.plans.get(&identity).map_or(0, |plan| plan.failures) + 1;
+                let at = now + pause(failures, random.random_range(0.0..=1.0));
+                self.plans.insert(identity, Plan { at, failures });
+                return Err(error);
+            }
         };
-        let jitter = rand::rng().random_range(-1.0..=1.0);
+        let jitter = random.random_range(-1.0..=1.0);
         let next = renewal_at((credentials.not_before, credentials.not_after), jitter).max(now + SHORTEST_PAUSE);
         tracing::info!(%identity, serial = credentials.serial, expires = %credentials.not_after, "certificate issued");
         self.publish(credentials);
-        self.plans.insert(identity, next);
+        self.plans.insert(identity, Plan { at: next, failures: 0 });
         Ok(())
     }
 
@@ -112,6 +145,30 @@ impl Rotation {
         self.writer.send_modify(|current| {
             Arc::make_mut(current).insert(credentials.identity.clone(), Arc::new(credentials));
         });
+    }
+
+    /// A revoked certificate is of no use; another is asked for at once.
+    fn drop_revoked(&mut self, is_revoked: impl Fn(&str) -> bool) {
+        let revoked: Vec<Identity> = self
+            .writer
+            .borrow()
+            .values()
+            .filter(|held| is_revoked(&held.serial))
+            .map(|held| held.identity.clone())
+            .collect();
+        for identity in revoked {
+            tracing::warn!(%identity, "certificate is revoked");
+            self.writer.send_modify(|current| drop(Arc::make_mut(current).remove(&identity)));
+            self.plans.insert(identity, Plan { at: OffsetDateTime::now_utc(), failures: 0 });
+        }
+    }
+
+    /// All at once would come to control from all nodes at the same time.
+    fn renew_all(&mut self) {
+        let now = OffsetDateTime::now_utc();
+        for plan in self.plans.values_mut() {
+            plan.at = plan.at.min(now + SPREAD.mul_f64(rand::rng().random_range(0.0..=1.0)));
+        }
     }
 }
 
@@ -128,5 +185,12 @@ mod tests {
         assert_eq!(renewal_at(life, 1.0), datetime!(2026-01-01 00:36 UTC));
         assert_eq!(renewal_at(life, -1.0), datetime!(2026-01-01 00:24 UTC));
         assert_eq!(renewal_at(life, 9.0), datetime!(2026-01-01 00:36 UTC));
+    }
+
+    #[test]
+    fn attempts_come_further_apart_up_to_a_bound() {
+        let seconds: Vec<u64> = (1..=8).map(|failures| pause(failures, 1.0).as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 16, 30, 30, 30]);
+        assert_eq!(pause(u32::MAX, 0.0), Duration::from_secs(15));
     }
 }

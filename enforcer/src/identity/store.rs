@@ -15,7 +15,8 @@ use tokio::sync::watch;
 use super::name::Identity;
 use super::pair;
 use super::tls::{self, Alpn};
-use super::verify::{Anchors, Expected};
+use super::trust::Trusted;
+use super::verify::Expected;
 
 /// Configurations that are kept per credentials and role. A registry with more identities than this makes some of
 /// them anew for each connection.
@@ -31,8 +32,8 @@ pub struct Credentials {
     pub not_before: OffsetDateTime,
     /// When it stops.
     pub not_after: OffsetDateTime,
-    /// The trust bundle.
-    pub anchors: Arc<Anchors>,
+    /// Whom its handshakes trust.
+    pub trusted: Trusted,
     /// What other agents call the identity.
     pub(super) pseudonym: String,
     /// With what its handshakes are made.
@@ -47,7 +48,7 @@ pub(super) struct Parts {
     pub(super) identity: Identity,
     pub(super) serial: String,
     pub(super) validity: (OffsetDateTime, OffsetDateTime),
-    pub(super) anchors: Arc<Anchors>,
+    pub(super) trusted: Trusted,
     pub(super) key: CertifiedKey,
     pub(super) provider: Arc<CryptoProvider>,
 }
@@ -61,7 +62,7 @@ impl Credentials {
             serial: parts.serial,
             not_before,
             not_after,
-            anchors: parts.anchors,
+            trusted: parts.trusted,
             provider: parts.provider,
             key: Arc::new(SingleCertAndKey::from(parts.key)),
             clients: Cache::default(),

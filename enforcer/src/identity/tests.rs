@@ -19,7 +19,7 @@ use crate::control::snapshot::Cipher;
 
 fn verdict(root: &Root, chain: &[CertificateDer<'static>]) -> Result<(), Reason> {
     let expected: Identity = EXPECTED.parse().unwrap();
-    verify_at(chain, &root.anchors, &expected, UnixTime::now()).map_err(|error| reason_of(&error))
+    verify_at(chain, &root.trusted.current().anchors, &expected, UnixTime::now()).map_err(|error| reason_of(&error))
 }
 
 #[test]
@@ -87,8 +87,8 @@ fn validity_is_judged_at_the_given_time() {
         let at = OffsetDateTime::now_utc().unix_timestamp() + seconds;
         UnixTime::since_unix_epoch(StdDuration::from_secs(at.unsigned_abs()))
     };
-    assert!(verify_at(&chain, &root.anchors, &expected, at(3500)).is_ok());
-    assert!(verify_at(&chain, &root.anchors, &expected, at(3700)).is_err());
+    assert!(verify_at(&chain, &root.trusted.current().anchors, &expected, at(3500)).is_ok());
+    assert!(verify_at(&chain, &root.trusted.current().anchors, &expected, at(3700)).is_err());
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn peers_of_another_kind_are_refused_or_met_halfway() {
     let server = || ours.server_config(&expected, Alpn::None).unwrap();
     let foreign = |groups: Vec<&'static dyn rustls::crypto::SupportedKxGroup>| {
         let provider = rustls::crypto::CryptoProvider { kx_groups: groups, ..(*crypto_provider()).clone() };
-        let verifier = Verifier::new(Expected::One(expected.clone()), Arc::clone(&root.anchors));
+        let verifier = Verifier::new(Expected::One(expected.clone()), root.trusted.clone());
         ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()

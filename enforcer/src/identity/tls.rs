@@ -82,7 +82,7 @@ fn provider() -> CryptoProvider {
 pub(super) fn client(credentials: &Credentials, expected: &Identity, alpn: Alpn) -> Result<ClientConfig, Error> {
     let provider = Arc::clone(&credentials.provider);
     let expected = Expected::One(expected.clone());
-    let verifier = Verifier::new(expected, Arc::clone(&credentials.anchors));
+    let verifier = Verifier::new(expected, credentials.trusted.clone());
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
@@ -103,7 +103,7 @@ pub(super) fn client(credentials: &Credentials, expected: &Identity, alpn: Alpn)
 /// As for [`client`].
 pub(super) fn server(credentials: &Credentials, expected: Expected, alpn: Alpn) -> Result<ServerConfig, Error> {
     let provider = Arc::clone(&credentials.provider);
-    let verifier = Verifier::new(expected, Arc::clone(&credentials.anchors));
+    let verifier = Verifier::new(expected, credentials.trusted.clone());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))

@@ -1,28 +1,27 @@
 //! The judgement as rustls asks for it: one verifier serves both roles, because both ends of a connection are workloads
 //! of the same kind; the role decides which extended key usage is asked for.
 
-use std::sync::Arc;
-
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme};
 
-use super::{Anchors, Expected, Role, Terms, verify};
+use super::{Expected, Role, Terms, verify};
 use crate::identity::tls::crypto_provider;
+use crate::identity::trust::Trusted;
 
 /// Accepts whom it expects and nobody else, in either role.
 #[derive(Debug)]
 pub(crate) struct Verifier {
     expected: Expected,
-    anchors: Arc<Anchors>,
+    trusted: Trusted,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Verifier {
-    pub(crate) fn new(expected: Expected, anchors: Arc<Anchors>) -> Self {
-        Self { expected, anchors, algorithms: crypto_provider().signature_verification_algorithms }
+    pub(crate) fn new(expected: Expected, trusted: Trusted) -> Self {
+        Self { expected, trusted, algorithms: crypto_provider().signature_verification_algorithms }
     }
 
     fn verify(
@@ -31,7 +30,9 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         (role, now): (Role, UnixTime),
     ) -> Result<(), Error> {
-        let terms = Terms { anchors: &self.anchors, revocations: None, now, role, expected: &self.expected };
+        let trust = self.trusted.current();
+        let (anchors, revocations) = (&trust.anchors, trust.revocations.as_ref());
+        let terms = Terms { anchors, revocations, now, role, expected: &self.expected };
         Ok(verify(workload, intermediates, &terms).map(drop)?)
     }
 }

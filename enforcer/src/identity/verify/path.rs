@@ -34,7 +34,7 @@ pub(super) fn find(
     let candidates = Candidates::new(workload, intermediates, terms);
     let (lists, later_lists) = terms.revocations.map(|lists| lists.in_force(terms.now)).unwrap_or_default();
     let lists: Vec<&CertRevocationList<'_>> = lists.into_iter().map(|list| list as _).collect();
-    let revocation = match terms.revocations.map(|revocations| revocations.options(&lists)).transpose() {
+    let revocation = match terms.revocations.map(|revocations| revocations.options(&lists, terms.now)).transpose() {
         Ok(options) => options.flatten(),
         Err(_unknown) if later_lists => return Err(Rejection::RevocationList(ListFlaw::NotYetValid)),
         Err(unknown) => return Err(unknown),

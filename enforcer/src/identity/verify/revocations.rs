@@ -4,6 +4,8 @@
 //! Authorities that share a name and have different keys cannot each have a list: whatever the other one certified is
 //! then refused.
 
+use std::time::Duration;
+
 use rustls::pki_types::{CertificateRevocationListDer, UnixTime};
 use webpki::{
     CertRevocationList, ExpirationPolicy, OwnedCertRevocationList, RevocationCheckDepth, RevocationOptions,
@@ -27,12 +29,15 @@ pub enum Uncovered {
 pub struct Revocations {
     lists: Vec<List>,
     uncovered: Uncovered,
+    grace: Duration,
 }
 
 #[derive(Debug)]
 struct List {
     /// Seconds since 1970.
     begins: i64,
+    /// Seconds since 1970; a list without a next update ends never.
+    ends: Option<i64>,
     content: CertRevocationList<'static>,
 }
 
@@ -57,7 +62,22 @@ impl Revocations {
         let read = |(place, der)| read(der).map_err(|unusable| (place, unusable));
         let mut lists: Vec<List> = lists.iter().enumerate().map(read).collect::<Result<_, _>>()?;
         lists.sort_by_key(|list| std::cmp::Reverse(list.begins));
-        Ok(Self { lists, uncovered })
+        Ok(Self { lists, uncovered, grace: Duration::ZERO })
+    }
+
+    /// The same, in force for so long after their end.
+    #[must_use]
+    pub fn with_grace(self, grace: Duration) -> Self {
+        Self { grace, ..self }
+    }
+
+    /// Whether a certificate is on one of the lists, by its serial number, hexadecimal. Whoever issued it: serial
+    /// numbers of different authorities are chance.
+    #[must_use]
+    pub fn name(&self, serial: &str) -> bool {
+        let digits = serial.as_bytes().chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok());
+        let Some(octets) = digits.collect::<Option<Vec<u8>>>() else { return false };
+        self.lists.iter().any(|list| matches!(list.content.find_serial(&octets), Ok(Some(_))))
     }
 
     /// Whether one of them was issued by the authority of this name.
@@ -73,6 +93,14 @@ impl Revocations {
         (lists, !all)
     }
 
+    /// webpki knows no grace: it is told to look at the end of lists, or not to.
+    fn expiration(&self, now: UnixTime) -> ExpirationPolicy {
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let grace = i64::try_from(self.grace.as_secs()).unwrap_or(i64::MAX);
+        let over = |list: &List| list.ends.is_some_and(|ends| ends.saturating_add(grace) <= now);
+        if grace == 0 || self.lists.iter().any(over) { ExpirationPolicy::Enforce } else { ExpirationPolicy::Ignore }
+    }
+
     /// How webpki is to ask these lists: about every certificate of the path, and none that has expired.
     ///
     /// # Errors
@@ -81,6 +109,7 @@ impl Revocations {
     pub(super) fn options<'a>(
         &self,
         lists: &'a [&'a CertRevocationList<'a>],
+        now: UnixTime,
     ) -> Result<Option<RevocationOptions<'a>>, Rejection> {
         let policy = match self.uncovered {
             Uncovered::Accept => UnknownStatusPolicy::Allow,
@@ -91,7 +120,7 @@ impl Revocations {
                 builder
                     .with_depth(RevocationCheckDepth::Chain)
                     .with_status_policy(policy)
-                    .with_expiration_policy(ExpirationPolicy::Enforce)
+                    .with_expiration_policy(self.expiration(now))
                     .build(),
             )),
             (Err(_none), Uncovered::Accept) => Ok(None),
@@ -106,5 +135,6 @@ fn read(der: &CertificateRevocationListDer<'_>) -> Result<List, Unusable> {
         _ => return Err(Unusable::Unreadable),
     };
     let content = OwnedCertRevocationList::from_der(der).map_err(|_unsupported| Unusable::Unsupported)?;
-    Ok(List { begins: parsed.last_update().timestamp(), content: content.into() })
+    let ends = parsed.next_update().map(|ends| ends.timestamp());
+    Ok(List { begins: parsed.last_update().timestamp(), ends, content: content.into() })
 }

@@ -1,0 +1,171 @@
+//! The steps of a root rotation, each refused as long as it would refuse a connection.
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::slots::{OutOfStep, Slots};
+use super::trust::VERSION;
+use super::{ATTEMPTS, Asker, Domain, Error, Event, SLOTS, journal};
+use crate::ca::store::{Outcome, Transaction};
+
+const NODES: &str = "node/";
+/// Names in a message.
+const SHOWN: usize = 10;
+
+/// A step of a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Make the next authority, and have everybody trust it.
+    Prepare,
+    /// Issue under it.
+    Activate,
+    /// Trust the former one no more.
+    Retire,
+}
+
+impl Step {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Prepare => "prepare",
+            Self::Activate => "activate",
+            Self::Retire => "retire",
+        }
+    }
+}
+
+/// What a node has said of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name.
+    #[serde(skip)]
+    pub name: String,
+    /// The version of the trust by which it judges.
+    pub version: u64,
+}
+
+impl Domain {
+    /// A node judges by this version of the trust.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn in_force(&self, node: &str, version: u64) -> Result<(), Error> {
+        let entry = Node { name: String::new(), version };
+        let _done = self.commit(Transaction::new().put(format!("{NODES}{node}"), journal::write(&entry))).await?;
+        Ok(())
+    }
+
+    /// What nodes have said of themselves, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn nodes(&self) -> Result<Vec<Node>, Error> {
+        let entries = self.parts.store.list(NODES).await?;
+        let read = |(key, value): &(String, Vec<u8>)| {
+            let node: Node = journal::read(key, value)?;
+            Ok(Node { name: key.trim_start_matches(NODES).to_owned(), ..node })
+        };
+        entries.iter().map(read).collect()
+    }
+
+    /// Takes a step. With `force` also when it would refuse connections.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfStep`], [`Error::TooEarly`]; others when it cannot be done.
+    pub async fn rotate(&self, step: Step, force: bool, who: &Asker) -> Result<(), Error> {
+        let slots = self.slots().await?;
+        match step {
+            Step::Prepare => slots.may_prepare()?,
+            Step::Activate => {
+                slots.activated()?;
+                self.ready_to_activate(&slots, force).await?;
+            }
+            Step::Retire => {
+                slots.retired()?;
+                self.ready_to_retire(&slots, force).await?;
+            }
+        }
+        let made = if step == Step::Prepare { Some(self.make_slot().await?) } else { None };
+        self.note(Event::Rotated, who, (&self.parts.trust_domain, step.label()))?;
+        let next = |slots: &Slots| match (step, &made) {
+            (Step::Prepare, Some(slot)) => slots.prepared(slot.clone()),
+            (Step::Activate, _) => slots.activated(),
+            (Step::Retire, _) => slots.retired().map(|(slots, _former)| slots),
+            (Step::Prepare, None) => Err(OutOfStep::UnderWay),
+        };
+        let result = self.replace_slots(next).await;
+        match (&result, made, slots.retired()) {
+            // Another replica was faster.
+            (Err(_), Some(slot), _) => self.forget(&slot).await,
+            (Ok(()), None, Ok((_, former))) if step == Step::Retire => self.forget(&former).await,
+            _ => {}
+        }
+        result
+    }
+
+    async fn replace_slots(&self, next: impl Fn(&Slots) -> Result<Slots, OutOfStep>) -> Result<(), Error> {
+        for _ in 0..ATTEMPTS {
+            let (before, told) = (self.parts.store.get(SLOTS).await?, self.parts.store.get(VERSION).await?);
+            let version = self.version().await? + 1;
+            let slots = Slots { since: version, ..next(&self.slots().await?)? };
+            let changed = Transaction::new().replace(SLOTS, before, Some(journal::write(&slots))).replace(
+                VERSION,
+                told,
+                Some(journal::write(&version)),
+            );
+            if self.commit(changed).await? == Outcome::Committed {
+                return Ok(());
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    /// Everybody who has certificates must trust the next root before one appears that it has signed.
+    async fn ready_to_activate(&self, slots: &Slots, force: bool) -> Result<(), Error> {
+        let now = OffsetDateTime::now_utc();
+        let nodes = self.nodes().await?;
+        let knows = |name: &str| nodes.iter().any(|node| node.name == name && node.version >= slots.since);
+        let issued = self.issued().await?;
+        let alive = issued.iter().filter(|issuance| !issuance.is_over(now) && !issuance.node.is_empty());
+        let mut behind: Vec<&str> = alive.map(|issuance| issuance.node.as_str()).filter(|node| !knows(node)).collect();
+        behind.sort_unstable();
+        behind.dedup();
+        if behind.is_empty() || force {
+            return Ok(());
+        }
+        let why = format!(
+            "{} of the nodes do not trust the prepared root yet: {}; wait for them, revoke them, or use --force",
+            behind.len(),
+            shortened(&behind)
+        );
+        Err(Error::TooEarly { step: "activate", why })
+    }
+
+    /// Nobody may have a certificate any more that only the former root vouches for.
+    async fn ready_to_retire(&self, slots: &Slots, force: bool) -> Result<(), Error> {
+        let (_, former) = slots.retired()?;
+        let now = OffsetDateTime::now_utc();
+        let revoked = self.revoked().await?;
+        let issued = self.issued().await?;
+        let alive = issued.iter().filter(|issuance| issuance.slot == former.id && !issuance.is_over(now));
+        let alive = alive.filter(|issuance| !revoked.iter().any(|dead| dead.serial == issuance.serial));
+        let alive: Vec<String> = alive.map(|alive| format!("{} ({})", alive.name, alive.serial)).collect();
+        if alive.is_empty() || force {
+            return Ok(());
+        }
+        let shown: Vec<&str> = alive.iter().map(String::as_str).collect();
+        let why = format!(
+            "{} live certificates need the former root: {}; wait until they are renewed, revoke them, or use --force",
+            alive.len(),
+            shortened(&shown)
+        );
+        Err(Error::TooEarly { step: "retire", why })
+    }
+}
+
+fn shortened(names: &[&str]) -> String {
+    let more = if names.len() > SHOWN { ", ..." } else { "" };
+    format!("{}{more}", names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", "))
+}

@@ -1,0 +1,1 @@
+//! An authority from its first root to its last revocation, in memory.
