@@ -12,3 +12,4 @@ pub mod control;
 pub mod identity;
 pub mod kernel;
 pub mod observe;
+pub mod protocol;

@@ -10,6 +10,7 @@ pub mod domain;
 mod embedded;
 mod issuer;
 pub mod keys;
+pub mod server;
 pub mod store;
 mod template;
 #[cfg(test)]

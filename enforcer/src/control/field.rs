@@ -71,6 +71,11 @@ impl<'p> Fields<'p> {
         self.problems.add(self.at, message);
     }
 
+    /// Says what else is wrong.
+    pub(super) fn problem(&mut self, at: Position, message: impl Into<String>) {
+        self.problems.add(at, message);
+    }
+
     /// Refuses every field that nobody asked for.
     pub(super) fn close(self) {
         for Entry { key, .. } in self.entries {

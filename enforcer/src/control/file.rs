@@ -58,7 +58,7 @@ impl fmt::Display for Lines<'_> {
 /// # Errors
 /// The file cannot be read, or there is anything wrong in it: the error then has every problem.
 pub fn load(path: &Path) -> Result<Snapshot, LoadError> {
-    let bytes = read(path).map_err(|cause| LoadError::Read { path: path.to_owned(), cause })?;
+    let bytes = read_text(path)?;
     snapshot(&bytes, &path.display().to_string(), host::check)
 }
 
@@ -68,6 +68,16 @@ pub fn load(path: &Path) -> Result<Snapshot, LoadError> {
 /// Every problem of the text.
 pub fn parse(text: impl AsRef<[u8]>, name: &str) -> Result<Snapshot, LoadError> {
     snapshot(text.as_ref(), name, |_, _| {})
+}
+
+/// The bytes of a file.
+pub(super) fn read_text(path: &Path) -> Result<Vec<u8>, LoadError> {
+    read(path).map_err(|cause| LoadError::Read { path: path.to_owned(), cause })
+}
+
+/// The refusal of a file, with all that is wrong in it.
+pub(super) fn refused(path: &Path, problems: Problems) -> LoadError {
+    LoadError::Refused { file: path.display().to_string(), problems: problems.into_sorted() }
 }
 
 /// At most one byte more than is allowed, so that an endless file is refused and not read.
@@ -91,7 +101,7 @@ fn snapshot(bytes: &[u8], file: &str, look: fn(&mut Objects, &mut Problems)) -> 
     }
 }
 
-fn text<'a>(bytes: &'a [u8], problems: &mut Problems) -> Option<&'a str> {
+pub(super) fn text<'a>(bytes: &'a [u8], problems: &mut Problems) -> Option<&'a str> {
     if bytes.len() > MAX_BYTES {
         problems.add(Position::START, "larger than 4 MiB; that is not a configuration; check the path, or split it");
         return None;

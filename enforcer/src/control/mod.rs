@@ -8,6 +8,8 @@
 //!   index.rs   -> snapshot.rs              what holds among objects: names, prefixes, ports, cgroups, policies
 //! ```
 //!
+//! `issuing.rs` reads the file of `enforcer control` in the same way.
+//!
 //! Each step adds to one list of [`Problem`](problem::Problem)s instead of stopping at the first, so that whoever edits
 //! the file sees all mistakes at once, each with its position. A file with a problem gives no snapshot at all:
 //! nothing is ignored, nothing is guessed, the last good snapshot stays in force.
@@ -17,6 +19,7 @@
 pub mod snapshot;
 
 pub mod file;
+pub mod issuing;
 pub mod problem;
 
 mod yaml;
