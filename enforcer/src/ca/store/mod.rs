@@ -5,6 +5,9 @@
 //! host; `etcd` is shared by replicas. What was committed is on disk before [`Store::commit`] returns, and a process
 //! that is killed at any moment leaves each transaction whole or not at all.
 
+#[cfg(test)]
+pub(crate) mod memory;
+
 use std::future::Future;
 use std::pin::Pin;
 
