@@ -232,7 +232,7 @@ impl Domain {
 }
 
 /// An error with what is behind it.
-pub(super) fn explained(error: &dyn std::error::Error) -> String {
+pub(in crate::ca) fn explained(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(behind) = cause {

@@ -29,9 +29,11 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use rustls::pki_types::CertificateDer;
 use time::{Duration, OffsetDateTime};
 
 pub use audit::{Asker, Audit, Event, Unwritten};
+pub(super) use issue::explained;
 pub use journal::{Issuance, Reason, Revocation, Target};
 pub use rotate::{Node, Step};
 pub use slots::{OutOfStep, Slot, Slots, State};
@@ -234,6 +236,15 @@ impl Domain {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.parts.store
+    }
+
+    /// The roots that are trusted.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub async fn roots(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
+        authority::roots(&self.slots().await?)
     }
 
     /// Writes down who asked for what.

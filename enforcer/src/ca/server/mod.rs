@@ -34,12 +34,16 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::Server;
 
+use super::directory;
 use super::domain::{self, Domain, Trust};
-use super::keys::Keys;
+use super::keys::pkcs11::{self, Pkcs11};
+use super::keys::sealed::Sealed;
+use super::keys::{self, Keys, Passphrase, PassphraseError};
+use super::store::embedded::Embedded;
+use super::store::etcd::{self, Etcd};
 use super::store::{self, Store};
-use super::{directory, keys};
 use crate::control::file::LoadError;
-use crate::control::issuing::{self, Issuing, KeyPlace, StorePlace};
+use crate::control::issuing::{self, Issuing, KeyPlace, Secret, StorePlace};
 use crate::identity::trust::{self, Trusted};
 use crate::protocol::LONGEST_MESSAGE;
 use crate::protocol::nodes_server::NodesServer;
@@ -76,6 +80,9 @@ pub enum Error {
     /// The keys cannot be opened.
     #[error(transparent)]
     Keys(#[from] keys::Error),
+    /// The passphrase or the PIN cannot be had.
+    #[error(transparent)]
+    Passphrase(#[from] PassphraseError),
     /// The authority cannot be opened or made.
     #[error(transparent)]
     Domain(#[from] domain::Error),
@@ -134,7 +141,8 @@ pub async fn run(config: &Path, requested: impl Future<Output = ()>) -> Result<(
     let own = own::start(Arc::clone(&domain), told.clone()).await?;
     let config = door::config(own, trusted(told.clone())?, domain.trust_domain())?;
     let entered = ReceiverStream::new(door::open(listener, config, stop.clone()));
-    let nodes = nodes::Nodes { domain: Arc::clone(&domain), told, turns: Arc::new(Turns::default()), stop: stop.clone() };
+    let nodes =
+        nodes::Nodes { domain: Arc::clone(&domain), told, turns: Arc::new(Turns::default()), stop: stop.clone() };
     let nodes = NodesServer::new(nodes).max_decoding_message_size(64 * 1024).max_encoding_message_size(LONGEST_MESSAGE);
     let operator = OperatorServer::new(operator::Operator { domain: Arc::clone(&domain) });
     let agents = server().add_service(nodes).serve_with_incoming_shutdown(entered, stop.clone().cancelled_owned());
@@ -198,6 +206,35 @@ async fn open(wanted: &Issuing) -> Result<Arc<Domain>, Error> {
         placements: wanted.placements.clone(),
     };
     Ok(Domain::open(parts).await?)
+}
+
+async fn open_store(wanted: &Issuing) -> Result<Arc<dyn Store>, Error> {
+    Ok(match &wanted.store {
+        StorePlace::Embedded => Arc::new(Embedded::open(&wanted.state_directory.join(STORE))?),
+        StorePlace::Etcd { endpoints, prefix, tls } => {
+            let tls = tls.clone().map(|[ca, certificate, key]| etcd::Tls { ca, certificate, key });
+            let config = etcd::Config { endpoints: endpoints.clone(), prefix: prefix.clone(), tls, user: None };
+            Arc::new(Etcd::connect(config).await?)
+        }
+    })
+}
+
+async fn open_keys(wanted: &Issuing, store: &Arc<dyn Store>) -> Result<Arc<dyn Keys>, Error> {
+    Ok(match &wanted.keys {
+        KeyPlace::Sealed(passphrase) => Arc::new(Sealed::new(Arc::clone(store), secret(passphrase)?)),
+        KeyPlace::Pkcs11 { module, token, pin } => {
+            let config = pkcs11::Config { module: module.clone(), token: token.clone(), pin: secret(pin)? };
+            Arc::new(Pkcs11::open(config).await?)
+        }
+    })
+}
+
+fn secret(place: &Secret) -> Result<Passphrase, PassphraseError> {
+    match place {
+        Secret::File(path) => Passphrase::from_file(path),
+        Secret::Environment(name) => Passphrase::from_variable(name),
+        Secret::Credential(name) => Passphrase::from_credential(name),
+    }
 }
 
 /// What control itself trusts: nodes of its own trust domain. What is revoked is asked with each call.

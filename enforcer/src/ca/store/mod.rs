@@ -10,6 +10,8 @@
 
 pub mod embedded;
 pub mod etcd;
+#[cfg(test)]
+pub(crate) mod memory;
 
 use std::collections::HashSet;
 use std::future::Future;

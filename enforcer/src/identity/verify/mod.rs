@@ -32,7 +32,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub use anchors::{Anchors, Unreadable};
 pub use expected::Expected;
-pub(super) use handshake::Verifier;
+pub(crate) use handshake::Verifier;
 pub use rejection::{Flaw, ListFlaw, Mismatch, Position, Rejection};
 pub use revocations::{Revocations, Uncovered, Unusable};
 pub use terms::{Role, Terms};
