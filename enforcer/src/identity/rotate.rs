@@ -33,14 +33,14 @@ const JITTER: f64 = 0.1;
 
 /// When a certificate is renewed: at half of its life, moved by `jitter` in -1..=1 times a tenth of it.
 #[must_use]
-pub fn renewal_at((not_before, not_after): (OffsetDateTime, OffsetDateTime), jitter: f64) -> OffsetDateTime {
+pub(crate) fn renewal_at((not_before, not_after): (OffsetDateTime, OffsetDateTime), jitter: f64) -> OffsetDateTime {
     not_before + (not_after - not_before) * (0.5 + JITTER * jitter.clamp(-1.0, 1.0))
 }
 
 /// Between attempts, after so many that failed: longer each time, and never quite the same on two nodes. `jitter` is in
 /// 0..=1.
 #[must_use]
-pub fn pause(failures: u32, jitter: f64) -> Duration {
+pub(crate) fn pause(failures: u32, jitter: f64) -> Duration {
     let doubled = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16));
     doubled.min(LONGEST_RETRY).mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
 }
