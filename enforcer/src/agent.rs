@@ -13,6 +13,7 @@ mod status;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use std::{fs, io};
 
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::connection;
 use crate::control::file::{LoadError, load};
 use crate::control::snapshot::Snapshot;
+use crate::identity::client::{self, Control};
 use crate::identity::source::Local;
 use crate::identity::store::Store;
 use crate::identity::trust::Malformed;
@@ -32,6 +34,9 @@ use crate::observe::metrics::Metrics;
 use crate::observe::ready::Readiness;
 use crate::{ca, identity, kernel};
 use shutdown::Signals;
+
+/// How long a start waits for what control tells.
+const TOLD: Duration = Duration::from_secs(5);
 
 /// The agent could not start. A failed start opens nothing: where an earlier agent's programs are in place, they stay
 /// and refuse.
@@ -72,6 +77,9 @@ pub enum Error {
     /// The trust bundle cannot be read.
     #[error("read trust bundle")]
     Bundle(#[from] Malformed),
+    /// Control issues nothing to this node.
+    #[error("use control")]
+    Control(#[from] client::Error),
     /// There is no first certificate.
     #[error("issue first certificates")]
     Identity(#[from] identity::Error),
@@ -174,12 +182,32 @@ fn lock(directory: &Path) -> Result<fs::File, Error> {
 
 async fn start_identities(snapshot: &Snapshot, stop: &CancellationToken) -> Result<Arc<Store>, Error> {
     let node = snapshot.node();
-    let authority = ca::open_or_create(&node.state_directory, &node.trust_domain)?;
-    let source = Arc::new(Local::new(authority)?);
     let identities = snapshot.workloads().iter().map(|workload| workload.identity.clone()).collect();
-    let (store, missing) = identity::start(source, identities, node.cipher, stop.clone()).await;
-    // An authority that is a part of this process will not do better later.
-    missing.into_iter().next().map_or(Ok(store), |error| Err(error.into()))
+    let Some(wanted) = &node.control else {
+        let authority = ca::open_or_create(&node.state_directory, &node.trust_domain)?;
+        let source = Arc::new(Local::new(authority)?);
+        let (store, missing) = identity::start(source, identities, node.cipher, stop.clone()).await;
+        // An authority that is a part of this process will not do better later.
+        return missing.into_iter().next().map_or(Ok(store), |error| Err(error.into()));
+    };
+    let wanted = client::Wanted {
+        address: wanted.address.clone(),
+        token: wanted.token.clone(),
+        grace: wanted.grace,
+        directory: node.state_directory.clone(),
+        trust_domain: node.trust_domain.clone(),
+        node: node.name.clone(),
+    };
+    let control = Control::start(wanted, stop).await?;
+    if !control.told(TOLD).await {
+        tracing::warn!("control has not told whom to trust yet; starting all the same");
+    }
+    let (store, missing) = identity::start(control, identities, node.cipher, stop.clone()).await;
+    for error in missing {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        tracing::error!(%error, cause, "no certificate yet; connections of this workload are refused until there is one");
+    }
+    Ok(store)
 }
 
 fn report(abilities: &Abilities) {

@@ -1,6 +1,8 @@
 //! `enforcer ca`: the authority in a state directory, for hosts without a cluster, and a look at anybody's certificates.
 
 mod check;
+mod journal;
+mod rotate;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -14,14 +16,17 @@ use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::ExitCode;
+use super::operator::Place;
 use super::table::Table;
+use crate::ca::server::SOCKET;
 use crate::ca::{Authority, Embedded, SigningRequest, WORKLOAD_LIFETIME, prepare_directory, write_private};
 use crate::identity::Identity;
 use crate::identity::tls::serial;
 
-/// Make and use the certificate authority in a state directory.
+/// Make and use a certificate authority: that of control, or one in the state directory of an agent.
 ///
-/// An agent makes its own when it first starts. Hosts that are to trust each other share one: make it on one host,
+/// `list`, `revoke`, `admit` and `rotate` are for the authority of a running `enforcer control`. Without control an
+/// agent makes its own when it first starts. Hosts that are to trust each other share one: make it on one host,
 /// issue an intermediate for each other host, and copy that directory there before the agent's first start.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
@@ -50,11 +55,15 @@ enum Verb {
     /// Show the certificates.
     Show(Show),
     Check(check::Args),
+    List(journal::List),
+    Revoke(journal::Revoke),
+    Admit(journal::Admit),
+    Rotate(rotate::Args),
 }
 
 #[derive(Debug, ClapArgs)]
 struct Show {
-    /// Where the authority is.
+    /// Where the authority is: an agent's or control's state directory.
     #[arg(long, value_name = "DIR")]
     state_dir: PathBuf,
     /// JSON instead of a table.
@@ -92,8 +101,15 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Embedded::create(state_dir, trust_domain)?;
         }
         Verb::Issue(issue) => run_issue(issue)?,
+        Verb::Show(args) if args.state_dir.join(SOCKET).exists() => {
+            return rotate::status(&Place { state_dir: args.state_dir.clone() }, args.json);
+        }
         Verb::Show(args) => show(args)?,
         Verb::Check(args) => return check::run(args),
+        Verb::List(args) => return journal::list(args),
+        Verb::Revoke(args) => return journal::revoke(args),
+        Verb::Admit(args) => return journal::admit(args),
+        Verb::Rotate(args) => return rotate::run(args),
     }
     Ok(ExitCode::Ok)
 }

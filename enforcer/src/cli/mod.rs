@@ -5,7 +5,9 @@
 
 pub mod agent;
 pub mod ca;
+pub mod control;
 pub mod doctor;
+mod operator;
 pub mod status;
 mod table;
 pub mod uninstall;
@@ -39,6 +41,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Agent(agent::Args),
+    Control(control::Args),
     Ca(ca::Args),
     Status(status::Args),
     Doctor(doctor::Args),
@@ -66,6 +69,7 @@ impl Cli {
     pub fn run(&self) -> ExitCode {
         let result = match &self.verb {
             Verb::Agent(args) => agent::run(args),
+            Verb::Control(args) => control::run(args),
             Verb::Ca(args) => ca::run(args),
             Verb::Status(args) => status::run(args),
             Verb::Doctor(args) => doctor::run(args),
@@ -92,13 +96,13 @@ pub enum ExitCode {
     BadConfig = 3,
     /// This kernel, or this process's rights, are not enough.
     KernelUnable = 4,
-    /// No agent answers at the admin address.
-    AgentUnreachable = 5,
+    /// No agent answers at the admin address, or no control at its socket.
+    Unreachable = 5,
 }
 
 impl ExitCode {
     const ALL: &'static [Self] =
-        &[Self::Ok, Self::Failed, Self::Usage, Self::BadConfig, Self::KernelUnable, Self::AgentUnreachable];
+        &[Self::Ok, Self::Failed, Self::Usage, Self::BadConfig, Self::KernelUnable, Self::Unreachable];
 
     const fn meaning(self) -> &'static str {
         match self {
@@ -107,7 +111,7 @@ impl ExitCode {
             Self::Usage => "wrong command line, or a file given there that cannot be used",
             Self::BadConfig => "wrong configuration; every mistake is on standard error",
             Self::KernelUnable => "this kernel, or this process's rights, are not enough",
-            Self::AgentUnreachable => "no agent answers at the admin address",
+            Self::Unreachable => "no agent answers at the admin address, or no control at its socket",
         }
     }
 }

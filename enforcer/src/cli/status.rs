@@ -48,7 +48,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Err(error) => {
             super::complain(&format_args!("{error:#}"));
             super::complain(&"is the agent running? --admin must be the admin address of its configuration");
-            return Ok(ExitCode::AgentUnreachable);
+            return Ok(ExitCode::Unreachable);
         }
     };
     let result = if args.json { serde_json::to_string_pretty(&answer)? + "\n" } else { show(&answer)? };
@@ -259,7 +259,7 @@ mod tests {
         let error = format!("{:#}", ask(closed).unwrap_err());
         assert!(error.contains(&format!("ask agent at http://{closed}/status")), "{error}");
         let args = Args { admin: closed, json: false };
-        assert_eq!(run(&args).unwrap(), ExitCode::AgentUnreachable);
+        assert_eq!(run(&args).unwrap(), ExitCode::Unreachable);
 
         let error = format!("{:#}", ask(serve(vec!["<html>".into()])).unwrap_err());
         assert!(error.contains("does not answer as an agent"), "{error}");

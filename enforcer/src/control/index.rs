@@ -193,6 +193,7 @@ fn node(raw: RawNode) -> Option<Node> {
         admin: raw.admin?.value,
         pair: raw.pair?.value,
         cipher: raw.cipher?.value,
+        control: raw.control,
     })
 }
 

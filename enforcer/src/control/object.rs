@@ -6,19 +6,24 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::field::{Fields, choice, read_each, read_located};
+use super::field::{Fields, choice, integer, read_each, read_located};
 use super::host::Inode;
 use super::problem::{Located, Position, Problems};
 use super::scalar::{
-    PAIR_PORT, agent, api_version, checked_label, cipher, identity, label, listening, loopback, mode, name, offload,
-    path, pid, port, prefix, trust_domain, wanted_path,
+    PAIR_PORT, agent, api_version, checked_label, cipher, host_and_port, identity, label, listening, loopback, mode,
+    name, offload, path, pid, port, prefix, trust_domain, wanted_path,
 };
-use super::snapshot::{Cipher, Mode, NetworkRef, Offload, Speaks, WantedPath};
+use super::snapshot::{Cipher, Control, Mode, NetworkRef, Offload, Speaks, WantedPath};
 use super::yaml::{Entry, Tree, Value, documents};
 use crate::identity::Identity;
+
+/// Minutes in which a revocation list is in force after its end: at most, and usually.
+const MOST_GRACE: u32 = 7 * 24 * 60;
+const USUAL_GRACE: u32 = 60;
 
 /// The objects of one file.
 #[derive(Debug, Default)]
@@ -41,6 +46,7 @@ pub(super) struct RawNode {
     pub(super) admin: Option<Located<SocketAddr>>,
     pub(super) pair: Option<Located<SocketAddr>>,
     pub(super) cipher: Option<Located<Cipher>>,
+    pub(super) control: Option<Control>,
 }
 
 #[derive(Debug)]
@@ -128,6 +134,7 @@ fn object(tree: Tree, objects: &mut Objects, problems: &mut Problems) -> Option<
 fn node(spec: Tree, problems: &mut Problems) -> Option<RawNode> {
     let at = spec.at;
     let mut spec = Fields::open(spec, "Node spec", problems)?;
+    let control = spec.take("control");
     let node = RawNode {
         at,
         name: spec.required("name", name),
@@ -137,9 +144,20 @@ fn node(spec: Tree, problems: &mut Problems) -> Option<RawNode> {
         admin: spec.optional("admin", loopback, SocketAddr::from((Ipv4Addr::LOCALHOST, 15000))),
         pair: spec.optional("pair", listening, SocketAddr::from((Ipv4Addr::UNSPECIFIED, PAIR_PORT))),
         cipher: spec.optional("cipher", cipher, Cipher::default()),
+        control: None,
     };
     spec.close();
-    Some(node)
+    Some(RawNode { control: control.and_then(|tree| self::control(tree, problems)), ..node })
+}
+
+fn control(tree: Tree, problems: &mut Problems) -> Option<Control> {
+    let mut control = Fields::open(tree, "control", problems)?;
+    let address = control.required("address", host_and_port);
+    let token = control.optional("tokenFile", |tree| path(tree).map(Some), None);
+    let grace = control.optional("graceMinutes", |tree| integer(tree, 0, MOST_GRACE), USUAL_GRACE);
+    control.close();
+    let grace = Duration::from_secs(60 * u64::from(grace?.value));
+    Some(Control { address: address?.value, token: token?.value, grace })
 }
 
 fn workload(metadata: Option<Tree>, spec: Tree, problems: &mut Problems) -> Option<RawWorkload> {

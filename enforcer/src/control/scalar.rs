@@ -133,6 +133,19 @@ pub(super) fn listening(tree: &Tree) -> Result<SocketAddr, String> {
     Ok(address)
 }
 
+/// Where control is: a name or an address, and a port.
+pub(super) fn host_and_port(tree: &Tree) -> Result<String, String> {
+    let text = text(tree)?;
+    let how = "write it like control.example.org:15444, 192.0.2.3:15444 or \"[fd00::3]:15444\"";
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    let is_port = port.parse::<u16>().is_ok_and(|port| port != 0);
+    let is_name = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+    if is_port && (is_name || text.parse::<SocketAddr>().is_ok()) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{} is no host with a port; control could not be found; {how}", shown(text)))
+}
+
 /// Where the agent of another node takes pair sessions; without a port, at the usual one.
 pub(super) fn agent(tree: &Tree) -> Result<SocketAddr, String> {
     let text = text(tree)?;

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use prefix_trie::joint::JointPrefixMap;
@@ -109,6 +110,19 @@ pub struct Node {
     pub pair: SocketAddr,
     /// What its connections are to be encrypted with.
     pub cipher: Cipher,
+    /// Who issues its certificates. `None`: the embedded CA.
+    pub control: Option<Control>,
+}
+
+/// An `enforcer control`, as a node reaches it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// `HOST:PORT`.
+    pub address: String,
+    /// A file with a join token; absolute.
+    pub token: Option<PathBuf>,
+    /// How long after its end a revocation list is still in force.
+    pub grace: Duration,
 }
 
 /// One enrolled workload: the processes of a cgroup in a network namespace.

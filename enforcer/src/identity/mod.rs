@@ -5,6 +5,7 @@
 //! of this node; `rotate` renews them at half life. `tls` turns credentials into handshakes, whose other end `verify`
 //! pins to whom it expects; `pair` is about those between two agents; `reason` says why a handshake failed.
 
+pub mod client;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod name;

@@ -33,14 +33,14 @@ const JITTER: f64 = 0.1;
 
 /// When a certificate is renewed: at half of its life, moved by `jitter` in -1..=1 times a tenth of it.
 #[must_use]
-pub(super) fn renewal_at((not_before, not_after): (OffsetDateTime, OffsetDateTime), jitter: f64) -> OffsetDateTime {
+pub(crate) fn renewal_at((not_before, not_after): (OffsetDateTime, OffsetDateTime), jitter: f64) -> OffsetDateTime {
     not_before + (not_after - not_before) * (0.5 + JITTER * jitter.clamp(-1.0, 1.0))
 }
 
 /// Between attempts, after so many that failed: longer each time, and never quite the same on two nodes. `jitter` is in
 /// 0..=1.
 #[must_use]
-pub(super) fn pause(failures: u32, jitter: f64) -> Duration {
+pub(crate) fn pause(failures: u32, jitter: f64) -> Duration {
     let doubled = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16));
     doubled.min(LONGEST_RETRY).mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
 }
@@ -54,7 +54,9 @@ pub async fn start(
     stop: CancellationToken,
 ) -> (Arc<Store>, Vec<Error>) {
     let (writer, store) = Store::new();
-    let mut rotation = Rotation { source, writer, provider: crypto_provider_for(cipher), plans: HashMap::new() };
+    let issuer = source.trusted().current().issuer.clone();
+    let mut rotation =
+        Rotation { source, writer, issuer, provider: crypto_provider_for(cipher), plans: HashMap::new() };
     let mut missing = Vec::new();
     for identity in identities {
         missing.extend(rotation.renew(identity).await.err());
@@ -74,6 +76,8 @@ struct Rotation {
     source: Arc<dyn Source>,
     writer: Writer,
     provider: Arc<CryptoProvider>,
+    /// Who issues, as it was told before the first certificate.
+    issuer: String,
     /// When each identity's turn comes.
     plans: HashMap<Identity, Plan>,
 }
@@ -88,7 +92,6 @@ struct Plan {
 impl Rotation {
     async fn run(mut self) {
         let mut trusted = self.source.trusted();
-        let mut issuer = trusted.current().issuer.clone();
         loop {
             let now = OffsetDateTime::now_utc();
             let due = self.plans.iter().filter(|(_, plan)| plan.at <= now);
@@ -105,8 +108,8 @@ impl Rotation {
                 () = trusted.changed() => {
                     let trust = trusted.current();
                     self.drop_revoked(|serial| trust.revokes(serial));
-                    if trust.issuer != issuer {
-                        issuer.clone_from(&trust.issuer);
+                    if trust.issuer != self.issuer {
+                        self.issuer.clone_from(&trust.issuer);
                         self.renew_all();
                     }
                 }
