@@ -161,4 +161,4 @@ fn any_socket() -> io::Result<Socket> {
 }
 
 #[cfg(test)]
-pub(in crate::kernel) mod tests;
+pub(crate) mod tests;

@@ -27,7 +27,6 @@ use rustls::sign::CertifiedKey;
 use tokio::sync::watch as channel_of;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::name::{Identity, NameError};
 use super::source::{Pending, Source};
@@ -278,10 +277,7 @@ impl Source for Control {
 fn issued(chain: Vec<CertificateDer<'static>>) -> Result<Issued, Error> {
     let unreadable = || Error::Unusable(rustls::CertificateError::BadEncoding.into());
     let first = chain.first().ok_or_else(unreadable)?;
-    let (serial, (not_before, not_after)) = {
-        let (_, parsed) = X509Certificate::from_der(first).map_err(|_malformed| unreadable())?;
-        let validity = parsed.validity();
-        (tls::serial(first).unwrap_or_default(), (validity.not_before.to_datetime(), validity.not_after.to_datetime()))
-    };
+    let (not_before, not_after) = tls::validity(first).ok_or_else(unreadable)?;
+    let serial = tls::serial(first).ok_or_else(unreadable)?;
     Ok(Issued { chain, serial, not_before, not_after })
 }

@@ -31,7 +31,7 @@ fn a_process_is_in_the_namespace_that_it_is_in() {
 }
 
 /// A namespace with nothing but a loopback, made by a thread that ends.
-pub(in crate::kernel) fn new_namespace() -> Namespace {
+pub(crate) fn new_namespace() -> Namespace {
     let (made, path) = mpsc::channel();
     let (opened, wait) = mpsc::channel::<()>();
     thread::spawn(move || {
