@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn group_and_namespace_must_be_of_one_workload() {
         let here = netns::Id::of_process(std::process::id()).unwrap();
-        let elsewhere = crate::kernel::netns::tests::new_namespace().id().unwrap();
+        let elsewhere = netns::tests::new_namespace().id().unwrap();
         let member = |name: &str, namespace| {
             let identity = format!("spiffe://example.org/ns/default/sa/{name}").parse().unwrap();
             Member { name: name.into(), identity, namespace }
