@@ -105,7 +105,8 @@ pub(super) fn enrol(
 }
 
 fn recognised(member: &Member, place: &Place) -> Result<workload_api::Member, Error> {
-    let failed = |cause| Error::Path { operation: "look at network namespace", path: member.wanted.network.path(), cause };
+    let failed =
+        |cause| Error::Path { operation: "look at network namespace", path: member.wanted.network.path(), cause };
     let Workload { name, identity, .. } = &*member.workload;
     let namespace = place.namespace.id().map_err(failed)?;
     Ok(workload_api::Member { name: Arc::clone(name), identity: identity.clone(), namespace })

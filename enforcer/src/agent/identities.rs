@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
+use crate::ca;
 use crate::control::snapshot::{self, Node, Snapshot};
 use crate::identity::client::{self, Control};
 use crate::identity::source::{Local, Source};
 use crate::identity::store::Store;
 use crate::identity::workload_source;
 use crate::identity::{self, Identity};
-use crate::ca;
 
 /// How long a start waits for what control tells.
 const TOLD: Duration = Duration::from_secs(5);

@@ -84,7 +84,9 @@ pub(super) fn socket(tree: &Tree) -> Result<PathBuf, String> {
     let path = path(tree)?;
     if path.as_os_str().len() > LONGEST {
         let length = path.as_os_str().len();
-        return Err(format!("this path has {length} octets; the kernel takes {LONGEST} for a socket; choose a shorter one"));
+        return Err(format!(
+            "this path has {length} octets; the kernel takes {LONGEST} for a socket; choose a shorter one"
+        ));
     }
     Ok(path)
 }

@@ -55,7 +55,8 @@ impl Caller {
     pub fn of(socket: &impl AsFd) -> io::Result<Self> {
         let pid = getsockopt(&socket.as_fd(), sockopt::PeerCredentials)?.pid();
         let pid = u32::try_from(pid).ok().filter(|&pid| pid != 0);
-        let pid = pid.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "a process outside of this PID namespace"))?;
+        let pid =
+            pid.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "a process outside of this PID namespace"))?;
         match getsockopt(&socket.as_fd(), sockopt::PeerPidfd) {
             Ok(handle) => Ok(Self { pid, handle }),
             Err(Errno::ENOPROTOOPT) => Self::holding(socket, pid),

@@ -69,7 +69,9 @@ impl fmt::Display for Nobody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Group => f.write_str("it is in the control group of no enrolled workload"),
-            Self::Namespace(name) => write!(f, "it is in the control group of {name}, but not in its network namespace"),
+            Self::Namespace(name) => {
+                write!(f, "it is in the control group of {name}, but not in its network namespace")
+            }
             Self::Unseen(cause) => write!(f, "it cannot be looked at: {cause}"),
         }
     }
@@ -112,7 +114,11 @@ impl Members {
     fn at(&self, place: &Place) -> Result<&Arc<Resident>, Nobody> {
         let resident = place.groups.iter().find_map(|group| self.by_group.get(group)).ok_or(Nobody::Group)?;
         let member = &resident.member;
-        if member.namespace == place.namespace { Ok(resident) } else { Err(Nobody::Namespace(Arc::clone(&member.name))) }
+        if member.namespace == place.namespace {
+            Ok(resident)
+        } else {
+            Err(Nobody::Namespace(Arc::clone(&member.name)))
+        }
     }
 
     /// A share for a connection of this workload, or of somebody who is none.

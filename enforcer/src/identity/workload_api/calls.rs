@@ -98,12 +98,7 @@ impl SpiffeWorkloadApi for Calls {
 }
 
 impl Calls {
-    pub(super) fn new(
-        members: Arc<Members>,
-        desk: Arc<Desk>,
-        metrics: Arc<Metrics>,
-        stop: CancellationToken,
-    ) -> Self {
+    pub(super) fn new(members: Arc<Members>, desk: Arc<Desk>, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
         Self { members, desk, metrics, refusals: Mutex::default(), stop }
     }
 

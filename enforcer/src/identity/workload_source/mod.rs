@@ -191,7 +191,9 @@ impl Feed {
                     self.choose(&identity, svids).await;
                     offered.insert(identity);
                 }
-                None => tracing::warn!(%identity, "the Workload API has nothing for this identity: is there an entry for it?"),
+                None => {
+                    tracing::warn!(%identity, "the Workload API has nothing for this identity: is there an entry for it?")
+                }
             }
         }
         self.take_back(&offered);

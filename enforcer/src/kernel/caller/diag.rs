@@ -16,8 +16,7 @@ const ABOUT: usize = 16;
 /// The inode of the socket that this one is connected to. Both are in whatever network namespaces they are: the kernel
 /// looks for this one only in that of the calling thread.
 pub(super) fn peer(connected: &impl AsFd) -> io::Result<u32> {
-    let netlink =
-        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
+    let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
     let inode = u32::try_from(fstat(connected)?.st_ino).map_err(io::Error::other)?;
     let request = request(inode, cookie(&connected.as_fd())?);
     send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
