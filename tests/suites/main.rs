@@ -16,6 +16,7 @@ mod programs;
 
 mod admits;
 mod certificates;
+mod control;
 mod refuses;
 
 mod configuration;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         refuses::trials(),
         admits::trials(),
         certificates::trials(),
+        control::trials(),
         memory::trials(),
         observed::trials(),
         configuration::trials(),

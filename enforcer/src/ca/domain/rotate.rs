@@ -151,6 +151,8 @@ impl Domain {
         let issued = self.issued().await?;
         let alive = issued.iter().filter(|issuance| issuance.slot == former.id && !issuance.is_over(now));
         let alive = alive.filter(|issuance| !revoked.iter().any(|dead| dead.serial == issuance.serial));
+        // Whoever has had another since does not use it any more.
+        let alive = alive.filter(|issuance| !issued.iter().any(|later| later.supersedes(issuance, &former.id)));
         let alive: Vec<String> = alive.map(|alive| format!("{} ({})", alive.name, alive.serial)).collect();
         if alive.is_empty() || force {
             return Ok(());

@@ -91,7 +91,7 @@ impl Table {
     }
 
     /// Works with the open file; opens it first after a failure, and closes it on one.
-    fn with<T>(
+    pub(super) fn with<T>(
         &self,
         operation: &'static str,
         work: impl FnOnce(&Database) -> Result<T, redb::Error>,
