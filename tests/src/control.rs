@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 
 use crate::agent::free_address;
 use crate::config::{TRUST_DOMAIN, identity};
-use crate::process::{self, Finished, Running};
+use crate::process::{Finished, Running};
 use crate::settings;
 use crate::wait;
 

@@ -149,19 +149,19 @@ fn tls_sockets(place: &Place, port: u16) -> Result<Vec<String>> {
 }
 
 /// The established connections to or from this port, a line each, with their processes and the state of TCP.
-fn sockets(place: &Place, port: u16) -> Result<String> {
+pub(crate) fn sockets(place: &Place, port: u16) -> Result<String> {
     let filter = format!("( sport = :{port} or dport = :{port} )");
     place.run("ss", &["-tienmpOH", "state", "established", &filter])
 }
 
 /// A client that keeps its one connection, and is told what to say.
-struct Conversation {
+pub(crate) struct Conversation {
     client: Running,
 }
 
 impl Conversation {
     /// Connects, and returns when the server has answered.
-    fn start(client: &Place, redis: &program::Server, target: IpAddr) -> Result<Conversation> {
+    pub(crate) fn start(client: &Place, redis: &program::Server, target: IpAddr) -> Result<Conversation> {
         let (host, port) = (target.to_string(), redis.port.to_string());
         let mut conversation = Conversation { client: client.start("redis-cli", &["-h", &host, "-p", &port])? };
         conversation.ask("PING", "PONG")?;
@@ -169,7 +169,7 @@ impl Conversation {
     }
 
     /// Says a line, and waits for the answer.
-    fn ask(&mut self, line: &str, answer: &str) -> Result<()> {
+    pub(crate) fn ask(&mut self, line: &str, answer: &str) -> Result<()> {
         let before = self.client.stdout()?.len();
         self.client.feed(format!("{line}\n").as_bytes())?;
         wait::until(&format!("the answer to {line}"), wait::patience(), || {
