@@ -4,7 +4,14 @@
 //! remembered beside it, and whoever writes says what must hold for the write to count. `embedded` is one file on this
 //! host; `etcd` is shared by replicas. What was committed is on disk before [`Store::commit`] returns, and a process
 //! that is killed at any moment leaves each transaction whole or not at all.
+//!
+//! An error from a commit is no answer: the transaction may have been made ([`Error::Unanswered`]) or not (all others).
+//! With conditions on what it writes it is safe to try again; it then meets [`Outcome::Conflict`] if it was made.
 
+pub mod embedded;
+pub mod etcd;
+
+use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -19,6 +26,9 @@ pub const LONGEST_KEY: usize = 512;
 pub const LONGEST_VALUE: usize = 512 * 1024;
 /// The most conditions and the most writes of one transaction.
 pub const MOST_CHANGES: usize = 100;
+/// The most octets of all keys and values in one transaction, conditions included. The longest value can be replaced by
+/// another; etcd refuses requests of more than 1.5 MiB.
+pub const LARGEST_TRANSACTION: usize = 2 * LONGEST_VALUE + 256 * 1024;
 
 /// A table of keys and values.
 pub trait Store: Send + Sync {
@@ -87,6 +97,23 @@ pub enum Error {
         /// What does.
         what: String,
     },
+    /// A key cannot be one, or occurs twice among what a transaction writes.
+    #[error("key {key:?} {why}")]
+    Key {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Nobody knows whether the transaction was made: the answer was lost on the way.
+    #[error("commit to {store}: no answer, it may have been made or not")]
+    Unanswered {
+        /// Which.
+        store: String,
+        /// Why there is no answer.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The operation failed.
     #[error("{operation} {store}")]
     Failed {
@@ -138,4 +165,54 @@ impl Transaction {
         self.writes.push((key.into(), None));
         self
     }
+
+    /// Whether the limits are kept, which are the same for every store.
+    fn check(&self) -> Result<(), Error> {
+        let Self { conditions, writes } = self;
+        if conditions.len() > MOST_CHANGES || writes.len() > MOST_CHANGES {
+            let (conditions, writes) = (conditions.len(), writes.len());
+            return Err(Error::TooLarge {
+                what: format!("a transaction of {conditions} conditions and {writes} writes"),
+            });
+        }
+        let expected = conditions.iter().map(|(key, condition)| match condition {
+            Condition::Absent => (key, 0),
+            Condition::Is(value) => (key, value.len()),
+        });
+        let written = writes.iter().map(|(key, value)| (key, value.as_ref().map_or(0, Vec::len)));
+        let mut octets = 0;
+        for (key, length) in expected.chain(written) {
+            check_key(key)?;
+            if length > LONGEST_VALUE {
+                return Err(Error::TooLarge { what: format!("the value of {key} with {length} octets") });
+            }
+            octets += key.len() + length;
+        }
+        if octets > LARGEST_TRANSACTION {
+            return Err(Error::TooLarge { what: format!("a transaction of {octets} octets") });
+        }
+        let mut keys = HashSet::new();
+        match writes.iter().find(|(key, _)| !keys.insert(key)) {
+            Some((key, _)) => Err(Error::Key { key: key.clone(), why: "is written twice in one transaction" }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_key(key: &str) -> Result<(), Error> {
+    if key.is_empty() {
+        return Err(Error::Key { key: String::new(), why: "is empty" });
+    }
+    check_prefix(key)
+}
+
+/// The empty one is that of all keys.
+fn check_prefix(prefix: &str) -> Result<(), Error> {
+    if prefix.len() > LONGEST_KEY {
+        return Err(Error::TooLarge { what: format!("a key of {} octets", prefix.len()) });
+    }
+    if !prefix.bytes().all(|octet| octet.is_ascii_graphic()) {
+        return Err(Error::Key { key: prefix.to_owned(), why: "is not printable ASCII" });
+    }
+    Ok(())
 }
