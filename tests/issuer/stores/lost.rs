@@ -142,16 +142,21 @@ async fn a_watch_recovers_when_etcd_forgets_its_tokens(directory: PathBuf) -> Re
     let [one, other] = replicas(&Config { user: Some(user), ..server.config("/test") }).await?;
     heard(&one, &other, "heard").await?;
 
+    // etcd knows its tokens again when it starts, unless authentication was off in between.
+    let options = ConnectOptions::new().with_user(name, password);
+    let mut root = Client::connect([server.endpoint()], Some(options.clone())).await?;
+    root.auth_disable().await.context("disable authentication")?;
+    root.update_user(None).await?;
+    root.auth_enable().await.context("enable authentication again")?;
     let mut changes = other.changes();
     changes.mark_unchanged();
     server.kill()?;
     server.resume()?;
     timeout(wait::bound(5 * HEARD_WITHIN), changes.changed()).await.context("the watch has not recovered")??;
     // Somebody else's change: `other` itself has asked for nothing since.
-    let options = ConnectOptions::new().with_user(name, password);
     let mut root = Client::connect([server.endpoint()], Some(options)).await?;
     while timeout(Duration::from_millis(100), changes.changed()).await.is_ok() {}
-    root.put("/test/heard", "somebody", None).await?;
+    root.put("/test/heard", "somebody", None).await.context("change something")?;
     timeout(wait::bound(HEARD_WITHIN), changes.changed()).await.context("a change is not heard of")??;
     ensure!(one.get("heard").await? == Some(b"somebody".to_vec()), "another value");
     heard(&one, &other, "heard").await.map(drop)
