@@ -32,8 +32,6 @@ pub const LISTED_WITHIN: Duration = Duration::from_secs(30);
 const PAGE: usize = 100;
 /// The longest answer, in octets: a page of the longest values, and what the encoding adds to each.
 const LARGEST_ANSWER: usize = PAGE * (LONGEST_VALUE + LONGEST_KEY + LONGEST_PREFIX + 64);
-/// How often a list begins again because etcd has forgotten the state in which it began.
-const LISTED_AGAIN: usize = 3;
 
 /// A range of keys in etcd.
 ///
@@ -118,11 +116,11 @@ impl Etcd {
         }
     }
 
+    /// Begins again when etcd has meanwhile compacted the revision in which the list began.
     async fn listed(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, Failure> {
-        let mut tries = 0;
         loop {
             match self.pages(prefix).await {
-                Err(failure) if failure.is_compacted() && tries < LISTED_AGAIN => tries += 1,
+                Err(failure) if failure.is_compacted() => {}
                 result => return result,
             }
         }
