@@ -10,6 +10,8 @@ pub(crate) enum Need {
     Bpf,
     /// Booting Debian kernels under QEMU.
     Vm,
+    /// Running the suites of the authority.
+    Issuer,
     /// Running the suites and the demo.
     Suites,
     /// Building the programs of the suites that are not written in Rust.
@@ -31,6 +33,7 @@ impl Need {
             Self::Build => BUILD,
             Self::Bpf => BPF,
             Self::Vm => VM,
+            Self::Issuer => ISSUER,
             Self::Suites => SUITES,
             Self::Programs => PROGRAMS,
             Self::Vagrant => VAGRANT,
@@ -63,6 +66,8 @@ const VM: &[Package] = &[
     package("xz-utils", "unpacks kernel modules"),
     package("binutils", "strip makes the copies that go into the virtual machine small"),
 ];
+
+const ISSUER: &[Package] = &[package("softhsm2", "a PKCS#11 token that keeps an authority's keys")];
 
 const SUITES: &[Package] = &[
     package("iproute2", "makes network namespaces and shows sockets"),
