@@ -45,6 +45,9 @@ pub enum Error {
     /// The configuration has mistakes.
     #[error(transparent)]
     Config(#[from] LoadError),
+    /// Others could look into the memory of this process.
+    #[error("forbid other processes to look into this one, which holds keys")]
+    Harden(#[source] io::Error),
     /// Signals cannot be handled.
     #[error("watch signals")]
     Signals(#[source] io::Error),
@@ -118,6 +121,7 @@ pub enum Error {
 ///
 /// [`Error`], when it cannot start. Once it serves it does not fail.
 pub async fn run(config: &Path) -> Result<(), Error> {
+    kernel::harden::protect().map_err(Error::Harden)?;
     let signals = Signals::watch().map_err(Error::Signals)?;
     let snapshot = Arc::new(load(config)?);
     let _lock = lock(&snapshot.node().state_directory)?;

@@ -98,6 +98,7 @@ fn step(name: &str, run: impl FnOnce(&mut Closing) -> Result<()>) -> Step {
 }
 
 fn unit(args: &Args, sink: &mut Closing) -> Result<()> {
+    setup::ensure(&[Need::Issuer])?;
     let suites = ["--package", "enforcer-tests", "--lib", "--bins"];
     for packages in [&[][..], &suites] {
         let mut cargo = process::command(env!("CARGO"));

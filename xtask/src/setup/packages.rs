@@ -93,6 +93,7 @@ const SUITES: &[Package] = &[
 
 const ISSUER: &[Package] = &[
     package("etcd-server", "the store that replicas of control share"),
+    package("softhsm2", "a PKCS#11 token that keeps an authority's keys"),
     package("util-linux", "ends servers together with the suite that has started them"),
 ];
 
