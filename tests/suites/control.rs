@@ -215,9 +215,9 @@ fn rotate(control: &Control) -> Result<()> {
 
 /// Waits until both ends of every connection to this port are gone, and says how long that took if it was too long.
 fn dead(world: &World, port: u16, since: Instant) -> Result<()> {
-    let ends = || Ok([sockets(&world.ground.a, port)?, sockets(&world.ground.b, port)?].concat());
     wait::until("the end of the connection", wait::patience(), || {
-        Ok::<_, anyhow::Error>(ends()?.is_empty().then_some(()))
+        let ends = [sockets(&world.ground.a, port)?, sockets(&world.ground.b, port)?];
+        Ok(ends.concat().is_empty().then_some(()))
     })?;
     let took = since.elapsed();
     ensure!(took <= wait::bound(DEAD_WITHIN), "the connection lived on for {took:?}");
