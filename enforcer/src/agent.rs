@@ -116,7 +116,7 @@ pub async fn run(config: &Path) -> Result<(), Error> {
     let mut guard = Guard::open(&snapshot.node().bpf_directory)?;
     let mut enrolled = enrol::enrol(&snapshot, &abilities, &store, &mut guard)?;
 
-    let metrics = Arc::new(Metrics::new(status::sources(&store, &guard)));
+    let metrics = Arc::new(Metrics::new(status::sources(&store, &guard, &enrolled.workloads)));
     let connections = Connections::new(Arc::clone(&metrics));
     let closing = CancellationToken::new();
     let parts = direct::Parts {
@@ -127,6 +127,7 @@ pub async fn run(config: &Path) -> Result<(), Error> {
         metrics: &metrics,
         holds: guard.holds.clone(),
         taken: guard.maps.taken(),
+        misses: guard.maps.misses(),
     };
     let offers = direct::start(parts, (&closing, &stop)).await?;
     let path = Arc::new(connection::Path {
@@ -143,7 +144,8 @@ pub async fn run(config: &Path) -> Result<(), Error> {
         tokio::spawn(connection::serve(Arc::clone(&path), listener, socket, closing.clone()));
     }
     let readiness = Readiness::default();
-    let status = status::status(Arc::clone(&snapshot), enrolled.workloads, store, abilities);
+    let known = (store, guard.maps.misses());
+    let status = status::status(Arc::clone(&snapshot), enrolled.workloads, known, abilities);
     let state = admin::State { connections, metrics, readiness: readiness.clone(), status };
     let served = tokio::spawn(admin.serve(state, stop));
     tracing::info!(workloads = snapshot.workloads().len(), peers = snapshot.peers().len(), "ready");

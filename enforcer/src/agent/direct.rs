@@ -13,7 +13,7 @@ use crate::connection::direct::{Accepts, Direct, Hosting, Known, Lives, Offers, 
 use crate::connection::pair::Sessions;
 use crate::control::snapshot::Snapshot;
 use crate::identity::store::Store;
-use crate::kernel::bpf::{Holds, Taken};
+use crate::kernel::bpf::{Holds, Misses, Taken};
 use crate::kernel::destroy::Destroyer;
 use crate::kernel::process::Processes;
 use crate::observe::events::Connections;
@@ -28,6 +28,7 @@ pub(super) struct Parts<'a> {
     pub(super) metrics: &'a Arc<Metrics>,
     pub(super) holds: Holds,
     pub(super) taken: Taken,
+    pub(super) misses: Misses,
 }
 
 /// Serves pair sessions, and takes on what the kernel holds, until `closing`. `None`: no peer has an agent.
@@ -52,6 +53,7 @@ pub(super) async fn start(
         places,
         holds: parts.holds,
         taken: parts.taken,
+        misses: parts.misses,
         connections: parts.connections.clone(),
         processes: Processes::default(),
         accepts: Accepts::default(),

@@ -4,13 +4,13 @@
 //! an open connection here except to end it: when the registry does not allow it any more, or when a certificate under
 //! which it was opened runs out and its identity cannot be proved anew.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use enforcer_ebpf::{DIRECTION_OUTBOUND, Event, Held, IDENTITY, Live, Reason, SEEN_CUT};
+use enforcer_ebpf::{DIRECTION_OUTBOUND, Event, Held, IDENTITY, Live, Missed, Reason, SEEN_CUT};
 use rustls::CipherSuite;
 use time::OffsetDateTime;
 use tokio::sync::Notify;
@@ -41,8 +41,6 @@ struct Table {
     ends: BTreeSet<(u64, u64)>,
     /// Until when [`expire`] waits, seconds since 1970, if it waits for a moment.
     waiting: Option<u64>,
-    /// Workloads some of whose streams were cut short.
-    cut: HashSet<Arc<str>>,
 }
 
 struct Life {
@@ -129,8 +127,8 @@ impl Lives {
         }
     }
 
-    /// Its socket is closed. What is not open yet is settled by whoever is at it. The workload's name, when this is the
-    /// first of its streams that was cut short.
+    /// Its socket is closed. What is not open yet is settled by whoever is at it. The name of the workload
+    /// whose stream was cut short.
     pub(super) fn closed(&self, event: &Event) -> Option<Arc<str>> {
         let Event { cookie, seen, sent, received, .. } = *event;
         let mut table = self.locked();
@@ -140,13 +138,12 @@ impl Lives {
         let life = table.remove(cookie)?;
         let is_cut = seen & SEEN_CUT != 0;
         let workload = Arc::clone(life.record.workload());
-        let is_first = is_cut && table.cut.insert(Arc::clone(&workload));
         drop(table);
         let counters = life.record.counters();
         counters.to_peer.store(sent, Ordering::Relaxed);
         counters.from_peer.store(received, Ordering::Relaxed);
         life.record.finish(if is_cut { Reason::OpenRecordLost } else { Reason::Closed });
-        is_first.then_some(workload)
+        is_cut.then_some(workload)
     }
 
     /// Lets go of all that is open: it goes on without this agent.
@@ -235,20 +232,22 @@ impl Direct {
 
 impl Direct {
     /// A program of this workload has closed a connection after MSG_MORE, and kernel TLS has dropped the last of what it
-    /// wrote. New connections of the workload are relayed, where the path is ours to choose: there nothing is lost.
+    /// wrote: that is counted. New connections of the workload are relayed, where the path is ours to choose: there nothing is lost.
     pub(super) fn spare(&self, name: &str) {
-        let Some((&cgroup, workload)) = self.by_cgroup.iter().find(|(_, workload)| *workload.name == *name) else {
-            return;
-        };
+        let Some(workload) = self.by_cgroup.values().find(|workload| *workload.name == *name) else { return };
+        let is_first = self.misses.count(workload.cgroup_id, Missed::More).is_none_or(|count| count == 1);
         let lost =
             "a program has closed a connection after MSG_MORE, and kernel TLS has dropped the last of what it wrote";
         if !workload.loses_the_end() {
-            return tracing::warn!(
-                workload = name,
-                "{lost}; if that matters, give this workload `path: relay` or `path: auto`"
-            );
+            if is_first {
+                tracing::warn!(
+                    workload = name,
+                    "{lost}; if that matters, give this workload `path: relay` or `path: auto`"
+                );
+            }
+            return;
         }
-        match self.taken.relay(cgroup, &workload.ports) {
+        match self.taken.relay(workload.cgroup_id, &workload.ports) {
             Ok(()) => tracing::warn!(workload = name, "{lost}; its new connections are relayed from now on"),
             Err(error) => tracing::error!(%error, workload = name, "{lost}; and its connections cannot be relayed"),
         }

@@ -51,7 +51,7 @@ use super::pair::Connection;
 use super::{Place, Workload};
 use crate::control::snapshot::{Peer, Snapshot, Speaks};
 use crate::identity::Identity;
-use crate::kernel::bpf::{Holds, Taken};
+use crate::kernel::bpf::{Holds, Misses, Taken};
 use crate::kernel::destroy::{Destroyed, Destroyer};
 use crate::kernel::process::Processes;
 use crate::observe::events::{Connections, Direction, Entry, Opening, Path};
@@ -72,6 +72,8 @@ pub struct Direct {
     pub holds: Holds,
     /// Which connections programs take, and how.
     pub taken: Taken,
+    /// What programs miss.
+    pub misses: Misses,
     /// The records.
     pub connections: Connections,
     /// Processes whose sockets were asked for.

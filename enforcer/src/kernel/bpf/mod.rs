@@ -12,6 +12,7 @@ mod existing;
 mod hold;
 mod link;
 mod maps;
+mod misses;
 mod remove;
 mod taken;
 mod trace;
@@ -33,6 +34,7 @@ use super::netns::Namespace;
 pub use events::Events;
 pub use hold::Holds;
 pub use maps::{Flows, Maps, Shown, Sources};
+pub use misses::Misses;
 pub use remove::{Removal, remove};
 pub use taken::Taken;
 
@@ -44,7 +46,7 @@ static OBJECT: &[u8] =
 const LAYOUT: &str = "v3";
 
 /// Maps that are pinned under their own names.
-const MAPS: [&str; 19] = [
+const MAPS: [&str; 20] = [
     "PEERS",
     "WORKLOADS",
     "FLOWS",
@@ -52,6 +54,7 @@ const MAPS: [&str; 19] = [
     "PORTS",
     "LISTENERS",
     "REFUSALS",
+    "MISSED",
     "REDIRECTS",
     "NAMESPACES",
     "HELD",
