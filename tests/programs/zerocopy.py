@@ -34,7 +34,8 @@ def direct(host, port, secret):
         try:
             client.send(secret.encode(), MSG_ZEROCOPY)
         except OSError as error:
-            ends.expect(errno.errorcode[error.errno].encode(), b"EOPNOTSUPP")
+            if error.errno != errno.EOPNOTSUPP:
+                raise
         else:
             raise AssertionError("a send with MSG_ZEROCOPY did not fail")
         ends.ask(client, secret.encode())
@@ -43,8 +44,8 @@ def direct(host, port, secret):
 def relayed(host, port, secret):
     with ask_for_it(host, port) as client:
         message = secret.encode()
-        ends.expect(str(client.send(message, MSG_ZEROCOPY)).encode(), str(len(message)).encode())
-        ends.expect(ends.receive(client, len(message)), message)
+        sent = client.send(message, MSG_ZEROCOPY)
+        ends.expect(ends.receive(client, sent), message)
 
 
 def plain(host, port, secret):
