@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection;
+use crate::connection::bonds::Bonds;
 use crate::control::file::{LoadError, load};
 use crate::control::snapshot::Snapshot;
 use crate::identity::store::Store;
@@ -118,7 +119,7 @@ pub async fn run(config: &Path) -> Result<(), Error> {
 
     let metrics = Arc::new(Metrics::new(status::sources(&store, &guard, &enrolled.workloads)));
     let connections = Connections::new(Arc::clone(&metrics));
-    let closing = CancellationToken::new();
+    let (closing, bonds) = (CancellationToken::new(), Bonds::default());
     let parts = direct::Parts {
         snapshot: &snapshot,
         enrolled: &mut enrolled,
@@ -128,6 +129,7 @@ pub async fn run(config: &Path) -> Result<(), Error> {
         holds: guard.holds.clone(),
         taken: guard.maps.taken(),
         misses: guard.maps.misses(),
+        bonds: bonds.clone(),
     };
     let offers = direct::start(parts, (&closing, &stop)).await?;
     let path = Arc::new(connection::Path {
@@ -137,6 +139,7 @@ pub async fn run(config: &Path) -> Result<(), Error> {
         sources: guard.maps.sources(),
         connections: connections.clone(),
         offers,
+        bonds,
         stop: stop.clone(),
         tasks: TaskTracker::new(),
     });

@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Error;
 use super::enrol::Enrolled;
+use crate::connection::bonds::Bonds;
 use crate::connection::direct::{Accepts, Direct, Hosting, Known, Lives, Offers, expire, watch};
 use crate::connection::pair::Sessions;
 use crate::control::snapshot::Snapshot;
@@ -29,6 +30,7 @@ pub(super) struct Parts<'a> {
     pub(super) holds: Holds,
     pub(super) taken: Taken,
     pub(super) misses: Misses,
+    pub(super) bonds: Bonds,
 }
 
 /// Serves pair sessions, and takes on what the kernel holds, until `closing`. `None`: no peer has an agent.
@@ -58,11 +60,12 @@ pub(super) async fn start(
         processes: Processes::default(),
         accepts: Accepts::default(),
         lives: Lives::default(),
+        bonds: parts.bonds.clone(),
         metrics: Arc::clone(parts.metrics),
         tasks: TaskTracker::new(),
     });
     let hosting = Hosting::new(Arc::clone(&direct));
-    let sessions = Sessions::new(hosting, Arc::clone(parts.store), peers, stop.clone());
+    let sessions = Sessions::new(hosting, Arc::clone(parts.store), peers, (parts.bonds, stop.clone()));
     tokio::spawn(Arc::clone(&sessions).serve(listener, closing.clone()));
     let offers = Arc::new(Offers { direct: Arc::clone(&direct), sessions, known: Known::default() });
     if let Some(events) = parts.enrolled.events.take() {

@@ -62,8 +62,10 @@ fn report(workload: &Workload, store: &Store, misses: &Misses) -> WorkloadReport
         .to_owned(),
         offload: workload.offload.label().to_owned(),
         offload_explanation: workload.offload.explanation().to_owned(),
-        certificate: held
-            .map(|held| CertificateReport { serial: held.serial.clone(), expires: held.not_after.unix_timestamp() }),
+        certificate: held.map(|held| CertificateReport {
+            serial: held.serial.to_string(),
+            expires: held.not_after.unix_timestamp(),
+        }),
         missed: misses.of(workload.cgroup_id).into_iter().map(|missed| advise(missed, workload.means())).collect(),
     }
 }

@@ -9,6 +9,7 @@ use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 
 use super::name::Identity;
+use super::serial::Serial;
 use super::store::{Credentials, Parts};
 use super::verify::{Anchors, verify_at};
 use crate::ca::{self, Authority, SigningRequest};
@@ -64,11 +65,13 @@ pub(super) fn obtain(
     let unix = u64::try_from(now.unix_timestamp()).unwrap_or_default();
     verify_at(&issued.chain, &anchors, identity, UnixTime::since_unix_epoch(std::time::Duration::from_secs(unix)))
         .map_err(unusable)?;
+    let serial = issued.chain.first().and_then(Serial::of);
+    let serial = serial.ok_or_else(|| unusable(rustls::Error::General("no serial number".to_owned())))?;
     let der = PrivatePkcs8KeyDer::from(key.serialize_der());
     let key = CertifiedKey::from_der(issued.chain, der.into(), provider).map_err(unusable)?;
     Ok(Credentials::new(Parts {
         identity: identity.clone(),
-        serial: issued.serial,
+        serial,
         validity: (issued.not_before, issued.not_after),
         anchors: Arc::new(anchors),
         key,

@@ -102,7 +102,7 @@ impl Rotation {
         };
         let jitter = rand::rng().random_range(-1.0..=1.0);
         let next = renewal_at((credentials.not_before, credentials.not_after), jitter).max(now + SHORTEST_PAUSE);
-        tracing::info!(%identity, serial = credentials.serial, expires = %credentials.not_after, "certificate issued");
+        tracing::info!(%identity, serial = %credentials.serial, expires = %credentials.not_after, "certificate issued");
         self.publish(credentials);
         self.plans.insert(identity, next);
         Ok(())

@@ -43,7 +43,7 @@ static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../enforcer-ebpf/enforcer.bpf.o"));
 
 /// Changes with every incompatible change of a map, so that no agent adopts maps that it would misread.
-const LAYOUT: &str = "v3";
+const LAYOUT: &str = "v4";
 
 /// Maps that are pinned under their own names.
 const MAPS: [&str; 20] = [
