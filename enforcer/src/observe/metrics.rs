@@ -25,11 +25,14 @@ use crate::identity::Identity;
 pub struct Sources {
     /// How often the programs in the kernel have refused, by reason.
     pub refusals: Box<dyn Fn() -> Vec<(Reason, u64)> + Send + Sync>,
-    /// What programs of each workload, by its name, have missed on direct connections, and how often.
-    pub missed: Box<dyn Fn() -> Vec<(Arc<str>, Missed, u64)> + Send + Sync>,
+    /// What programs have missed on direct connections.
+    pub missed: Box<dyn Fn() -> Vec<MissedBy> + Send + Sync>,
     /// The certificates in use, each with the end of its validity in seconds since 1970.
     pub certificates: Box<dyn Fn() -> Vec<(Identity, i64)> + Send + Sync>,
 }
+
+/// A workload's name, what its programs have missed, and how often.
+pub type MissedBy = (Arc<str>, Missed, u64);
 
 /// The agent's metrics.
 #[derive(Debug)]
