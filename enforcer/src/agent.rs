@@ -7,6 +7,7 @@
 
 mod direct;
 mod enrol;
+mod revoke;
 mod shutdown;
 mod status;
 
@@ -20,12 +21,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection;
+use crate::connection::bonds::Bonds;
 use crate::control::file::{LoadError, load};
 use crate::control::snapshot::Snapshot;
 use crate::identity::client::{self, Control};
-use crate::identity::source::Local;
+use crate::identity::source::{Local, Source};
 use crate::identity::store::Store;
-use crate::identity::trust::Malformed;
+use crate::identity::trust::{Malformed, Trusted};
 use crate::kernel::bpf::{self, Guard};
 use crate::kernel::probe::{Abilities, probe};
 use crate::observe::admin;
@@ -128,14 +130,14 @@ pub async fn run(config: &Path) -> Result<(), Error> {
     let abilities = probe();
     report(&abilities);
     let stop = CancellationToken::new();
-    let store = start_identities(&snapshot, &stop).await?;
+    let (store, trusted) = start_identities(&snapshot, &stop).await?;
     let admin = admin::bind(snapshot.node().admin).await?;
     let mut guard = Guard::open(&snapshot.node().bpf_directory)?;
     let mut enrolled = enrol::enrol(&snapshot, &abilities, &store, &mut guard)?;
 
-    let metrics = Arc::new(Metrics::new(status::sources(&store, &guard)));
+    let metrics = Arc::new(Metrics::new(status::sources(&store, &guard, &enrolled.workloads)));
     let connections = Connections::new(Arc::clone(&metrics));
-    let closing = CancellationToken::new();
+    let (closing, bonds) = (CancellationToken::new(), Bonds::default());
     let parts = direct::Parts {
         snapshot: &snapshot,
         enrolled: &mut enrolled,
@@ -144,6 +146,8 @@ pub async fn run(config: &Path) -> Result<(), Error> {
         metrics: &metrics,
         holds: guard.holds.clone(),
         taken: guard.maps.taken(),
+        misses: guard.maps.misses(),
+        bonds: bonds.clone(),
     };
     let offers = direct::start(parts, (&closing, &stop)).await?;
     let path = Arc::new(connection::Path {
@@ -153,14 +157,17 @@ pub async fn run(config: &Path) -> Result<(), Error> {
         sources: guard.maps.sources(),
         connections: connections.clone(),
         offers,
+        bonds,
         stop: stop.clone(),
         tasks: TaskTracker::new(),
     });
+    tokio::spawn(revoke::watch(Arc::clone(&path), trusted, closing.clone()));
     for (listener, socket) in enrolled.listeners {
         tokio::spawn(connection::serve(Arc::clone(&path), listener, socket, closing.clone()));
     }
     let readiness = Readiness::default();
-    let status = status::status(Arc::clone(&snapshot), enrolled.workloads, store, abilities);
+    let known = (store, guard.maps.misses());
+    let status = status::status(Arc::clone(&snapshot), enrolled.workloads, known, abilities);
     let state = admin::State { connections, metrics, readiness: readiness.clone(), status };
     let served = tokio::spawn(admin.serve(state, stop));
     tracing::info!(workloads = snapshot.workloads().len(), peers = snapshot.peers().len(), "ready");
@@ -184,15 +191,16 @@ fn lock(directory: &Path) -> Result<fs::File, Error> {
     }
 }
 
-async fn start_identities(snapshot: &Snapshot, stop: &CancellationToken) -> Result<Arc<Store>, Error> {
+async fn start_identities(snapshot: &Snapshot, stop: &CancellationToken) -> Result<(Arc<Store>, Trusted), Error> {
     let node = snapshot.node();
     let identities = snapshot.workloads().iter().map(|workload| workload.identity.clone()).collect();
     let Some(wanted) = &node.control else {
         let authority = ca::open_or_create(&node.state_directory, &node.trust_domain)?;
         let source = Arc::new(Local::new(authority)?);
+        let trusted = source.trusted();
         let (store, missing) = identity::start(source, identities, node.cipher, stop.clone()).await;
         // An authority that is a part of this process will not do better later.
-        return missing.into_iter().next().map_or(Ok(store), |error| Err(error.into()));
+        return missing.into_iter().next().map_or(Ok((store, trusted)), |error| Err(error.into()));
     };
     let wanted = client::Wanted {
         address: wanted.address.clone(),
@@ -206,12 +214,13 @@ async fn start_identities(snapshot: &Snapshot, stop: &CancellationToken) -> Resu
     if !control.told(TOLD).await {
         tracing::warn!("control has not told whom to trust yet; starting all the same");
     }
+    let trusted = control.trusted();
     let (store, missing) = identity::start(control, identities, node.cipher, stop.clone()).await;
     for error in missing {
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         tracing::error!(%error, cause, "no certificate yet; connections of this workload are refused until there is one");
     }
-    Ok(store)
+    Ok((store, trusted))
 }
 
 fn report(abilities: &Abilities) {

@@ -21,7 +21,7 @@ use super::table::Table;
 use crate::ca::server::SOCKET;
 use crate::ca::{Authority, Embedded, SigningRequest, WORKLOAD_LIFETIME, prepare_directory, write_private};
 use crate::identity::Identity;
-use crate::identity::tls::serial;
+use crate::identity::Serial;
 
 /// Make and use a certificate authority: that of control, or one in the state directory of an agent.
 ///
@@ -183,7 +183,7 @@ fn describe(role: &'static str, certificate: &CertificateDer<'_>) -> anyhow::Res
     Ok(Shown {
         role,
         subject: parsed.subject().to_string(),
-        serial: serial(certificate).unwrap_or_default(),
+        serial: Serial::of(certificate).map(|serial| serial.to_string()).unwrap_or_default(),
         not_before: parsed.validity().not_before.to_string(),
         not_after: parsed.validity().not_after.to_string(),
     })

@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
 use time::{Duration, OffsetDateTime};
 
+use super::serial::Serial;
 use super::store::{Credentials, Parts, Store, Writer};
 use super::tls::crypto_provider;
 use super::trust::{Trust, Trusted};
@@ -48,7 +49,7 @@ impl Root {
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
         Credentials::new(Parts {
             identity: identity.parse().unwrap(),
-            serial: String::new(),
+            serial: Serial::of(&certificate).unwrap(),
             validity: (params.not_before, params.not_after),
             trusted: self.trusted.clone(),
             key: CertifiedKey::from_der(vec![certificate], key.into(), &crypto_provider()).unwrap(),

@@ -9,6 +9,7 @@ use rustls::sign::CertifiedKey;
 use tokio::task::spawn_blocking;
 
 use super::name::Identity;
+use super::serial::Serial;
 use super::source::{Refused, Source};
 use super::store::{Credentials, Parts};
 use super::verify::verify_at;
@@ -65,12 +66,13 @@ pub(super) async fn obtain(
     let issued = source.issue(request).await.map_err(|cause| Error::Issue { identity: identity.clone(), cause })?;
     let trusted = source.trusted();
     let (checked, wanted, provider_of_key) = (trusted.clone(), identity.clone(), Arc::clone(provider));
-    let (serial, validity) = (issued.serial.clone(), (issued.not_before, issued.not_after));
+    let validity = (issued.not_before, issued.not_after);
     let used = blocking(move || {
         verify_at(&issued.chain, &checked.current().anchors, &wanted, UnixTime::now())?;
-        certified(issued, &key, &provider_of_key)
+        let serial = issued.chain.first().and_then(Serial::of).ok_or(rustls::CertificateError::BadEncoding)?;
+        Ok((certified(issued, &key, &provider_of_key)?, serial))
     });
-    let key = used.await.map_err(|cause| Error::Unusable { identity: identity.clone(), cause })?;
+    let (key, serial) = used.await.map_err(|cause| Error::Unusable { identity: identity.clone(), cause })?;
     Ok(Credentials::new(Parts {
         identity: identity.clone(),
         serial,

@@ -11,6 +11,7 @@ use time::OffsetDateTime;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::Serial;
 use super::name::Identity;
 use super::request::{Error, obtain};
 use super::source::Source;
@@ -138,7 +139,7 @@ impl Rotation {
         };
         let jitter = random.random_range(-1.0..=1.0);
         let next = renewal_at((credentials.not_before, credentials.not_after), jitter).max(now + SHORTEST_PAUSE);
-        tracing::info!(%identity, serial = credentials.serial, expires = %credentials.not_after, "certificate issued");
+        tracing::info!(%identity, serial = %credentials.serial, expires = %credentials.not_after, "certificate issued");
         self.publish(credentials);
         self.plans.insert(identity, Plan { at: next, failures: 0 });
         Ok(())
@@ -151,7 +152,7 @@ impl Rotation {
     }
 
     /// A revoked certificate is of no use; another is asked for at once.
-    fn drop_revoked(&mut self, is_revoked: impl Fn(&str) -> bool) {
+    fn drop_revoked(&mut self, is_revoked: impl Fn(&Serial) -> bool) {
         let revoked: Vec<Identity> = self
             .writer
             .borrow()

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::name::Identity;
 use super::pair;
+use super::serial::Serial;
 use super::tls::{self, Alpn};
 use super::trust::Trusted;
 use super::verify::Expected;
@@ -26,8 +27,8 @@ const CACHED: usize = 1024;
 pub struct Credentials {
     /// Whose they are.
     pub identity: Identity,
-    /// Serial number of the certificate, hexadecimal.
-    pub serial: String,
+    /// Of the certificate.
+    pub serial: Serial,
     /// When the certificate begins to be valid.
     pub not_before: OffsetDateTime,
     /// When it stops.
@@ -46,7 +47,7 @@ pub struct Credentials {
 /// What credentials are made of.
 pub(super) struct Parts {
     pub(super) identity: Identity,
-    pub(super) serial: String,
+    pub(super) serial: Serial,
     pub(super) validity: (OffsetDateTime, OffsetDateTime),
     pub(super) trusted: Trusted,
     pub(super) key: CertifiedKey,

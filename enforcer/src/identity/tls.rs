@@ -6,14 +6,13 @@ use std::sync::{Arc, LazyLock};
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::version::TLS13;
 use rustls::{CipherSuite, ClientConfig, Error, ServerConfig};
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::name::Identity;
 use super::store::Credentials;
-use super::verify::{Expected, Verifier, hexadecimal};
+use super::verify::{Expected, Verifier};
 use crate::control::snapshot::Cipher;
 
 /// The application protocol by which agents know each other (RFC 7301).
@@ -118,11 +117,4 @@ pub(super) fn server(credentials: &Credentials, expected: Expected, alpn: Alpn) 
 #[must_use]
 pub fn server_name() -> ServerName<'static> {
     ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into())
-}
-
-/// A certificate's serial number, hexadecimal.
-#[must_use]
-pub fn serial(certificate: &CertificateDer<'_>) -> Option<String> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    Some(hexadecimal(certificate.raw_serial()))
 }

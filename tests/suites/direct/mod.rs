@@ -4,6 +4,7 @@
 //! promises (`outlives`), and what it refuses (`held`). All of it needs kernel TLS.
 
 mod held;
+mod missed;
 mod outlives;
 mod spared;
 
@@ -35,7 +36,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     ];
     trials.extend(promises![alone; the_cipher_that_is_asked_for_is_the_kernel_s]);
     trials.extend(promises![in Options::AUTO; the_path_that_is_chosen_is_the_one_that_is_shown]);
-    trials.into_iter().chain(held::trials()).chain(outlives::trials()).chain(spared::trials()).collect()
+    let others = [held::trials(), missed::trials(), outlives::trials(), spared::trials()];
+    trials.into_iter().chain(others.into_iter().flatten()).collect()
 }
 
 fn kernel_tls_is_on_the_applications_own_sockets(world: &World) -> Result<()> {
@@ -104,8 +106,8 @@ fn a_stream_that_more_was_announced_for_is_cut_short_and_said_to_be(world: &Worl
         let said = || Ok((world.a.agent.metrics()?.contains(cut) == is_cut).then_some(()));
         wait::until("the end to be counted", wait::patience(), said)?;
     }
-    let log = world.a.agent.log();
-    ensure!(log.contains("path: relay"), "no advice is given:\n{log}");
+    let (log, status) = (world.a.agent.log(), world.a.agent.status()?);
+    ensure!(log.contains("path: relay") && status.contains("missed msg-more"), "no advice is given:\n{log}\n{status}");
     Ok(())
 }
 

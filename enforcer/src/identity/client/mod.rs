@@ -31,9 +31,9 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::name::{Identity, NameError};
 use super::source::{Pending, Source};
-use super::tls;
 use super::trust::{Malformed, Trust, Trusted};
 use super::verify::{Expected, Verifier};
+use super::{Serial, tls};
 use crate::ca::domain::{control_identity, node_identity};
 use crate::ca::{self, Issued, SigningRequest};
 use crate::protocol::IssueRequest;
@@ -227,10 +227,10 @@ impl Control {
         Ok(self.current.lock().unwrap_or_else(PoisonError::into_inner).way.clone())
     }
 
-    /// Serial number of the node's certificate, hexadecimal.
-    fn serial(&self) -> String {
+    /// Whether the node's certificate is on a revocation list.
+    fn is_revoked(&self, trust: &Trust) -> bool {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.key.cert.first().and_then(tls::serial).unwrap_or_default()
+        current.key.cert.first().and_then(Serial::of).is_some_and(|serial| trust.revokes(&serial))
     }
 
     /// Returns when control has told whom to trust, or has not for so long.
@@ -281,7 +281,10 @@ fn issued(chain: Vec<CertificateDer<'static>>) -> Result<Issued, Error> {
     let (serial, (not_before, not_after)) = {
         let (_, parsed) = X509Certificate::from_der(first).map_err(|_malformed| unreadable())?;
         let validity = parsed.validity();
-        (tls::serial(first).unwrap_or_default(), (validity.not_before.to_datetime(), validity.not_after.to_datetime()))
+        (
+            parsed.raw_serial_as_string().replace(':', ""),
+            (validity.not_before.to_datetime(), validity.not_after.to_datetime()),
+        )
     };
     Ok(Issued { chain, serial, not_before, not_after })
 }

@@ -40,7 +40,7 @@ pub(super) async fn keep(control: Arc<Control>, mut at: OffsetDateTime) {
             () = trusted.changed() => {
                 let trust = trusted.current();
                 let is_another = std::mem::replace(&mut issuer, trust.issuer.clone()) != issuer;
-                is_another || trust.revokes(&control.serial())
+                is_another || control.is_revoked(&trust)
             }
             () = sleep(wait.min(LONGEST_WAIT)) => at <= OffsetDateTime::now_utc(),
         };
