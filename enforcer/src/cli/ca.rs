@@ -3,6 +3,7 @@
 mod check;
 mod journal;
 mod rotate;
+mod upstream;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -59,6 +60,8 @@ enum Verb {
     Revoke(journal::Revoke),
     Admit(journal::Admit),
     Rotate(rotate::Args),
+    Csr(upstream::Csr),
+    Import(upstream::Import),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -110,6 +113,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Verb::Revoke(args) => return journal::revoke(args),
         Verb::Admit(args) => return journal::admit(args),
         Verb::Rotate(args) => return rotate::run(args),
+        Verb::Csr(args) => return upstream::csr(args),
+        Verb::Import(args) => return upstream::import(args),
     }
     Ok(ExitCode::Ok)
 }

@@ -105,7 +105,7 @@ impl Domain {
         result
     }
 
-    async fn replace_slots(&self, next: impl Fn(&Slots) -> Result<Slots, OutOfStep>) -> Result<(), Error> {
+    pub(super) async fn replace_slots(&self, next: impl Fn(&Slots) -> Result<Slots, OutOfStep>) -> Result<(), Error> {
         for _ in 0..ATTEMPTS {
             let (before, told) = (self.parts.store.get(SLOTS).await?, self.parts.store.get(VERSION).await?);
             let version = self.version().await? + 1;

@@ -285,7 +285,7 @@ fn status(error: &domain::Error) -> Status {
         }
         Why::Token => Status::unauthenticated(text),
         Why::NothingToRevoke { .. } => Status::not_found(text),
-        Why::OutOfStep(_) | Why::TooEarly { .. } => Status::failed_precondition(text),
+        Why::OutOfStep(_) | Why::TooEarly { .. } | Why::Upstream { .. } => Status::failed_precondition(text),
         Why::Authority(super::Error::Request(_) | super::Error::LongRequest) => Status::invalid_argument(text),
         Why::Busy | Why::Store(_) => Status::unavailable(text),
         _ => Status::internal(text),
