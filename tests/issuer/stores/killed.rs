@@ -36,7 +36,7 @@ const PARTS: [&str; 3] = ["a", "b", "c"];
 const LATEST: Duration = Duration::from_millis(120);
 
 /// A number of each writer.
-type Numbers = [u64; WRITERS];
+type Numbers = [usize; WRITERS];
 
 pub(crate) fn trials() -> Vec<Trial> {
     promises![what_a_killed_process_was_answered_is_in_the_embedded_store]
@@ -52,10 +52,10 @@ async fn what_a_killed_process_was_answered_is_in_the_embedded_store(directory: 
             early += u32::from(answered == Numbers::default());
             found = checked(&file, answered, found).await.with_context(|| format!("after round {round}"))?;
         }
-        total += found.iter().sum::<u64>();
+        total += found.iter().sum::<usize>();
     }
     eprintln!("{ROUNDS} processes were killed, {early} before their first answer; {total} transactions are whole");
-    ensure!(total > u64::from(ROUNDS), "only {total} transactions in {ROUNDS} rounds");
+    ensure!(total > ROUNDS as usize, "only {total} transactions in {ROUNDS} rounds");
     ensure!(early < ROUNDS / 2, "{early} of {ROUNDS} processes had no answer");
     Ok(())
 }
@@ -157,15 +157,15 @@ fn counter(writer: usize) -> String {
     format!("last/{writer}")
 }
 
-fn entries(writer: usize, number: u64) -> impl Iterator<Item = (String, Vec<u8>)> {
+fn entries(writer: usize, number: usize) -> impl Iterator<Item = (String, Vec<u8>)> {
     PARTS.into_iter().map(move |part| {
         let text = format!("{writer} {number} {part} ");
-        let value = text.repeat(1 + number as usize % 50).into_bytes();
+        let value = text.repeat(1 + number % 50).into_bytes();
         (format!("transaction/{writer}/{number:06}/{part}"), value)
     })
 }
 
-async fn number(store: &dyn Store, writer: usize) -> Result<u64> {
+async fn number(store: &dyn Store, writer: usize) -> Result<usize> {
     let last = store.get(&counter(writer)).await?;
     Ok(last.map(String::from_utf8).transpose()?.map_or(Ok(0), |last| last.parse())?)
 }

@@ -58,13 +58,15 @@ async fn etcd_is_killed_and_comes_back(directory: PathBuf) -> Result<()> {
 async fn fails_in_time(store: &dyn Store) -> Result<()> {
     let begun = Instant::now();
     let limit = wait::bound(ANSWERED_WITHIN + Duration::from_secs(1));
-    let calls =
-        async { tokio::join!(store.get("kept"), store.list(""), store.commit(Transaction::new().put("unknown", "1"))) };
+    let calls = async {
+        tokio::join!(store.get("kept"), store.list(""), store.commit(Transaction::new().create("unknown", "1")))
+    };
     let (get, list, commit) = timeout(limit, calls).await.context("a call without an answer")?;
     ensure!(matches!(get, Err(Error::Failed { .. })), "get: {get:?}");
     ensure!(matches!(list, Err(Error::Failed { .. })), "list: {list:?}");
-    ensure!(matches!(commit, Err(Error::Failed { .. } | Error::Unanswered { .. })), "commit: {commit:?}");
-    eprintln!("without etcd calls fail after {:?}: {:?}", begun.elapsed(), commit.map_err(anyhow::Error::new));
+    let commit = commit.err().context("a commit is answered")?;
+    ensure!(matches!(commit, Error::Failed { .. } | Error::Unanswered { .. }), "commit: {commit:?}");
+    eprintln!("without etcd calls fail after {:?}: {:#}", begun.elapsed(), anyhow::Error::new(commit));
     Ok(())
 }
 
@@ -75,10 +77,13 @@ async fn etcd_stands_still_and_goes_on(directory: PathBuf) -> Result<()> {
     let failed = fails_in_time(&*one).await;
     server.process()?.thaw()?;
     failed?;
-    // It was sent, and is made now, or never: it is as the error says.
+    // It was sent, and is made now, or never; its condition keeps it from being made after this one.
     let again = one.commit(Transaction::new().create("unknown", "2")).await?;
     let expected: &[u8] = if again == Outcome::Committed { b"2" } else { b"1" };
-    ensure!(other.get("unknown").await?.as_deref() == Some(expected), "neither of both was made");
+    ensure!(
+        other.get("unknown").await?.as_deref() == Some(expected),
+        "it is neither as one nor as the other has created it"
+    );
     heard(&one, &other, "heard").await.map(drop)
 }
 
