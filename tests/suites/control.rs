@@ -121,7 +121,8 @@ fn an_agent_that_was_away_learns_what_was_revoked() -> Result<()> {
     ensure!(list.as_array().is_some_and(|list| list.len() == 1 && list[0]["serial"] == serial), "{list}");
     world.a.agent.process()?.thaw()?;
     // Node a learns it too by now, and has another certificate soon; node b never accepts the old one.
-    wait::until("the next certificate", wait::patience(), || Ok((serial_of(&world, "a")? != serial).then_some(())))?;
+    let is_another = || Ok(serial_of(&world, "a").is_ok_and(|now| now != serial).then_some(()));
+    wait::until("the next certificate", wait::patience(), is_another)?;
     drop(Conversation::start(&world.ground.a, &redis, target)?);
     Ok(())
 }

@@ -53,7 +53,7 @@ impl Issuer {
         let serial = serial.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut chain = vec![certificate.der().clone(), self.certificate.clone()];
         chain.extend_from_slice(&self.above);
-        Ok(Issued { chain, serial, not_before, not_after })
+        Ok(Issued { chain, serial, not_before, not_after, issuer: String::new() })
     }
 
     /// What signs for it.

@@ -51,6 +51,7 @@ impl Root {
             identity: identity.parse().unwrap(),
             serial: Serial::of(&certificate).unwrap(),
             validity: (params.not_before, params.not_after),
+            issuer: String::new(),
             trusted: self.trusted.clone(),
             key: CertifiedKey::from_der(vec![certificate], key.into(), &crypto_provider()).unwrap(),
             provider: crypto_provider(),

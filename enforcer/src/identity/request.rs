@@ -66,7 +66,7 @@ pub(super) async fn obtain(
     let issued = source.issue(request).await.map_err(|cause| Error::Issue { identity: identity.clone(), cause })?;
     let trusted = source.trusted();
     let (checked, wanted, provider_of_key) = (trusted.clone(), identity.clone(), Arc::clone(provider));
-    let validity = (issued.not_before, issued.not_after);
+    let (validity, issuer) = ((issued.not_before, issued.not_after), issued.issuer.clone());
     let used = blocking(move || {
         verify_at(&issued.chain, &checked.current().anchors, &wanted, UnixTime::now())?;
         let serial = issued.chain.first().and_then(Serial::of).ok_or(rustls::CertificateError::BadEncoding)?;
@@ -77,6 +77,7 @@ pub(super) async fn obtain(
         identity: identity.clone(),
         serial,
         validity,
+        issuer,
         trusted,
         key,
         provider: Arc::clone(provider),

@@ -33,6 +33,8 @@ pub struct Credentials {
     pub not_before: OffsetDateTime,
     /// When it stops.
     pub not_after: OffsetDateTime,
+    /// The authority that has issued the certificate, where there may be several.
+    pub issuer: String,
     /// Whom its handshakes trust.
     pub trusted: Trusted,
     /// What other agents call the identity.
@@ -49,6 +51,7 @@ pub(super) struct Parts {
     pub(super) identity: Identity,
     pub(super) serial: Serial,
     pub(super) validity: (OffsetDateTime, OffsetDateTime),
+    pub(super) issuer: String,
     pub(super) trusted: Trusted,
     pub(super) key: CertifiedKey,
     pub(super) provider: Arc<CryptoProvider>,
@@ -63,6 +66,7 @@ impl Credentials {
             serial: parts.serial,
             not_before,
             not_after,
+            issuer: parts.issuer,
             trusted: parts.trusted,
             provider: parts.provider,
             key: Arc::new(SingleCertAndKey::from(parts.key)),

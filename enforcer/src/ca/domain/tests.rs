@@ -240,9 +240,9 @@ async fn a_rotation_waits_for_everybody_and_trusts_both_meanwhile() {
 
     let early = step(Step::Activate, false).await.unwrap_err();
     assert!(early.to_string().contains(": a;"), "{early}");
-    domain.in_force("a", prepared.version - 1).await.unwrap();
+    domain.in_force("a", prepared.version - 1, "").await.unwrap();
     assert!(matches!(step(Step::Activate, false).await, Err(Error::TooEarly { .. })));
-    domain.in_force("a", prepared.version).await.unwrap();
+    domain.in_force("a", prepared.version, "").await.unwrap();
     step(Step::Activate, false).await.unwrap();
     let both = domain.trust().await.unwrap();
     assert_ne!(both.issuer, prepared.issuer, "everybody is asked to renew");
@@ -253,8 +253,10 @@ async fn a_rotation_waits_for_everybody_and_trusts_both_meanwhile() {
 
     let early = step(Step::Retire, false).await.unwrap_err();
     assert!(early.to_string().contains(&old.serial), "{early}");
-    // Its next certificate supersedes it.
-    domain.issue(("a", &web()), &request(), &node("a")).await.unwrap();
+    // Its next certificate supersedes it when it says so.
+    let next = domain.issue(("a", &web()), &request(), &node("a")).await.unwrap();
+    assert!(matches!(step(Step::Retire, false).await, Err(Error::TooEarly { .. })));
+    domain.in_force("a", both.version, &next.issuer).await.unwrap();
     step(Step::Retire, false).await.unwrap();
     let last = domain.trust().await.unwrap();
     assert_eq!((last.roots.len(), judged(&last, &new.chain)), (1, Ok(())));
