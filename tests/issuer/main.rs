@@ -6,6 +6,7 @@
 //!
 //! This program is also some of the processes that the suites start and kill: see [`child`].
 
+mod control;
 mod etcd;
 mod stage;
 mod stores;
@@ -25,7 +26,8 @@ fn main() -> ExitCode {
     // Some suites measure times, and all of them wait for the disk.
     arguments.test_threads.get_or_insert(1);
     stage::sweep();
-    run(&arguments, stores::trials()).exit_code()
+    let trials = [stores::trials(), control::trials()].into_iter().flatten().collect();
+    run(&arguments, trials).exit_code()
 }
 
 /// Plays a role that a suite has given to another process of this program.

@@ -25,6 +25,7 @@ pub struct Control {
     pub state: PathBuf,
     directory: PathBuf,
     config: PathBuf,
+    environment: Vec<(String, String)>,
     running: Option<Running>,
 }
 
@@ -32,16 +33,26 @@ impl Control {
     /// Writes the configuration and starts control with an authority of its own; `accounts` are those that each of the
     /// nodes named after them may have.
     pub fn start(directory: &Path, accounts: &[&str]) -> Result<Control> {
+        Control::start_with(directory, accounts, "")
+    }
+
+    /// The same with these lines in its `spec`.
+    pub fn start_with(directory: &Path, accounts: &[&str], spec: &str) -> Result<Control> {
         fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
         let passphrase = directory.join("passphrase");
         fs::write(&passphrase, "correct horse battery staple\n").context("write the passphrase")?;
         fs::set_permissions(&passphrase, fs::Permissions::from_mode(0o600))?;
         let keys = format!("{{ passphrase: {{ file: {} }} }}", passphrase.display());
-        Control::with(directory, accounts, &format!("  keys: {keys}\n"))
+        Control::with_environment(directory, accounts, &format!("  keys: {keys}\n{spec}"), &[])
     }
 
-    /// The same with these lines in its `spec`.
-    pub fn with(directory: &Path, accounts: &[&str], spec: &str) -> Result<Control> {
+    /// The same with all of its `spec` that is not always the same, and with environment variables.
+    pub fn with_environment(
+        directory: &Path,
+        accounts: &[&str],
+        spec: &str,
+        environment: &[(String, String)],
+    ) -> Result<Control> {
         let (address, state) = (free_address()?, directory.join("control"));
         let mut text = format!(
             "kind: Control\nspec:\n  trustDomain: {TRUST_DOMAIN}\n  stateDirectory: {}\n  listen: {address}\n{spec}",
@@ -56,16 +67,16 @@ impl Control {
         }
         let config = directory.join("control.yaml");
         fs::write(&config, text).context("write the configuration of control")?;
-        let mut control = Control { address, state, directory: directory.to_owned(), config, running: None };
+        let environment = environment.to_vec();
+        let mut control =
+            Control { address, state, directory: directory.to_owned(), config, environment, running: None };
         control.restart()?;
         Ok(control)
     }
 
     /// Starts it, after `kill` or `stop`, with the same configuration.
     pub fn restart(&mut self) -> Result<()> {
-        let mut command = Command::new(settings::enforcer_binary()?);
-        let mut running =
-            Running::start(command.arg("control").arg("--config").arg(&self.config), "control", &self.directory)?;
+        let mut running = self.launch()?;
         wait::until("control to answer", wait::patience(), || {
             running.check_alive()?;
             Ok(self.ask(&["ca", "show"])?.status.success().then_some(()))
@@ -77,6 +88,18 @@ impl Control {
         })?;
         self.running = Some(running);
         Ok(())
+    }
+
+    /// Runs it where it must refuse to start, and gives what it says.
+    pub fn refuse_to_start(&self) -> Result<String> {
+        self.launch()?.finish()?.failure()
+    }
+
+    fn launch(&self) -> Result<Running> {
+        let mut command = Command::new(settings::enforcer_binary()?);
+        command.arg("control").arg("--config").arg(&self.config);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        Running::start(&mut command, "control", &self.directory)
     }
 
     /// Kills it without a word.
