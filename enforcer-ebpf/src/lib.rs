@@ -5,8 +5,10 @@
 
 #![no_std]
 
+mod missed;
 mod reason;
 mod wire;
 
+pub use missed::{Missed, MissedKey};
 pub use reason::{Reason, UnknownReason};
 pub use wire::*;

@@ -5,9 +5,9 @@
 //! is which, and shuts and opens the gates; `inbound` hands arriving connections to the agent, unless they are held
 //! instead; `getpeername4`/`getpeername6` show the application the true other end of a relayed connection.
 //! `egress`/`ingress` are the lock on held sockets; `set_option`/`get_option` keep the gate out of the application's
-//! sight and reach; `follow` also keeps a full send buffer out of kernel TLS's way. `ioctl_returns` corrects what an
-//! application is told of kernel TLS; `existing` opens what was there before. The others take notes of who holds a held
-//! socket.
+//! sight and reach, and count what a direct connection does not do; `follow` also keeps a full send buffer out of kernel
+//! TLS's way. `ioctl_returns` corrects what an application is told of kernel TLS; `existing` opens what was there before.
+//! The others take notes of who holds a held socket.
 
 #![no_std]
 #![no_main]
@@ -23,6 +23,7 @@ mod names;
 
 mod gate;
 mod lock;
+mod missing;
 mod option;
 mod room;
 

@@ -4,8 +4,8 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockHash};
 use enforcer_ebpf::{
-    Callers, Endpoint, FlowKey, Gate, Held, ListenerKey, Live, OFFSETS as OFFSETS_COUNT, PortKey, REASONS, Redirect,
-    SourceKey, WorkloadValue,
+    Callers, Endpoint, FlowKey, Gate, Held, ListenerKey, Live, MissedKey, OFFSETS as OFFSETS_COUNT, PortKey, REASONS,
+    Redirect, SourceKey, WorkloadValue,
 };
 
 /// Connections between `connect` and the agent's `accept`. When it is full, the agent does not know the connection
@@ -54,6 +54,11 @@ pub(crate) static LISTENERS: SockHash<ListenerKey> = SockHash::with_max_entries(
 /// Refusals by the number of their reason.
 #[map]
 pub(crate) static REFUSALS: PerCpuArray<u64> = PerCpuArray::with_max_entries(REASONS, 0);
+
+/// How often something was missed, for each enrolled workload. The agent makes the entries.
+#[map]
+pub(crate) static MISSED: HashMap<MissedKey, u64> =
+    HashMap::with_max_entries(32_768, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
 
 /// Where a redirected socket was meant to go; freed by the kernel with the socket.
 #[btf_map]

@@ -12,12 +12,13 @@ use enforcer_ebpf::{AS_WANTED, GATE_OPEN, Gate, Reason, UNSENT_LIMIT};
 use crate::context::read;
 use crate::gate::{SOL_TCP, TCP_NOTSENT_LOWAT, storage, wanted};
 use crate::maps::NAMESPACES;
+use crate::missing;
 use crate::verdict::Verdict;
 
 /// Longest value that the kernel copies for a program; a longer one must be waved through.
 const LONGEST: i32 = 4096;
 /// `SOL_SOCKET` and `SO_SNDBUF`.
-const SOL_SOCKET: i32 = 1;
+pub(crate) const SOL_SOCKET: i32 = 1;
 const SO_SNDBUF: i32 = 7;
 /// The same beyond what the machine allows: only the agent and the like may.
 const SO_SNDBUFFORCE: i32 = 32;
@@ -26,6 +27,7 @@ const OPTION: usize = 4;
 
 /// `setsockopt` of a workload, and of the agent on its sockets.
 pub(crate) fn set(ctx: &SockoptContext) -> Verdict {
+    missing::set(ctx);
     keep_buffer(ctx);
     if let Some((buffer, gate)) = buffer(ctx) {
         // What `getsockopt` answers is twice what was set (socket(7)).
@@ -151,7 +153,7 @@ fn gated(ctx: &SockoptContext) -> Option<u32> {
 }
 
 /// Where the value is, if it is there as a whole.
-fn value(ctx: &SockoptContext) -> Option<*mut u32> {
+pub(crate) fn value(ctx: &SockoptContext) -> Option<*mut u32> {
     let sockopt: *mut bpf_sockopt = ctx.sockopt;
     let start = read!((*sockopt).__bindgen_anon_2.optval) as *mut u8;
     let end = read!((*sockopt).__bindgen_anon_3.optval_end) as *mut u8;

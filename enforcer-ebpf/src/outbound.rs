@@ -87,8 +87,10 @@ fn redirect(ctx: &SockAddrContext, address: &SocketAddress, destination: Endpoin
     Ok(Some(loopback(version, port)))
 }
 
-/// The enrolled workload of the calling process: its cgroup, or the nearest enrolled one above.
-fn workload() -> Option<(u64, &'static WorkloadValue)> {
+/// The enrolled workload of the calling process: its cgroup, or the nearest enrolled one above. Always inlined: the kernel
+/// takes no function that returns such a type.
+#[inline(always)]
+pub(crate) fn workload() -> Option<(u64, &'static WorkloadValue)> {
     // SAFETY: no arguments; and entries are written once, when the agent enrols the workload.
     let (own, found) = unsafe {
         let own = bpf_get_current_cgroup_id();

@@ -150,6 +150,8 @@ reasons! {
     PolicyChanged = 88, "policy-changed";
     /// The application announced more with MSG_MORE and closed: the last of what it wrote was dropped by kernel TLS.
     OpenRecordLost = 89, "open-record-lost";
+    /// The certificate of one end is revoked.
+    CertificateRevoked = 90, "certificate-revoked";
     /// A system call failed on our side.
     Internal = 95, "internal-error";
 }

@@ -305,6 +305,9 @@ pub struct Callers {
 /// Octets for an identity in [`Live`]; a longer one is relayed.
 pub const IDENTITY: usize = 256;
 
+/// Octets of a certificate's serial number (RFC 5280 4.1.2.2).
+pub const SERIAL: usize = 20;
+
 /// A direct connection, by the cookie of the workload's socket. Written by the agent, removed with the socket.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -329,6 +332,10 @@ pub struct Live {
     pub local: [u8; IDENTITY],
     /// Identity of the peer, padded with zeros.
     pub peer: [u8; IDENTITY],
+    /// Serial number of the workload's certificate, which proves its identity here: big-endian, padded with zeros.
+    pub local_serial: [u8; SERIAL],
+    /// The same of the peer's certificate.
+    pub peer_serial: [u8; SERIAL],
 }
 
 // No implicit padding: the sizes are the sums of the fields. The kernel hashes every byte of a key.
@@ -342,7 +349,7 @@ const _: () = {
     assert!(size_of::<Held>() == 72);
     assert!(size_of::<Event>() == 104);
     assert!(size_of::<Callers>() == 136);
-    assert!(size_of::<Live>() == 80 + 2 * IDENTITY);
+    assert!(size_of::<Live>() == 80 + 2 * IDENTITY + 2 * SERIAL);
     assert!(size_of::<PortKey>() == 16);
     assert!(size_of::<ListenerKey>() == 16);
 };

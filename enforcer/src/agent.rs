@@ -8,6 +8,7 @@
 mod direct;
 mod enrol;
 mod identities;
+mod revoke;
 mod shutdown;
 mod status;
 
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::connection;
+use crate::connection::bonds::Bonds;
 use crate::control::file::{LoadError, load};
 use crate::control::snapshot::Snapshot;
 use crate::identity::client;
@@ -44,6 +46,9 @@ pub enum Error {
     /// The configuration has mistakes.
     #[error(transparent)]
     Config(#[from] LoadError),
+    /// Others could look into the memory of this process.
+    #[error("forbid other processes to look into this one, which holds keys")]
+    Harden(#[source] io::Error),
     /// Signals cannot be handled.
     #[error("watch signals")]
     Signals(#[source] io::Error),
@@ -120,21 +125,22 @@ pub enum Error {
 ///
 /// [`Error`], when it cannot start. Once it serves it does not fail.
 pub async fn run(config: &Path) -> Result<(), Error> {
+    kernel::harden::protect().map_err(Error::Harden)?;
     let signals = Signals::watch().map_err(Error::Signals)?;
     let snapshot = Arc::new(load(config)?);
     let _lock = lock(&snapshot.node().state_directory)?;
     let abilities = probe();
     report(&abilities);
     let stop = CancellationToken::new();
-    let Identities { store, source } = identities::start(&snapshot, &stop).await?;
+    let Identities { store, trusted, source } = identities::start(&snapshot, &stop).await?;
     let admin = admin::bind(snapshot.node().admin).await?;
     let workload_api = snapshot.node().workload_api.as_deref().map(Endpoint::bind).transpose()?;
     let mut guard = Guard::open(&snapshot.node().bpf_directory)?;
     let mut enrolled = enrol::enrol(&snapshot, &abilities, &store, &mut guard)?;
 
-    let metrics = Arc::new(Metrics::new(status::sources(&store, &guard)));
+    let metrics = Arc::new(Metrics::new(status::sources(&store, &guard, &enrolled.workloads)));
     let connections = Connections::new(Arc::clone(&metrics));
-    let closing = CancellationToken::new();
+    let (closing, bonds) = (CancellationToken::new(), Bonds::default());
     let parts = direct::Parts {
         snapshot: &snapshot,
         enrolled: &mut enrolled,
@@ -143,6 +149,8 @@ pub async fn run(config: &Path) -> Result<(), Error> {
         metrics: &metrics,
         holds: guard.holds.clone(),
         taken: guard.maps.taken(),
+        misses: guard.maps.misses(),
+        bonds: bonds.clone(),
     };
     let offers = direct::start(parts, (&closing, &stop)).await?;
     let path = Arc::new(connection::Path {
@@ -152,15 +160,18 @@ pub async fn run(config: &Path) -> Result<(), Error> {
         sources: guard.maps.sources(),
         connections: connections.clone(),
         offers,
+        bonds,
         stop: stop.clone(),
         tasks: TaskTracker::new(),
     });
+    tokio::spawn(revoke::watch(Arc::clone(&path), trusted, closing.clone()));
     offer(workload_api, source, (enrolled.members, &metrics), (&snapshot, &stop));
     for (listener, socket) in enrolled.listeners {
         tokio::spawn(connection::serve(Arc::clone(&path), listener, socket, closing.clone()));
     }
     let readiness = Readiness::default();
-    let status = status::status(Arc::clone(&snapshot), enrolled.workloads, store, abilities);
+    let known = (store, guard.maps.misses());
+    let status = status::status(Arc::clone(&snapshot), enrolled.workloads, known, abilities);
     let state = admin::State { connections, metrics, readiness: readiness.clone(), status };
     let served = tokio::spawn(admin.serve(state, stop));
     tracing::info!(workloads = snapshot.workloads().len(), peers = snapshot.peers().len(), "ready");

@@ -100,6 +100,13 @@ impl Agent {
         process::run(Command::new(settings::enforcer_binary()?).args(["status", "--admin", &self.admin.to_string()]))
     }
 
+    /// What it says of itself, as JSON.
+    pub fn report(&self) -> Result<serde_json::Value> {
+        let (status, body) = http::get(self.admin, "/status")?;
+        ensure!(status == 200, "/status answered {status}: {body}");
+        serde_json::from_str(&body).with_context(|| format!("/status answered {body}"))
+    }
+
     /// The end of its log, to stand beside a failure.
     pub fn log(&self) -> String {
         self.running.as_ref().map(tail).unwrap_or_else(|| format!("{} does not run", self.config.display()))

@@ -100,6 +100,19 @@ pub struct Config {
     pub cipher: Option<&'static str>,
     /// Who else there is.
     pub peers: Vec<Peer>,
+    /// Where its certificates come from, if not from its own CA.
+    pub control: Option<Membership>,
+    /// Where workloads ask for certificates of their own.
+    pub workload_api: PathBuf,
+}
+
+/// How a node comes to its control.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    /// Where control is.
+    pub address: SocketAddr,
+    /// A file with a token.
+    pub token: PathBuf,
 }
 
 impl fmt::Display for Config {
@@ -129,6 +142,10 @@ impl Config {
         writeln!(out, "  bpfDirectory: {}", self.bpf.display())?;
         writeln!(out, "  admin: {}", self.admin)?;
         writeln!(out, "  pair: {}", self.pair)?;
+        writeln!(out, "  workloadApi: {}", self.workload_api.display())?;
+        if let Some(Membership { address, token }) = &self.control {
+            writeln!(out, "  control: {{ address: \"{address}\", tokenFile: {} }}", token.display())?;
+        }
         self.cipher.iter().try_for_each(|cipher| writeln!(out, "  cipher: {cipher}"))
     }
 

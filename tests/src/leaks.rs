@@ -106,7 +106,7 @@ fn pinned<M: TryFrom<Map>>(pins: &Path, name: &str) -> Result<M>
 where
     M::Error: std::error::Error + Send + Sync + 'static,
 {
-    let path = pins.join("v3").join(name);
+    let path = pins.join("v4").join(name);
     let map = MapData::from_pin(&path).with_context(|| format!("open the map {}", path.display()))?;
     M::try_from(Map::HashMap(map)).with_context(|| format!("read the map {}", path.display()))
 }

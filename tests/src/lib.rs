@@ -11,6 +11,7 @@ pub mod world;
 pub mod agent;
 pub mod authority;
 pub mod config;
+pub mod control;
 
 pub mod peer;
 pub mod program;

@@ -7,7 +7,8 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::agent::{self, Agent};
 use crate::authority;
-use crate::config::{Config, Mode, Offload, Path, Peer, Speaks};
+use crate::config::{Config, Membership, Mode, Offload, Path, Peer, Speaks};
+use crate::control::Control;
 use crate::ground::{A, B, Ground, IMPOSTOR, LEGACY, PARTNER};
 use crate::teardown;
 
@@ -37,6 +38,8 @@ pub enum Authorities {
     Shared,
     /// Each its own, of the same trust domain.
     Foreign,
+    /// That of an `enforcer control`.
+    Control,
 }
 
 /// Two nodes with an agent each. Dropping it takes it down.
@@ -46,6 +49,8 @@ pub struct World {
     pub a: Node,
     /// The second node.
     pub b: Node,
+    /// What issues their certificates, if they do not do it themselves.
+    pub control: Option<Control>,
     /// What they stand on.
     pub ground: Ground,
 }
@@ -80,6 +85,9 @@ impl Options {
     /// The same, with the path left to the agents.
     pub const AUTO: Options = Options { path: Path::Auto, ..Options::STRICT };
 
+    /// Nodes whose certificates come from control.
+    pub const CONTROL: Options = Options { authorities: Authorities::Control, ..Options::STRICT };
+
     /// Permissive nodes.
     pub const PERMISSIVE: Options = Options { mode: Mode::Permissive, ..Options::STRICT };
 
@@ -96,24 +104,37 @@ impl World {
     /// Makes a world on ground that has no agents yet.
     pub fn on(ground: Ground, options: Options) -> Result<World> {
         let (state_a, state_b) = (ground.directory("ca-a"), ground.directory("ca-b"));
-        authority::init(&state_a)?;
+        let control = match options.authorities {
+            Authorities::Control => Some(Control::start(&ground.directory("authority"), &["a", "b"])?),
+            Authorities::Shared | Authorities::Foreign => None,
+        };
         match options.authorities {
-            Authorities::Shared => authority::enrol_node(&state_a, "node-b", &state_b)?,
-            Authorities::Foreign => authority::init(&state_b)?,
+            Authorities::Shared => {
+                authority::init(&state_a)?;
+                authority::enrol_node(&state_a, "node-b", &state_b)?;
+            }
+            Authorities::Foreign => [&state_a, &state_b].into_iter().try_for_each(|state| authority::init(state))?,
+            Authorities::Control => {}
         }
         teardown::mount_bpf()?;
         let (config_a, config_b) = (config(&ground, "a", state_a, options)?, config(&ground, "b", state_b, options)?);
         let (peers_a, peers_b) = (peers_of_a(config_b.pair), peers_of_b(config_a.pair));
-        let a = start_node(&ground, Config { peers: peers_a, ..config_a })?;
-        let b = start_node(&ground, Config { peers: peers_b, ..config_b })?;
-        Ok(World { a, b, ground })
+        let join = |node| control.as_ref().map(|control| membership(control, node)).transpose();
+        let a = start_node(&ground, Config { peers: peers_a, control: join("node-a")?, ..config_a })?;
+        let b = start_node(&ground, Config { peers: peers_b, control: join("node-b")?, ..config_b })?;
+        Ok(World { a, b, control, ground })
     }
 
     /// Puts what the agents have said lately beside a failure.
     pub fn explain<T>(&self, result: Result<T>) -> Result<T> {
-        let logs = || format!("node a: {}\nnode b: {}", self.a.agent.log(), self.b.agent.log());
+        let control = self.control.as_ref().map(|control| format!("\ncontrol: {}", control.log())).unwrap_or_default();
+        let logs = || format!("node a: {}\nnode b: {}{control}", self.a.agent.log(), self.b.agent.log());
         result.map_err(|error| anyhow!("{error:#}\n{}", logs()))
     }
+}
+
+fn membership(control: &Control, node: &str) -> Result<Membership> {
+    Ok(Membership { address: control.address, token: control.token(node)? })
 }
 
 fn start_node(ground: &Ground, config: Config) -> Result<Node> {
@@ -160,5 +181,7 @@ fn config(ground: &Ground, account: &'static str, state: PathBuf, options: Optio
         mode: options.mode,
         cipher: options.cipher,
         peers: Vec::new(),
+        control: None,
+        workload_api: ground.directory(&format!("workload-api-{account}/api.sock")),
     })
 }

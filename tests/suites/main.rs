@@ -16,7 +16,9 @@ mod programs;
 
 mod admits;
 mod certificates;
+mod control;
 mod refuses;
+mod workload_api;
 
 mod configuration;
 mod lifecycle;
@@ -43,6 +45,8 @@ fn main() -> ExitCode {
         refuses::trials(),
         admits::trials(),
         certificates::trials(),
+        workload_api::trials(),
+        control::trials(),
         memory::trials(),
         observed::trials(),
         configuration::trials(),

@@ -32,13 +32,22 @@ pub(crate) fn build(profile: Profile) -> Result<Artifacts> {
     let enforcer = enforcer(profile)?;
     let profile = profile.flag();
     let bins = executables(&["build", profile, "--package", "enforcer-tests", "--bins"])?;
-    let tests = executables(&["test", profile, "--no-run", "--package", "enforcer-tests", "--test", "suites"])?;
     Ok(Artifacts {
         enforcer,
         endpoint: find(&bins, "endpoint")?,
         demo: find(&bins, "demo")?,
-        suites: find(&tests, "suites")?,
+        suites: suites(profile, "suites")?,
     })
+}
+
+/// Builds the suites of the authority, and the agent, which they find where cargo puts it.
+pub(crate) fn issuer(profile: Profile) -> Result<PathBuf> {
+    enforcer(profile)?;
+    suites(profile.flag(), "issuer")
+}
+
+fn suites(profile: &str, name: &str) -> Result<PathBuf> {
+    find(&executables(&["test", profile, "--no-run", "--package", "enforcer-tests", "--test", name])?, name)
 }
 
 /// Builds only these programs of the suites' package; gives each name with its path.

@@ -1,5 +1,5 @@
-//! `cargo xtask test`: everything. Unit tests, the suites in namespaces on this machine's kernel, and the same suites
-//! in virtual machines on each Debian kernel.
+//! `cargo xtask test`: everything. Unit tests, the suites in namespaces on this machine's kernel, the suites of the
+//! authority, and the suites of the namespaces once more in virtual machines on each Debian kernel.
 //!
 //! What cannot run fails and says what is missing; nothing is skipped. A step that fails does not keep the next ones
 //! from running. At the end each step's closing line stands together once more.
@@ -17,7 +17,7 @@ use crate::process;
 use crate::setup::{self, Need};
 use crate::vm::{Kernel, Kernels, Put, Vm};
 
-/// Run all tests: unit tests, suites in namespaces, suites in virtual machines on three kernels.
+/// Run all tests: unit tests, suites in namespaces, suites of the authority, suites in virtual machines on three kernels.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask test
@@ -39,6 +39,8 @@ enum Part {
     Unit,
     /// The suites, in network namespaces of this machine.
     Namespaces,
+    /// The suites of the authority, on this machine.
+    Issuer,
     /// The suites, in virtual machines.
     Vm,
 }
@@ -63,6 +65,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     if wants(Part::Namespaces) {
         steps.push(step("suites on this machine", |sink| namespaces(args, sink)));
+    }
+    if wants(Part::Issuer) {
+        steps.push(step("suites of the authority", |sink| issuer(args, sink)));
     }
     if wants(Part::Vm) {
         for &kernel in args.kernel.each() {
@@ -93,6 +98,7 @@ fn step(name: &str, run: impl FnOnce(&mut Closing) -> Result<()>) -> Step {
 }
 
 fn unit(args: &Args, sink: &mut Closing) -> Result<()> {
+    setup::ensure(&[Need::Issuer])?;
     let suites = ["--package", "enforcer-tests", "--lib", "--bins"];
     for packages in [&[][..], &suites] {
         let mut cargo = process::command(env!("CARGO"));
@@ -107,6 +113,13 @@ fn namespaces(args: &Args, sink: &mut Closing) -> Result<()> {
     let artifacts = artifacts::build(Profile::Dev)?;
     artifacts::go_program(&artifacts)?;
     let mut suites = process::root_command(&artifacts.suites);
+    succeeded(process::tee(suites.args(&args.filter), sink)?)
+}
+
+/// Needs no root.
+fn issuer(args: &Args, sink: &mut Closing) -> Result<()> {
+    setup::ensure(&[Need::Issuer])?;
+    let mut suites = process::command(artifacts::issuer(Profile::Dev)?);
     succeeded(process::tee(suites.args(&args.filter), sink)?)
 }
 

@@ -9,11 +9,12 @@ use tokio_util::task::TaskTracker;
 
 use super::Error;
 use super::enrol::Enrolled;
+use crate::connection::bonds::Bonds;
 use crate::connection::direct::{Accepts, Direct, Hosting, Known, Lives, Offers, expire, watch};
 use crate::connection::pair::Sessions;
 use crate::control::snapshot::Snapshot;
 use crate::identity::store::Store;
-use crate::kernel::bpf::{Holds, Taken};
+use crate::kernel::bpf::{Holds, Misses, Taken};
 use crate::kernel::destroy::Destroyer;
 use crate::kernel::process::Processes;
 use crate::observe::events::Connections;
@@ -28,6 +29,8 @@ pub(super) struct Parts<'a> {
     pub(super) metrics: &'a Arc<Metrics>,
     pub(super) holds: Holds,
     pub(super) taken: Taken,
+    pub(super) misses: Misses,
+    pub(super) bonds: Bonds,
 }
 
 /// Serves pair sessions, and takes on what the kernel holds, until `closing`. `None`: no peer has an agent.
@@ -52,15 +55,17 @@ pub(super) async fn start(
         places,
         holds: parts.holds,
         taken: parts.taken,
+        misses: parts.misses,
         connections: parts.connections.clone(),
         processes: Processes::default(),
         accepts: Accepts::default(),
         lives: Lives::default(),
+        bonds: parts.bonds.clone(),
         metrics: Arc::clone(parts.metrics),
         tasks: TaskTracker::new(),
     });
     let hosting = Hosting::new(Arc::clone(&direct));
-    let sessions = Sessions::new(hosting, Arc::clone(parts.store), peers, stop.clone());
+    let sessions = Sessions::new(hosting, Arc::clone(parts.store), peers, (parts.bonds, stop.clone()));
     tokio::spawn(Arc::clone(&sessions).serve(listener, closing.clone()));
     let offers = Arc::new(Offers { direct: Arc::clone(&direct), sessions, known: Known::default() });
     if let Some(events) = parts.enrolled.events.take() {

@@ -92,6 +92,7 @@ pub(super) fn enrol(
         guarded.push((place, members, paths));
     }
     guard.maps.set_peers(snapshot.peers().iter().flat_map(prefixes))?;
+    guard.maps.misses().set_workloads(&tables.workloads.keys().copied().collect())?;
     taken.set_workloads(&tables.workloads)?;
     taken.set_ports(&tables.ports)?;
     for (_, members, paths) in &guarded {
@@ -149,12 +150,9 @@ fn group(snapshot: &Snapshot, abilities: &Abilities, store: &Arc<Store>, taken: 
         let site = Site::of(&namespace);
         let means = means(snapshot.path_of(wanted), (Kernel::of(abilities), programs), site);
         let offload = place_records(wanted.offload, abilities.ktls().map_err(drop));
-        let ports = port_keys(&namespace, wanted);
-        let member = Member {
-            wanted: wanted.clone(),
-            workload: Arc::new(Workload::new(wanted, snapshot, (means, offload, ports), Arc::clone(store))),
-            cgroup,
-        };
+        let place = (cgroup.id(), port_keys(&namespace, wanted));
+        let workload = Arc::new(Workload::new(wanted, snapshot, (means, offload), place, Arc::clone(store)));
+        let member = Member { wanted: wanted.clone(), workload, cgroup };
         announce(&member.workload);
         match groups.iter_mut().find(|group| group.namespace.cookie() == namespace.cookie()) {
             Some(group) => group.members.push(member),

@@ -12,6 +12,7 @@ use crate::control::snapshot::{self, Node, Snapshot};
 use crate::identity::client::{self, Control};
 use crate::identity::source::{Local, Source};
 use crate::identity::store::Store;
+use crate::identity::trust::Trusted;
 use crate::identity::workload_source;
 use crate::identity::{self, Identity};
 
@@ -21,6 +22,8 @@ const TOLD: Duration = Duration::from_secs(5);
 /// The certificates of this node.
 pub(super) struct Identities {
     pub(super) store: Arc<Store>,
+    /// Whom they trust.
+    pub(super) trusted: Trusted,
     /// Who issues more; nobody does where somebody else makes the keys.
     pub(super) source: Option<Arc<dyn Source>>,
 }
@@ -43,7 +46,7 @@ async fn from_embedded(node: &Node, identities: Vec<Identity>, stop: &Cancellati
     // An authority that is a part of this process will not do better later.
     match missing.into_iter().next() {
         Some(error) => Err(error.into()),
-        None => Ok(Identities { store, source: Some(source) }),
+        None => Ok(Identities { store, trusted: source.trusted(), source: Some(source) }),
     }
 }
 
@@ -70,7 +73,7 @@ async fn from_control(
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         tracing::error!(%error, cause, "no certificate yet; connections of this workload are refused until there is one");
     }
-    Ok(Identities { store, source: Some(source) })
+    Ok(Identities { store, trusted: source.trusted(), source: Some(source) })
 }
 
 async fn from_workload_api(
@@ -84,9 +87,9 @@ async fn from_workload_api(
         identities: identities.clone(),
         cipher: node.cipher,
     };
-    let (store, _trusted) = workload_source::start(wanted, stop.clone()).await;
+    let (store, trusted) = workload_source::start(wanted, stop.clone()).await;
     for identity in identities.iter().filter(|identity| store.get(identity).is_err()) {
         tracing::error!(%identity, "no certificate yet; connections of this workload are refused until there is one");
     }
-    Identities { store, source: None }
+    Identities { store, trusted, source: None }
 }

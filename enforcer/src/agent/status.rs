@@ -2,40 +2,50 @@
 
 use std::sync::Arc;
 
+use enforcer_ebpf::{Missed, Reason};
+
 use crate::connection::{Means, Workload};
 use crate::control::snapshot::{Mode, Snapshot};
 use crate::identity::store::Store;
-use crate::kernel::bpf::Guard;
+use crate::kernel::bpf::{Guard, Misses};
 use crate::kernel::probe::Abilities;
 use crate::observe::metrics::Sources;
-use crate::observe::report::{CertificateReport, KernelReport, StatusReport, WorkloadReport};
+use crate::observe::report::{CertificateReport, KernelReport, MissedReport, StatusReport, WorkloadReport};
 
 /// What the metrics ask for at each scrape.
-pub(super) fn sources(store: &Arc<Store>, guard: &Guard) -> Sources {
-    let store = Arc::clone(store);
+pub(super) fn sources(store: &Arc<Store>, guard: &Guard, workloads: &[Arc<Workload>]) -> Sources {
+    let (store, workloads, misses) = (Arc::clone(store), workloads.to_vec(), guard.maps.misses());
     let expiries = move || {
         let current = store.current();
         current.iter().map(|held| (held.identity.clone(), held.not_after.unix_timestamp())).collect()
     };
-    Sources { refusals: Box::new(guard.maps.refusals()), certificates: Box::new(expiries) }
+    let missed = move || {
+        let of = |workload: &Arc<Workload>| {
+            let counts = misses.of(workload.cgroup_id).into_iter();
+            let name = Arc::clone(&workload.name);
+            counts.map(move |(missed, count)| (Arc::clone(&name), missed, count))
+        };
+        workloads.iter().flat_map(of).collect()
+    };
+    Sources { refusals: Box::new(guard.maps.refusals()), missed: Box::new(missed), certificates: Box::new(expiries) }
 }
 
 /// A function that reports the agent's state.
 pub(super) fn status(
     snapshot: Arc<Snapshot>,
     workloads: Vec<Arc<Workload>>,
-    store: Arc<Store>,
+    (store, misses): (Arc<Store>, Misses),
     abilities: Abilities,
 ) -> Box<dyn Fn() -> StatusReport + Send + Sync> {
     Box::new(move || StatusReport {
         node: snapshot.node().name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: KernelReport::from(&abilities),
-        workloads: workloads.iter().map(|workload| report(workload, &store)).collect(),
+        workloads: workloads.iter().map(|workload| report(workload, &store, &misses)).collect(),
     })
 }
 
-fn report(workload: &Workload, store: &Store) -> WorkloadReport {
+fn report(workload: &Workload, store: &Store, misses: &Misses) -> WorkloadReport {
     let mode = match workload.mode {
         Mode::Strict => "strict",
         Mode::Permissive => "permissive",
@@ -52,7 +62,46 @@ fn report(workload: &Workload, store: &Store) -> WorkloadReport {
         .to_owned(),
         offload: workload.offload.label().to_owned(),
         offload_explanation: workload.offload.explanation().to_owned(),
-        certificate: held
-            .map(|held| CertificateReport { serial: held.serial.clone(), expires: held.not_after.unix_timestamp() }),
+        certificate: held.map(|held| CertificateReport {
+            serial: held.serial.to_string(),
+            expires: held.not_after.unix_timestamp(),
+        }),
+        missed: misses.of(workload.cgroup_id).into_iter().map(|missed| advise(missed, workload.means())).collect(),
+    }
+}
+
+/// What an operator can do about it.
+fn advise((missed, count): (Missed, u64), means: Means) -> MissedReport {
+    let advice = match (missed, means) {
+        (Missed::ZeroCopy, Means::Direct) => {
+            "a program has asked for SO_ZEROCOPY, and MSG_ZEROCOPY fails on a direct connection; if it must not, set \
+             `path: relay` for this workload"
+        }
+        (Missed::More, Means::Direct) => {
+            "a program has closed a direct connection after MSG_MORE, which loses the last of what it wrote \
+             (open-record-lost); if that matters, set `path: relay` or `path: auto` for this workload"
+        }
+        (Missed::More, Means::Relay(Reason::ProgramLosesTheEnd)) => {
+            "a program has closed a direct connection after MSG_MORE, which loses the last of what it wrote \
+             (open-record-lost); new connections of this workload are relayed, which loses nothing"
+        }
+        (_, Means::Relay(_)) => "direct connections do not do it; this workload has none any more, and misses nothing",
+    };
+    MissedReport { feature: missed.label().to_owned(), count, advice: advice.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_is_given_where_something_can_be_done() {
+        let advised = |missed, means| advise((missed, 3), means).advice;
+        for missed in Missed::ALL {
+            assert!(advised(*missed, Means::Direct).contains("set `path: relay`"));
+            assert!(!advised(*missed, Means::Relay(Reason::RelayWanted)).contains("set `path"));
+        }
+        let spared = advised(Missed::More, Means::Relay(Reason::ProgramLosesTheEnd));
+        assert!(spared.contains("open-record-lost") && !spared.contains("set `path"), "{spared}");
     }
 }

@@ -14,6 +14,8 @@ use crate::identity::Identity;
 pub(super) struct Issuer {
     pub(super) certificate: CertificateDer<'static>,
     pub(super) ends: OffsetDateTime,
+    /// The certificates between it and the root.
+    pub(super) above: Vec<CertificateDer<'static>>,
     signer: rcgen::Issuer<'static, Key>,
 }
 
@@ -22,7 +24,7 @@ impl Issuer {
     pub(super) fn new(certificate: CertificateDer<'static>, key: Key) -> Option<Self> {
         let ends = end(&certificate).filter(|_| belong_together(&key, &certificate))?;
         let signer = rcgen::Issuer::from_ca_cert_der(&certificate, key).ok()?;
-        Some(Self { certificate, ends, signer })
+        Some(Self { certificate, ends, above: Vec::new(), signer })
     }
 
     /// Certifies the key of a request for `identity`. Of the request nothing else is used, after its signature was
@@ -49,7 +51,9 @@ impl Issuer {
         let certificate = params.signed_by(&csr.public_key, &self.signer).map_err(Error::Sign)?;
         let serial = params.serial_number.map(|serial| serial.to_bytes()).unwrap_or_default();
         let serial = serial.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Issued { chain: vec![certificate.der().clone(), self.certificate.clone()], serial, not_before, not_after })
+        let mut chain = vec![certificate.der().clone(), self.certificate.clone()];
+        chain.extend_from_slice(&self.above);
+        Ok(Issued { chain, serial, not_before, not_after, issuer: String::new() })
     }
 
     /// What signs for it.

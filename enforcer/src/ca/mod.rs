@@ -73,6 +73,8 @@ pub struct Issued {
     pub not_before: OffsetDateTime,
     /// End of its validity.
     pub not_after: OffsetDateTime,
+    /// The authority that has issued it, where there may be several.
+    pub issuer: String,
 }
 
 /// An authority cannot be made, opened or used.

@@ -3,6 +3,7 @@
 mod check;
 mod journal;
 mod rotate;
+mod upstream;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -21,7 +22,7 @@ use super::table::Table;
 use crate::ca::server::SOCKET;
 use crate::ca::{Authority, Embedded, SigningRequest, WORKLOAD_LIFETIME, prepare_directory, write_private};
 use crate::identity::Identity;
-use crate::identity::tls::serial;
+use crate::identity::Serial;
 
 /// Make and use a certificate authority: that of control, or one in the state directory of an agent.
 ///
@@ -59,6 +60,8 @@ enum Verb {
     Revoke(journal::Revoke),
     Admit(journal::Admit),
     Rotate(rotate::Args),
+    Csr(upstream::Csr),
+    Import(upstream::Import),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -110,6 +113,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Verb::Revoke(args) => return journal::revoke(args),
         Verb::Admit(args) => return journal::admit(args),
         Verb::Rotate(args) => return rotate::run(args),
+        Verb::Csr(args) => return upstream::csr(args),
+        Verb::Import(args) => return upstream::import(args),
     }
     Ok(ExitCode::Ok)
 }
@@ -183,7 +188,7 @@ fn describe(role: &'static str, certificate: &CertificateDer<'_>) -> anyhow::Res
     Ok(Shown {
         role,
         subject: parsed.subject().to_string(),
-        serial: serial(certificate).unwrap_or_default(),
+        serial: Serial::of(certificate).map(|serial| serial.to_string()).unwrap_or_default(),
         not_before: parsed.validity().not_before.to_string(),
         not_after: parsed.validity().not_after.to_string(),
     })

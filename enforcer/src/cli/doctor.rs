@@ -1,14 +1,19 @@
-//! `enforcer doctor`: what this kernel can do, and what follows.
+//! `enforcer doctor`: what this kernel can do, and what follows; and what programs miss, where an agent can tell.
 
 use std::fmt::Write as _;
 
+use std::net::SocketAddr;
+
 use clap::Args as ClapArgs;
+use serde::Serialize;
 
-use super::ExitCode;
 use super::table::Table;
+use super::{ExitCode, status};
 use crate::kernel::probe::{Abilities, probe};
+use crate::observe::report::{MissedReport, WorkloadReport};
 
-/// Try out what this kernel can do, and say what follows. Needs no agent.
+/// Try out what this kernel can do, and say what follows. Needs no agent; one that runs is asked what programs have
+/// missed on direct connections.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Needs the rights that the agent has, so run it as root. The exit code is 4 if the agent cannot work on this machine.
@@ -17,6 +22,10 @@ Examples:
   enforcer doctor
   enforcer doctor --json | jq '.abilities[] | select(.outcome == \"unable\")'")]
 pub struct Args {
+    /// Where the admin socket of an agent listens, if one runs.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15000")]
+    admin: SocketAddr,
+
     /// JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -29,9 +38,37 @@ pub struct Args {
 /// When standard output cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let abilities = probe();
-    let result = if args.json { serde_json::to_string_pretty(&abilities)? + "\n" } else { show(&abilities)? };
+    // Without an agent there is nobody who could have missed anything.
+    let workloads = status::ask_for_workloads(args.admin).unwrap_or_default();
+    let result = match args.json {
+        true => serde_json::to_string_pretty(&Answer::new(&abilities, &workloads))? + "\n",
+        false => show(&abilities)? + &status::missed(&workloads)?,
+    };
     super::print(&result)?;
     Ok(if abilities.missing_for_relay().next().is_none() { ExitCode::Ok } else { ExitCode::KernelUnable })
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    #[serde(flatten)]
+    abilities: &'a Abilities,
+    missed: Vec<MissedBy<'a>>,
+}
+
+#[derive(Serialize)]
+struct MissedBy<'a> {
+    workload: &'a str,
+    #[serde(flatten)]
+    missed: &'a MissedReport,
+}
+
+impl<'a> Answer<'a> {
+    fn new(abilities: &'a Abilities, workloads: &'a [WorkloadReport]) -> Self {
+        let of = |workload: &'a WorkloadReport| {
+            workload.missed.iter().map(|missed| MissedBy { workload: &workload.name, missed })
+        };
+        Self { abilities, missed: workloads.iter().flat_map(of).collect() }
+    }
 }
 
 fn show(abilities: &Abilities) -> anyhow::Result<String> {

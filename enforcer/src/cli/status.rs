@@ -1,6 +1,6 @@
 //! `enforcer status`: what the agent of this node does right now.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ExitCode;
 use super::table::Table;
-use crate::observe::report::{ConnectionReport, KernelReport, StatusReport, WorkloadReport};
+use crate::observe::report::{ConnectionReport, KernelReport, MissedReport, StatusReport, WorkloadReport};
 
 /// An agent answers at once; what takes longer is none.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -22,7 +22,8 @@ const ANSWER_LIMIT: u64 = 64 << 20;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 A connection's path is relay (mutual TLS), plain (in the clear, with the reason) or refused. Its records are made in \
-the kernel, or in user space for the reason shown. A dash is something that is not there, or not yet.
+the kernel, or in user space for the reason shown. A dash is something that is not there, or not yet. What programs of a workload want of TCP and a direct \
+connection does not do is counted since the workload was enrolled.
 
 Examples:
   enforcer status
@@ -63,13 +64,21 @@ struct Answer {
 }
 
 fn ask(admin: SocketAddr) -> anyhow::Result<Answer> {
-    // No proxy: ureq would take one from the environment, and it could not reach our loopback.
-    let client =
-        ureq::Agent::new_with_config(ureq::Agent::config_builder().timeout_global(Some(DEADLINE)).proxy(None).build());
+    let client = client();
     Ok(Answer {
         status: fetch(&client, &format!("http://{admin}/status"))?,
         connections: fetch(&client, &format!("http://{admin}/connections"))?,
     })
+}
+
+/// The agent's workloads.
+pub(super) fn ask_for_workloads(admin: SocketAddr) -> anyhow::Result<Vec<WorkloadReport>> {
+    fetch(&client(), &format!("http://{admin}/status")).map(|status: StatusReport| status.workloads)
+}
+
+/// No proxy: ureq would take one from the environment, and it could not reach our loopback.
+fn client() -> ureq::Agent {
+    ureq::Agent::new_with_config(ureq::Agent::config_builder().timeout_global(Some(DEADLINE)).proxy(None).build())
 }
 
 fn fetch<T: DeserializeOwned>(client: &ureq::Agent, url: &str) -> anyhow::Result<T> {
@@ -84,6 +93,10 @@ fn show(answer: &Answer) -> anyhow::Result<String> {
     let mut text = format!("Node {}, enforcer {}, Linux {}\n", status.node, status.version, status.kernel.release);
     show_kernel(&mut text, &status.kernel)?;
     writeln!(text, "\n{}", workloads(&status.workloads))?;
+    let missed = missed(&status.workloads)?;
+    if !missed.is_empty() {
+        writeln!(text, "{missed}")?;
+    }
     match connections.len() {
         0 => writeln!(text, "No open connections.")?,
         open => writeln!(text, "Open connections: {open}\n\n{}", table(connections))?,
@@ -117,6 +130,18 @@ fn workloads(workloads: &[WorkloadReport]) -> Table<7> {
         ]);
     }
     table
+}
+
+/// What programs have missed on direct connections: a line for each workload and feature.
+pub(super) fn missed(workloads: &[WorkloadReport]) -> Result<String, fmt::Error> {
+    let mut text = String::new();
+    for workload in workloads {
+        for MissedReport { feature, count, advice } in &workload.missed {
+            let times = if *count == 1 { "once".to_owned() } else { format!("{count} times") };
+            writeln!(text, "Workload {} missed {feature} {times}: {advice}.", workload.name)?;
+        }
+    }
+    Ok(text)
 }
 
 fn table(connections: &[ConnectionReport]) -> Table<13> {
@@ -203,6 +228,11 @@ mod tests {
                 offload: "relay-cheaper".into(),
                 offload_explanation: "it costs less".into(),
                 certificate: Some(CertificateReport { serial: "0a1b".into(), expires: 0 }),
+                missed: vec![MissedReport {
+                    feature: "msg-zerocopy".into(),
+                    count: 3,
+                    advice: "set `path: relay`".into(),
+                }],
             }],
         };
         let connection = ConnectionReport {
@@ -272,7 +302,7 @@ mod tests {
             "Node node-a, enforcer 1.2.3, Linux 6.12\nKernel TLS: not usable (no module)\n",
             "Kernel cannot: eBPF sk_lookup; see enforcer doctor\n",
             "0a1b         expired  relay-cheaper: it costs less\n",
-            "Open connections: 1\n",
+            "\nWorkload web missed msg-zerocopy 3 times: set `path: relay`.\n\nOpen connections: 1\n",
             "spiffe://example.org/ns/default/sa/web  spiffe://example.org/ns/default/sa/db  10.0.0.2:40000",
             "relay  peer-enrolled  TLS13_AES_128_GCM_SHA256  -      kernel   5/6           1m\n",
         ] {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use enforcer_ebpf::Reason;
 use tokio::net::TcpStream;
 
+use super::bonds::Bond;
 use super::serve::{Listener, Path};
 use super::workload::Workload;
 use crate::control::snapshot::Peer;
@@ -24,6 +25,8 @@ pub struct Request {
     pub destination: SocketAddr,
     /// What the registry knows of the other end.
     pub peer: Option<Peer>,
+    /// To the certificates under which it is carried, once they are known.
+    pub bond: Bond,
 }
 
 /// Finds out. `None`: no program sent it here, somebody has connected to the listener; it is reset and counted.
@@ -48,6 +51,7 @@ fn outbound(path: &Path, listener: &Listener, accepted: &TcpStream) -> Option<Re
         source,
         destination,
         peer: path.snapshot.peer_of(destination.ip()).cloned(),
+        bond: path.bonds.bond(),
     })
 }
 
@@ -63,5 +67,6 @@ fn inbound(path: &Path, listener: &Listener, accepted: &TcpStream) -> Option<Req
         source,
         destination,
         peer: path.snapshot.peer_of(source.ip()).cloned(),
+        bond: path.bonds.bond(),
     })
 }

@@ -8,8 +8,10 @@
 //!
 //! `pair` is what two agents say to each other: opening and accepting sessions, and the language in them. `direct` is the
 //! path on which no agent carries anything. Each end has its own path: where one is direct and the other is not, the
-//! relay gets its keys as an application's socket does.
+//! relay gets its keys as an application's socket does. `bonds` are how all of it ends with the certificates that it was
+//! made under.
 
+pub mod bonds;
 mod choose;
 pub mod direct;
 mod intercept;
@@ -23,10 +25,15 @@ pub use intercept::Request;
 pub use serve::{Listener, Path, Place, serve};
 pub use workload::{Workload, place_records};
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use enforcer_ebpf::Reason;
 use tokio::net::TcpStream;
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+
+use bonds::{Bond, Revoked};
 
 use crate::observe::events::{Direction, Opening};
 
@@ -52,10 +59,98 @@ async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
             (_, Direction::Inbound) => Ok(relay::inbound::carry(accepted, &request, (&choice, &path), &record).await),
         }
     };
-    let ended = tokio::select! {
-        biased;
-        () = path.stop.cancelled() => Reason::AgentStopped,
-        ended = carry => ended.unwrap_or_else(|reason| reason),
-    };
+    let ended = until_ended(carry, (&path.stop, &request.bond)).await;
     record.finish(ended);
+}
+
+/// Carries until the end, or until it may not go on: what carries it is dropped then, with its sockets, which are reset.
+async fn until_ended(
+    carry: impl Future<Output = Result<Reason, Reason>>,
+    (stop, bond): (&CancellationToken, &Bond),
+) -> Reason {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Reason::AgentStopped,
+        () = bond.broken() => Reason::CertificateRevoked,
+        ended = carry => ended.unwrap_or_else(|reason| reason),
+    }
+}
+
+/// From now on these certificates are revoked, and no others. Ends everything of this node that was made under one of them,
+/// whichever end's it is: connections that are open, relayed or on their way, and pair sessions. Says how many that were.
+/// Relays and sessions are told, and end when they are next polled; open direct connections are reset when this returns.
+pub async fn revoke(path: &Path, revoked: Revoked) -> usize {
+    let bound = path.bonds.revoke(Arc::clone(&revoked));
+    let Some(offers) = path.offers.clone() else { return bound };
+    // Not here: it waits for the locks of sockets, which applications have too.
+    let open = spawn_blocking(move || offers.direct.revoke(&revoked)).await;
+    bound + open.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::time::Duration;
+
+    use socket2::SockRef;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+    use tokio::task::JoinSet;
+    use tokio::time::{Instant, timeout};
+
+    use super::bonds::Bonds;
+    use super::*;
+    use crate::identity::Serial;
+
+    /// Both ends of a connection; the second one is made as the sockets of a relay are.
+    async fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (far, near) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let near = near.unwrap().0;
+        SockRef::from(&near).set_linger(Some(Duration::ZERO)).unwrap();
+        (far.unwrap(), near)
+    }
+
+    /// Carries between a client and a peer, bound to certificates with these numbers.
+    async fn relay(bonds: &Bonds, numbers: [u8; 2], relays: &mut JoinSet<Reason>) -> [TcpStream; 2] {
+        let ((client, mut application), (server, mut peer)) = (connection().await, connection().await);
+        let bond = bonds.bond();
+        bond.tie(&numbers.map(|number| Serial::from_der(&[number]).unwrap())).unwrap();
+        relays.spawn(async move {
+            let carry = async {
+                let _ended = tokio::io::copy_bidirectional(&mut application, &mut peer).await;
+                Ok(Reason::Closed)
+            };
+            until_ended(carry, (&CancellationToken::new(), &bond)).await
+        });
+        [client, server]
+    }
+
+    async fn error_of(mut end: TcpStream) -> Option<io::ErrorKind> {
+        end.read(&mut [0]).await.err().map(|error| error.kind())
+    }
+
+    #[tokio::test]
+    async fn relays_of_a_revoked_certificate_are_reset_at_both_ends_and_others_go_on() {
+        let (bonds, mut relays) = (Bonds::default(), JoinSet::new());
+        let mut ends = Vec::new();
+        for _ in 0..50 {
+            ends.extend(relay(&bonds, [1, 2], &mut relays).await);
+            ends.extend(relay(&bonds, [3, 1], &mut relays).await);
+        }
+        let [client, server] = relay(&bonds, [2, 3], &mut relays).await;
+        let started = Instant::now();
+        let revoked = Serial::from_der(&[1]).unwrap();
+        assert_eq!(bonds.revoke(Arc::new(move |serial| *serial == revoked)), 100);
+        for end in ends {
+            assert_eq!(error_of(end).await, Some(io::ErrorKind::ConnectionReset));
+        }
+        for _ in 0..100 {
+            assert_eq!(relays.join_next().await.unwrap().unwrap(), Reason::CertificateRevoked);
+        }
+        assert!(started.elapsed() < Duration::from_secs(1), "it took {:?}", started.elapsed());
+        assert!(timeout(Duration::from_millis(50), client.readable()).await.is_err(), "it goes on");
+        drop((client, server));
+        assert_eq!(relays.join_next().await.unwrap().unwrap(), Reason::Closed);
+    }
 }

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::bonds::Bonds;
 use super::direct::Offers;
 use super::run;
 use super::workload::Workload;
@@ -33,6 +34,8 @@ pub struct Path {
     pub connections: Connections,
     /// Pair sessions, if some peer has an agent.
     pub offers: Option<Arc<Offers>>,
+    /// Of connections to the certificates under which they are carried.
+    pub bonds: Bonds,
     /// Ends every connection.
     pub stop: CancellationToken,
     /// Every connection's task.

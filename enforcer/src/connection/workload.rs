@@ -31,6 +31,8 @@ pub struct Workload {
     pub wanted_path: WantedPath,
     /// Its cgroup's directory.
     pub cgroup: PathBuf,
+    /// Its cgroup's id.
+    pub cgroup_id: u64,
     /// The ports on which connections to it are taken, as the programs have them.
     pub ports: Vec<PortKey>,
     /// Where the records of its relayed connections are made.
@@ -62,7 +64,8 @@ impl Workload {
     pub fn new(
         wanted: &snapshot::Workload,
         snapshot: &Snapshot,
-        (means, offload, ports): (Means, Offloaded, Vec<PortKey>),
+        (means, offload): (Means, Offloaded),
+        (cgroup_id, ports): (u64, Vec<PortKey>),
         store: Arc<Store>,
     ) -> Self {
         Self {
@@ -72,6 +75,7 @@ impl Workload {
             wanted_path: snapshot.path_of(wanted),
             means: Mutex::new(means),
             cgroup: wanted.cgroup.clone(),
+            cgroup_id,
             ports,
             offload,
             opening: Semaphore::new(HANDSHAKES),

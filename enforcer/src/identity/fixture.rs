@@ -13,6 +13,7 @@ use rustls::pki_types::{
 use rustls::sign::CertifiedKey;
 use time::{Duration, OffsetDateTime};
 
+use super::serial::Serial;
 use super::store::{Credentials, Parts, Store, Writer};
 use super::tls::crypto_provider;
 use super::trust::{Trust, Trusted};
@@ -51,14 +52,11 @@ impl Root {
         params.signed_by(&csr.public_key, &self.issuer).unwrap().der().clone()
     }
 
-    /// A list of the certificates with these serial numbers, hexadecimal.
-    pub(crate) fn revoke(&self, serials: &[&str]) -> CertificateRevocationListDer<'static> {
+    /// A list of the certificates with these serial numbers.
+    pub(crate) fn revoke(&self, serials: &[Serial]) -> CertificateRevocationListDer<'static> {
         let now = OffsetDateTime::now_utc();
-        let octets = |serial: &str| -> Vec<u8> {
-            (0..serial.len()).step_by(2).map(|at| u8::from_str_radix(&serial[at..at + 2], 16).unwrap()).collect()
-        };
         let revoked = serials.iter().map(|serial| RevokedCertParams {
-            serial_number: SerialNumber::from_slice(&octets(serial)),
+            serial_number: SerialNumber::from_slice(&serial.octets()),
             revocation_time: now,
             reason_code: None,
             invalidity_date: None,
@@ -85,8 +83,9 @@ impl Root {
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
         Credentials::new(Parts {
             identity: identity.parse().unwrap(),
-            serial: String::new(),
+            serial: Serial::of(&certificate).unwrap(),
             validity: (params.not_before, params.not_after),
+            issuer: String::new(),
             trusted: self.trusted.clone(),
             key: CertifiedKey::from_der(vec![certificate], key.into(), &crypto_provider()).unwrap(),
             provider: crypto_provider(),

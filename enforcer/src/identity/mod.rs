@@ -1,6 +1,6 @@
 //! THE PATH OF AN IDENTITY.
 //!
-//! `name` is what an identity is. `request` makes a key that never leaves this process and asks the authority for a
+//! `name` is what an identity is; `serial` what a certificate is known by. `request` makes a key that never leaves this process and asks the authority for a
 //! certificate; the answer is checked before anybody sees it. `store` holds the current credentials of every workload
 //! of this node; `rotate` renews them at half life. `tls` turns credentials into handshakes, whose other end `verify`
 //! pins to whom it expects; `pair` is about those between two agents; `reason` says why a handshake failed. `workload_api`
@@ -14,6 +14,7 @@ pub mod pair;
 mod reason;
 mod request;
 mod rotate;
+mod serial;
 pub mod source;
 pub mod store;
 pub mod tls;
@@ -26,6 +27,7 @@ pub use name::Identity;
 pub use reason::{reason_of, reason_of_io};
 pub use request::Error;
 pub use rotate::start;
+pub use serial::Serial;
 pub use verify::{proven, verify_at};
 
 #[cfg(test)]

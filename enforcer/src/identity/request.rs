@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
 use super::name::Identity;
+use super::serial::Serial;
 use super::source::{Refused, Source};
 use super::store::{Credentials, Parts};
 use super::trust::Trusted;
@@ -51,6 +52,7 @@ pub enum Error {
 /// A certificate that was checked, with its key.
 pub(super) struct Obtained {
     pub(super) issued: Issued,
+    pub(super) serial: Serial,
     /// PKCS#8 (RFC 5958), DER.
     pub(super) key: Zeroizing<Vec<u8>>,
     pub(super) certified: CertifiedKey,
@@ -76,13 +78,11 @@ pub(super) async fn certify(
     let issued = source.issue(request).await.map_err(|cause| Error::Issue { identity: identity.clone(), cause })?;
     let trusted = source.trusted();
     let (trust, wanted, provider) = (trusted.current(), identity.clone(), Arc::clone(provider));
-    let checked = blocking(move || {
-        let certified = check((issued.chain.clone(), &key), &trust.anchors, &wanted, &provider)?;
-        Ok((issued, key, certified))
+    let checking = blocking(move || {
+        let (certified, serial) = check((issued.chain.clone(), &key), &trust.anchors, &wanted, &provider)?;
+        Ok(Obtained { issued, serial, key, certified, trusted })
     });
-    let checked = checked.await.map_err(|cause| Error::Unusable { identity: identity.clone(), cause });
-    let (issued, key, certified) = checked?;
-    Ok(Obtained { issued, key, certified, trusted })
+    checking.await.map_err(|cause| Error::Unusable { identity: identity.clone(), cause })
 }
 
 /// The same, as credentials of handshakes.
@@ -91,11 +91,12 @@ pub(super) async fn obtain(
     identity: &Identity,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Credentials, Error> {
-    let Obtained { issued, certified, trusted, .. } = certify(source, identity, provider).await?;
+    let Obtained { issued, serial, certified, trusted, .. } = certify(source, identity, provider).await?;
     Ok(Credentials::new(Parts {
         identity: identity.clone(),
-        serial: issued.serial,
+        serial,
         validity: (issued.not_before, issued.not_after),
+        issuer: issued.issuer,
         trusted,
         key: certified,
         provider: Arc::clone(provider),
@@ -108,9 +109,11 @@ pub(super) fn check(
     anchors: &Anchors,
     identity: &Identity,
     provider: &CryptoProvider,
-) -> Result<CertifiedKey, rustls::Error> {
+) -> Result<(CertifiedKey, Serial), rustls::Error> {
     verify_at(&chain, anchors, identity, UnixTime::now())?;
-    CertifiedKey::from_der(chain, PrivatePkcs8KeyDer::from(key).clone_key().into(), provider)
+    let serial = chain.first().and_then(Serial::of).ok_or(rustls::CertificateError::BadEncoding)?;
+    let key = PrivatePkcs8KeyDer::from(key).clone_key();
+    Ok((CertifiedKey::from_der(chain, key.into(), provider)?, serial))
 }
 
 /// Keys and signatures take long enough to keep others waiting.

@@ -8,9 +8,10 @@ use std::time::Duration;
 use rand::Rng;
 use rustls::crypto::CryptoProvider;
 use time::OffsetDateTime;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::Serial;
 use super::name::Identity;
 use super::request::{Error, obtain};
 use super::source::Source;
@@ -28,6 +29,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 const SHORTEST_PAUSE: Duration = Duration::from_secs(10);
 /// When all certificates are to be renewed, a node begins within this.
 const SPREAD: Duration = Duration::from_secs(5);
+/// No handshake takes longer, so after this none goes on with a certificate that has been replaced.
+const SETTLED: Duration = Duration::from_secs(6);
 /// Renewals are spread over this part of the lifetime, so that they do not come all at once.
 const JITTER: f64 = 0.1;
 
@@ -75,8 +78,14 @@ pub async fn start(
 ) -> (Arc<Store>, Vec<Error>) {
     let (writer, store) = Store::new();
     let issuer = source.trusted().current().issuer.clone();
-    let mut rotation =
-        Rotation { source, writer, issuer, provider: crypto_provider_for(cipher), plans: HashMap::new() };
+    let mut rotation = Rotation {
+        source,
+        writer,
+        issuer,
+        settling: None,
+        provider: crypto_provider_for(cipher),
+        plans: HashMap::new(),
+    };
     let mut missing = Vec::new();
     for identity in identities {
         missing.extend(rotation.renew(identity).await.err());
@@ -91,6 +100,14 @@ pub async fn start(
     (Arc::new(store), missing)
 }
 
+/// Returns when handshakes that began before `since` are over; never, if there is nothing to wait for.
+async fn settled(since: Option<Instant>) {
+    match since {
+        Some(since) => sleep_until(since + SETTLED).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// The one writer of the store.
 struct Rotation {
     source: Arc<dyn Source>,
@@ -98,6 +115,8 @@ struct Rotation {
     provider: Arc<CryptoProvider>,
     /// Who issues, as it was told before the first certificate.
     issuer: String,
+    /// The authority that every certificate in use is of, and since when.
+    settling: Option<(String, Instant)>,
     /// When each identity's turn comes.
     plans: HashMap<Identity, Plan>,
 }
@@ -133,6 +152,11 @@ impl Rotation {
                         self.renew_all();
                     }
                 }
+                () = settled(self.settling.as_ref().map(|(_, since)| *since)) => {
+                    if let Some((issuer, _)) = self.settling.take() {
+                        self.source.uses(&issuer);
+                    }
+                }
                 () = sleep(wait_until(self.plans.values().map(|plan| plan.at).min(), OffsetDateTime::now_utc())) => {}
             }
         }
@@ -150,20 +174,32 @@ impl Rotation {
             }
         };
         let next = next_renewal((credentials.not_before, credentials.not_after), now);
-        tracing::info!(%identity, serial = credentials.serial, expires = %credentials.not_after, "certificate issued");
+        tracing::info!(%identity, serial = %credentials.serial, expires = %credentials.not_after, "certificate issued");
         self.publish(credentials);
         self.plans.insert(identity, Plan { at: next, failures: 0 });
         Ok(())
     }
 
-    fn publish(&self, credentials: Credentials) {
+    fn publish(&mut self, credentials: Credentials) {
         self.writer.send_modify(|current| {
             Arc::make_mut(current).insert(credentials.identity.clone(), Arc::new(credentials));
         });
+        self.settling = self.common_issuer().map(|issuer| (issuer, Instant::now()));
+        if self.settling.is_none() {
+            self.source.uses("");
+        }
+    }
+
+    /// The authority that every certificate is of.
+    fn common_issuer(&self) -> Option<String> {
+        let current = self.writer.borrow();
+        let mut issuers = current.values().map(|held| &held.issuer);
+        let first = issuers.next()?;
+        issuers.all(|issuer| issuer == first).then(|| first.clone())
     }
 
     /// A revoked certificate is of no use; another is asked for at once.
-    fn drop_revoked(&mut self, is_revoked: impl Fn(&str) -> bool) {
+    fn drop_revoked(&mut self, is_revoked: impl Fn(&Serial) -> bool) {
         let revoked: Vec<Identity> = self
             .writer
             .borrow()

@@ -21,6 +21,10 @@ pub trait Source: Send + Sync {
 
     /// Whom to trust.
     fn trusted(&self) -> Trusted;
+
+    /// Every workload uses certificates of this authority alone from now on, and no handshake with one of another is
+    /// under way. Empty: they are of several.
+    fn uses(&self, _issuer: &str) {}
 }
 
 /// The authority in this process.

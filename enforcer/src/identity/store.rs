@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::name::Identity;
 use super::pair;
+use super::serial::Serial;
 use super::tls::{self, Alpn};
 use super::trust::Trusted;
 use super::verify::Expected;
@@ -26,12 +27,14 @@ const CACHED: usize = 1024;
 pub struct Credentials {
     /// Whose they are.
     pub identity: Identity,
-    /// Serial number of the certificate, hexadecimal.
-    pub serial: String,
+    /// Of the certificate.
+    pub serial: Serial,
     /// When the certificate begins to be valid.
     pub not_before: OffsetDateTime,
     /// When it stops.
     pub not_after: OffsetDateTime,
+    /// The authority that has issued the certificate, where there may be several.
+    pub issuer: String,
     /// Whom its handshakes trust.
     pub trusted: Trusted,
     /// What other agents call the identity.
@@ -46,8 +49,9 @@ pub struct Credentials {
 /// What credentials are made of.
 pub(super) struct Parts {
     pub(super) identity: Identity,
-    pub(super) serial: String,
+    pub(super) serial: Serial,
     pub(super) validity: (OffsetDateTime, OffsetDateTime),
+    pub(super) issuer: String,
     pub(super) trusted: Trusted,
     pub(super) key: CertifiedKey,
     pub(super) provider: Arc<CryptoProvider>,
@@ -62,6 +66,7 @@ impl Credentials {
             serial: parts.serial,
             not_before,
             not_after,
+            issuer: parts.issuer,
             trusted: parts.trusted,
             provider: parts.provider,
             key: Arc::new(SingleCertAndKey::from(parts.key)),

@@ -6,15 +6,13 @@ use std::sync::{Arc, LazyLock};
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::version::TLS13;
 use rustls::{CipherSuite, ClientConfig, Error, ServerConfig};
-use time::OffsetDateTime;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::name::Identity;
 use super::store::Credentials;
-use super::verify::{Expected, Verifier, hexadecimal};
+use super::verify::{Expected, Verifier};
 use crate::control::snapshot::Cipher;
 
 /// The application protocol by which agents know each other (RFC 7301).
@@ -119,18 +117,4 @@ pub(super) fn server(credentials: &Credentials, expected: Expected, alpn: Alpn) 
 #[must_use]
 pub fn server_name() -> ServerName<'static> {
     ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into())
-}
-
-/// From when to when a certificate is valid.
-pub(super) fn validity(certificate: &CertificateDer<'_>) -> Option<(OffsetDateTime, OffsetDateTime)> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let validity = certificate.validity();
-    Some((validity.not_before.to_datetime(), validity.not_after.to_datetime()))
-}
-
-/// A certificate's serial number, hexadecimal.
-#[must_use]
-pub fn serial(certificate: &CertificateDer<'_>) -> Option<String> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    Some(hexadecimal(certificate.raw_serial()))
 }

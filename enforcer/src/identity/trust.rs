@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use tokio::sync::watch;
 
+use super::Serial;
 use super::verify::{Anchors, Revocations, Uncovered, Unreadable, Unusable};
 
 /// Whom to trust. Immutable: a change makes another. The default is nobody.
@@ -70,9 +71,10 @@ impl Trust {
         Ok(Self { revocations: Some(revocations.with_grace(grace)), ..self })
     }
 
-    /// Whether a certificate is on a revocation list, by its serial number, hexadecimal.
+    /// Whether a certificate is on a revocation list, whoever issued it: serial numbers of different authorities are
+    /// chance.
     #[must_use]
-    pub fn revokes(&self, serial: &str) -> bool {
+    pub fn revokes(&self, serial: &Serial) -> bool {
         self.revocations.as_ref().is_some_and(|revocations| revocations.name(serial))
     }
 }

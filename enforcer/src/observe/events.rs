@@ -176,7 +176,7 @@ impl Live {
             reason: progress.decision.map(|(_, reason)| reason.label().into()),
             cipher: tls.and_then(Tls::cipher_label).map(Into::into),
             group: tls.and_then(Tls::group_label).map(Into::into),
-            peer_serial: tls.and_then(|tls| tls.peer_serial.clone()),
+            peer_serial: tls.and_then(|tls| tls.peer_serial).map(|serial| serial.to_string()),
             offload: progress.offloaded.map(|offloaded| offloaded.label().into()),
             to_peer: self.counters.to_peer.load(Ordering::Relaxed),
             from_peer: self.counters.from_peer.load(Ordering::Relaxed),
@@ -244,7 +244,7 @@ mod tests {
             entry.decided(Path::Relay, Reason::PeerEnrolled);
             entry.handshake_took(Duration::from_millis(2));
             let cipher = Some(rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
-            entry.authenticated(&peer, Tls { cipher, group: None, peer_serial: Some("0a".into()) });
+            entry.authenticated(&peer, Tls { cipher, group: None, peer_serial: Some("0a".parse().unwrap()) });
             entry.offloaded(Offloaded::UserSpace(UserSpace::RelayCheaper));
             entry.counters().to_peer.fetch_add(5, Ordering::Relaxed);
 

@@ -2,11 +2,12 @@
 //!
 //! Connections are counted from their records, once, at their end. What other parts already know (the kernel's
 //! refusals, the certificates in use) is asked for at each scrape and not stored again. Every label is a closed enum,
-//! except identities, which are those of this node's workloads.
+//! except identities and names, which are those of this node's workloads.
 
 use std::fmt;
+use std::sync::Arc;
 
-use enforcer_ebpf::Reason;
+use enforcer_ebpf::{Missed, Reason};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -24,9 +25,14 @@ use crate::identity::Identity;
 pub struct Sources {
     /// How often the programs in the kernel have refused, by reason.
     pub refusals: Box<dyn Fn() -> Vec<(Reason, u64)> + Send + Sync>,
+    /// What programs have missed on direct connections.
+    pub missed: Box<dyn Fn() -> Vec<MissedBy> + Send + Sync>,
     /// The certificates in use, each with the end of its validity in seconds since 1970.
     pub certificates: Box<dyn Fn() -> Vec<(Identity, i64)> + Send + Sync>,
 }
+
+/// A workload's name, what its programs have missed, and how often.
+pub type MissedBy = (Arc<str>, Missed, u64);
 
 /// The agent's metrics.
 #[derive(Debug)]
@@ -226,6 +232,12 @@ impl Collector for Sources {
             let counter = ConstCounter::new(count);
             counter.encode(family.encode_family(&[("reason", reason.label())])?)?;
         }
+        let help = "What programs wanted of TCP that a direct connection does not do; `enforcer status` says more";
+        let mut family = encoder.encode_descriptor("missed_features", help, None, MetricType::Counter)?;
+        for (workload, missed, count) in (self.missed)() {
+            let labels = [("workload", &*workload), ("feature", missed.label())];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
         let help = "When the certificate in use expires, in seconds since 1970";
         let kind = ConstGauge::<i64>::TYPE;
         let mut family = encoder.encode_descriptor("certificate_expiry", help, Some(&Unit::Seconds), kind)?;
@@ -251,7 +263,11 @@ pub(crate) mod tests {
 
     /// Metrics without anything to ask.
     pub(crate) fn unconnected() -> Arc<Metrics> {
-        Arc::new(Metrics::new(Sources { refusals: Box::new(Vec::new), certificates: Box::new(Vec::new) }))
+        Arc::new(Metrics::new(Sources {
+            refusals: Box::new(Vec::new),
+            missed: Box::new(Vec::new),
+            certificates: Box::new(Vec::new),
+        }))
     }
 
     #[test]
@@ -259,6 +275,7 @@ pub(crate) mod tests {
         let identity: Identity = "spiffe://example.org/ns/default/sa/web".parse().unwrap();
         let metrics = Metrics::new(Sources {
             refusals: Box::new(|| vec![(Reason::AgentAway, 3), (Reason::MapFull, 0)]),
+            missed: Box::new(|| vec![("web".into(), Missed::ZeroCopy, 2)]),
             certificates: Box::new(move || vec![(identity.clone(), 1_900_000_000)]),
         });
         metrics.refused(Direction::Inbound, Reason::NotRedirected);
@@ -267,6 +284,7 @@ pub(crate) mod tests {
             concat!("enforcer_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "enforcer_kernel_refusals_total{reason=\"agent-away\"} 3",
             "enforcer_kernel_refusals_total{reason=\"map-full\"} 0",
+            "enforcer_missed_features_total{workload=\"web\",feature=\"msg-zerocopy\"} 2",
             "enforcer_certificate_expiry_seconds{identity=\"spiffe://example.org/ns/default/sa/web\"} 1900000000",
             "enforcer_connections_total{direction=\"inbound\",path=\"refused\",reason=\"not-redirected\",\
              end=\"not-redirected\"} 1",

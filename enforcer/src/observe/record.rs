@@ -13,7 +13,7 @@ use rustls::{CipherSuite, NamedGroup};
 use tracing::Level;
 use tracing::field::display;
 
-use crate::identity::Identity;
+use crate::identity::{Identity, Serial};
 
 /// What is known of a connection when it opens.
 #[derive(Clone, Debug)]
@@ -83,8 +83,8 @@ pub struct Tls {
     pub cipher: Option<CipherSuite>,
     /// The key exchange.
     pub group: Option<NamedGroup>,
-    /// Serial number of the peer's certificate, hexadecimal.
-    pub peer_serial: Option<String>,
+    /// Of the peer's certificate.
+    pub peer_serial: Option<Serial>,
 }
 
 impl Tls {
@@ -237,7 +237,7 @@ impl Record<'_> {
                     end = self.end.label(),
                     cipher = tls.and_then(Tls::cipher_label),
                     group = tls.and_then(Tls::group_label),
-                    peer_serial = tls.and_then(|tls| tls.peer_serial.as_deref()),
+                    peer_serial = tls.and_then(|tls| tls.peer_serial).map(display),
                     offload = progress.offloaded.map(Offloaded::label),
                     to_peer = self.to_peer,
                     from_peer = self.from_peer,

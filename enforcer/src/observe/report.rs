@@ -97,6 +97,19 @@ pub struct WorkloadReport {
     pub offload_explanation: String,
     /// The certificate in use, if there is a valid one.
     pub certificate: Option<CertificateReport>,
+    /// What its programs have missed on direct connections.
+    pub missed: Vec<MissedReport>,
+}
+
+/// Something that programs of a workload want of TCP and that a direct connection does not do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MissedReport {
+    /// What: `msg-zerocopy`, `msg-more`.
+    pub feature: String,
+    /// How often it was seen since the workload was enrolled.
+    pub count: u64,
+    /// What follows, and what can be done, as a sentence.
+    pub advice: String,
 }
 
 /// A certificate.

@@ -91,6 +91,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("signals.py", include_str!("../../programs/signals.py")),
     ("descriptors.py", include_str!("../../programs/descriptors.py")),
     ("workers.py", include_str!("../../programs/workers.py")),
+    ("zerocopy.py", include_str!("../../programs/zerocopy.py")),
     ("web.js", include_str!("../../programs/web.js")),
 ];
 

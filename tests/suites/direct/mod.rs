@@ -4,6 +4,7 @@
 //! promises (`outlives`), and what it refuses (`held`). All of it needs kernel TLS.
 
 mod held;
+mod missed;
 mod outlives;
 mod spared;
 
@@ -35,7 +36,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     ];
     trials.extend(promises![alone; the_cipher_that_is_asked_for_is_the_kernel_s]);
     trials.extend(promises![in Options::AUTO; the_path_that_is_chosen_is_the_one_that_is_shown]);
-    trials.into_iter().chain(held::trials()).chain(outlives::trials()).chain(spared::trials()).collect()
+    let others = [held::trials(), missed::trials(), outlives::trials(), spared::trials()];
+    trials.into_iter().chain(others.into_iter().flatten()).collect()
 }
 
 fn kernel_tls_is_on_the_applications_own_sockets(world: &World) -> Result<()> {
@@ -104,8 +106,8 @@ fn a_stream_that_more_was_announced_for_is_cut_short_and_said_to_be(world: &Worl
         let said = || Ok((world.a.agent.metrics()?.contains(cut) == is_cut).then_some(()));
         wait::until("the end to be counted", wait::patience(), said)?;
     }
-    let log = world.a.agent.log();
-    ensure!(log.contains("path: relay"), "no advice is given:\n{log}");
+    let (log, status) = (world.a.agent.log(), world.a.agent.status()?);
+    ensure!(log.contains("path: relay") && status.contains("missed msg-more"), "no advice is given:\n{log}\n{status}");
     Ok(())
 }
 
@@ -149,19 +151,19 @@ fn tls_sockets(place: &Place, port: u16) -> Result<Vec<String>> {
 }
 
 /// The established connections to or from this port, a line each, with their processes and the state of TCP.
-fn sockets(place: &Place, port: u16) -> Result<String> {
+pub(crate) fn sockets(place: &Place, port: u16) -> Result<String> {
     let filter = format!("( sport = :{port} or dport = :{port} )");
     place.run("ss", &["-tienmpOH", "state", "established", &filter])
 }
 
 /// A client that keeps its one connection, and is told what to say.
-struct Conversation {
+pub(crate) struct Conversation {
     client: Running,
 }
 
 impl Conversation {
     /// Connects, and returns when the server has answered.
-    fn start(client: &Place, redis: &program::Server, target: IpAddr) -> Result<Conversation> {
+    pub(crate) fn start(client: &Place, redis: &program::Server, target: IpAddr) -> Result<Conversation> {
         let (host, port) = (target.to_string(), redis.port.to_string());
         let mut conversation = Conversation { client: client.start("redis-cli", &["-h", &host, "-p", &port])? };
         conversation.ask("PING", "PONG")?;
@@ -169,7 +171,7 @@ impl Conversation {
     }
 
     /// Says a line, and waits for the answer.
-    fn ask(&mut self, line: &str, answer: &str) -> Result<()> {
+    pub(crate) fn ask(&mut self, line: &str, answer: &str) -> Result<()> {
         let before = self.client.stdout()?.len();
         self.client.feed(format!("{line}\n").as_bytes())?;
         wait::until(&format!("the answer to {line}"), wait::patience(), || {

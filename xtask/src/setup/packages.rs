@@ -12,6 +12,8 @@ pub(crate) enum Need {
     Vm,
     /// Running the suites and the demo.
     Suites,
+    /// Running the suites of the authority.
+    Issuer,
     /// Building the programs of the suites that are not written in Rust.
     Programs,
     /// Running the suites on two virtual machines.
@@ -32,6 +34,7 @@ impl Need {
             Self::Bpf => BPF,
             Self::Vm => VM,
             Self::Suites => SUITES,
+            Self::Issuer => ISSUER,
             Self::Programs => PROGRAMS,
             Self::Vagrant => VAGRANT,
         }
@@ -87,6 +90,12 @@ const SUITES: &[Package] = &[
     package("memcached", "an unmodified server with threads"),
     package("postgresql", "an unmodified server with a process for each connection, its client and its benchmark"),
     package("nodejs", "an event loop that is neither Python's nor Rust's"),
+];
+
+const ISSUER: &[Package] = &[
+    package("etcd-server", "the store that replicas of control share"),
+    package("softhsm2", "a PKCS#11 token that keeps an authority's keys"),
+    package("util-linux", "ends servers together with the suite that has started them"),
 ];
 
 /// Not in the virtual machine: Go and its sources are 450 MB, a program that it has linked statically is 5 MB.

@@ -71,6 +71,8 @@ pub enum Event {
     Token,
     /// A step of a rotation.
     Rotated,
+    /// A request for an upstream authority was made.
+    Requested,
     /// An intermediate was renewed.
     Renewed,
 }

@@ -63,7 +63,7 @@ impl Domain {
         let key = self.parts.keys.generate(&label, self.parts.terms.algorithm).await?;
         let params = template::root(&self.parts.trust_domain, &format!("root {id}"), OffsetDateTime::now_utc())?;
         let root = blocking(move || params.self_signed(&key)).await.map_err(CaError::Sign)?;
-        let slot = Slot { id, state: State::Prepared, root: root.pem(), intermediates: Vec::new() };
+        let slot = Slot { id, state: State::Prepared, root: root.pem(), is_upstream: false, intermediates: Vec::new() };
         let intermediate = self.make_intermediate(&slot).await?;
         Ok(Slot { intermediates: vec![intermediate], ..slot })
     }
@@ -78,14 +78,15 @@ impl Domain {
         let params = template::intermediate(&self.parts.trust_domain, &name, OffsetDateTime::now_utc(), ends)?;
         let signer = rcgen::Issuer::from_ca_cert_der(&root, root_key).map_err(CaError::Sign)?;
         let signed = blocking(move || params.signed_by(&key, &signer)).await.map_err(CaError::Sign)?;
-        Ok(Intermediate { key: label, certificate: signed.pem() })
+        Ok(Intermediate { key: label, certificate: signed.pem(), above: Vec::new() })
     }
 
     /// Destroys the keys of a slot that nobody needs. What cannot be destroyed stays, and does no harm: nobody trusts
     /// its root.
     pub(super) async fn forget(&self, slot: &Slot) {
         let labels = slot.intermediates.iter().map(|intermediate| intermediate.key.clone());
-        for label in labels.chain([root_label(&slot.id)]) {
+        let root = (!slot.is_upstream).then(|| root_label(&slot.id));
+        for label in labels.chain(root) {
             if let Err(error) = self.parts.keys.destroy(&label).await {
                 tracing::warn!(label, %error, "key not destroyed");
             }
@@ -106,7 +107,9 @@ impl Domain {
         }
         let key: Key = self.parts.keys.open(&intermediate.key).await?;
         let certificate = certificate(&intermediate.certificate)?;
-        let issuer = Arc::new(Issuer::new(certificate, key).ok_or_else(unreadable)?);
+        let mut issuer = Issuer::new(certificate, key).ok_or_else(unreadable)?;
+        issuer.above = intermediate.above.iter().map(|pem| self::certificate(pem)).collect::<Result<_, _>>()?;
+        let issuer = Arc::new(issuer);
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Arc::clone(opened.entry(intermediate.key.clone()).or_insert(issuer)))
     }
@@ -118,7 +121,11 @@ impl Domain {
             let slots = self.slots().await?;
             let mut after = slots.clone();
             for slot in &mut after.slots {
-                if self.issuer(slot).await?.ends - now < RENEW {
+                let ends = self.issuer(slot).await?.ends;
+                if slot.is_upstream && ends - now < RENEW {
+                    let (id, how) = (&slot.id, "ask for another one with `enforcer ca csr` and `enforcer ca import`");
+                    tracing::warn!(authority = %id, until = %ends, "the upstream intermediate ends soon: {how}");
+                } else if ends - now < RENEW {
                     slot.intermediates.insert(0, self.make_intermediate(slot).await?);
                 }
                 slot.intermediates.retain(|held| {

@@ -190,7 +190,7 @@ impl Domain {
             slot: slot.id.clone(),
         };
         self.enter(&entry, wanted).await?;
-        Ok(issued)
+        Ok(Issued { issuer: entry.slot, ..issued })
     }
 
     async fn enter(&self, entry: &Issuance, wanted: Wanted<'_>) -> Result<(), Error> {

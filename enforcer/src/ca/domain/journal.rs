@@ -181,6 +181,11 @@ impl Issuance {
         self.not_after <= now.unix_timestamp()
     }
 
+    /// Whether it has come in the place of one of the authority that is to go.
+    pub(super) fn supersedes(&self, earlier: &Self, former: &str) -> bool {
+        self.slot != former && self.name == earlier.name && self.node == earlier.node
+    }
+
     pub(super) fn read(key: &str, value: &[u8]) -> Result<Self, Error> {
         let issuance: Self = read(key, value)?;
         Ok(Self { serial: key.trim_start_matches(JOURNAL).to_owned(), ..issuance })

@@ -8,6 +8,7 @@
 //! revoke     certificates die
 //! trust      what everybody is told: roots and revocation lists, with a version
 //! rotate     the steps of a root rotation, and whether the world is ready for them
+//! upstream   an authority above ours
 //! audit      who asked for what
 //! ```
 //!
@@ -23,6 +24,7 @@ mod rotate;
 mod slots;
 mod tokens;
 mod trust;
+mod upstream;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -168,6 +170,12 @@ pub enum Error {
         /// Why.
         #[source]
         cause: rustls::Error,
+    },
+    /// What comes from an upstream authority cannot be used.
+    #[error("upstream authority: {why}")]
+    Upstream {
+        /// Why not.
+        why: String,
     },
     /// Many others were writing.
     #[error("others were writing at the same time, {ATTEMPTS} times in a row; try again")]

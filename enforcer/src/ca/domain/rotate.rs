@@ -41,16 +41,19 @@ pub struct Node {
     pub name: String,
     /// The version of the trust by which it judges.
     pub version: u64,
+    /// The authority of every certificate that it uses; empty when they are of several.
+    #[serde(default)]
+    pub issuer: String,
 }
 
 impl Domain {
-    /// A node judges by this version of the trust.
+    /// A node judges by this version of the trust, and uses certificates of this authority alone.
     ///
     /// # Errors
     ///
     /// [`Error`].
-    pub async fn in_force(&self, node: &str, version: u64) -> Result<(), Error> {
-        let entry = Node { name: String::new(), version };
+    pub async fn in_force(&self, node: &str, version: u64, issuer: &str) -> Result<(), Error> {
+        let entry = Node { name: String::new(), version, issuer: issuer.to_owned() };
         let _done = self.commit(Transaction::new().put(format!("{NODES}{node}"), journal::write(&entry))).await?;
         Ok(())
     }
@@ -105,7 +108,7 @@ impl Domain {
         result
     }
 
-    async fn replace_slots(&self, next: impl Fn(&Slots) -> Result<Slots, OutOfStep>) -> Result<(), Error> {
+    pub(super) async fn replace_slots(&self, next: impl Fn(&Slots) -> Result<Slots, OutOfStep>) -> Result<(), Error> {
         for _ in 0..ATTEMPTS {
             let (before, told) = (self.parts.store.get(SLOTS).await?, self.parts.store.get(VERSION).await?);
             let version = self.version().await? + 1;
@@ -151,6 +154,14 @@ impl Domain {
         let issued = self.issued().await?;
         let alive = issued.iter().filter(|issuance| issuance.slot == former.id && !issuance.is_over(now));
         let alive = alive.filter(|issuance| !revoked.iter().any(|dead| dead.serial == issuance.serial));
+        // What was issued since may not be in use yet, so a node has to say that it is. Control itself uses it at once.
+        let nodes = self.nodes().await?;
+        let active = slots.active().map(|slot| slot.id.as_str()).unwrap_or_default();
+        let has_moved = |node: &str| nodes.iter().any(|known| known.name == node && known.issuer == active);
+        let alive = alive.filter(|issuance| match issuance.node.as_str() {
+            "" => !issued.iter().any(|later| later.supersedes(issuance, &former.id)),
+            node => !has_moved(node),
+        });
         let alive: Vec<String> = alive.map(|alive| format!("{} ({})", alive.name, alive.serial)).collect();
         if alive.is_empty() || force {
             return Ok(());

@@ -29,6 +29,9 @@ pub struct Slot {
     pub state: State,
     /// Its certificate, PEM.
     pub root: String,
+    /// It is somebody else's, who alone can make intermediates under it.
+    #[serde(default)]
+    pub is_upstream: bool,
     /// The intermediates that were made under it and have not expired, newest first: the first one issues. A revocation
     /// list is signed by each of them.
     pub intermediates: Vec<Intermediate>,
@@ -41,6 +44,9 @@ pub struct Intermediate {
     pub key: String,
     /// PEM.
     pub certificate: String,
+    /// Those between it and the root, PEM.
+    #[serde(default)]
+    pub above: Vec<String>,
 }
 
 /// Where in its life an authority is.
@@ -151,7 +157,13 @@ mod tests {
     use super::*;
 
     fn slot(id: &str) -> Slot {
-        Slot { id: id.to_owned(), state: State::Prepared, root: String::new(), intermediates: Vec::new() }
+        Slot {
+            id: id.to_owned(),
+            state: State::Prepared,
+            root: String::new(),
+            is_upstream: false,
+            intermediates: Vec::new(),
+        }
     }
 
     fn states(slots: &Slots) -> Vec<(&str, &str)> {

@@ -29,7 +29,7 @@ use super::Error;
 use super::own::Own;
 use crate::identity::trust::Trusted;
 use crate::identity::verify::{Expected, Verifier};
-use crate::identity::{proven, tls};
+use crate::identity::{Serial, proven, tls};
 
 /// Connections at once. Every node has one.
 const CONNECTIONS: usize = 8192;
@@ -136,7 +136,7 @@ async fn enter(
 /// Which node the verifier has let in.
 fn node(chain: &[CertificateDer<'_>]) -> Option<(String, String)> {
     let (identity, _) = proven(chain)?;
-    Some((node_of(&identity)?.to_owned(), tls::serial(chain.first()?)?))
+    Some((node_of(&identity)?.to_owned(), Serial::of(chain.first()?)?.to_string()))
 }
 
 /// Lets nodes in, and those who have no certificate yet.

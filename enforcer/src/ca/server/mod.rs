@@ -45,6 +45,7 @@ use super::store::{self, Store};
 use crate::control::file::LoadError;
 use crate::control::issuing::{self, Issuing, KeyPlace, Secret, StorePlace};
 use crate::identity::trust::{self, Trusted};
+use crate::kernel::harden;
 use crate::protocol::LONGEST_MESSAGE;
 use crate::protocol::nodes_server::NodesServer;
 use crate::protocol::operator_server::OperatorServer;
@@ -119,6 +120,9 @@ pub enum Error {
         /// The socket.
         path: PathBuf,
     },
+    /// Others could look into this process, which has keys.
+    #[error("forbid others to look into this process")]
+    Harden(#[source] io::Error),
     /// Signals cannot be handled.
     #[error("watch signals")]
     Signals(#[source] io::Error),
@@ -131,6 +135,7 @@ pub enum Error {
 /// [`Error`], when it cannot start. Once it serves it does not fail.
 pub async fn run(config: &Path, requested: impl Future<Output = ()>) -> Result<(), Error> {
     let wanted = issuing::load(config)?;
+    harden::protect().map_err(Error::Harden)?;
     directory::prepare(&wanted.state_directory)?;
     let socket = operators(&wanted.state_directory.join(SOCKET))?;
     let domain = open(&wanted).await?;
@@ -280,7 +285,7 @@ fn status(error: &domain::Error) -> Status {
         }
         Why::Token => Status::unauthenticated(text),
         Why::NothingToRevoke { .. } => Status::not_found(text),
-        Why::OutOfStep(_) | Why::TooEarly { .. } => Status::failed_precondition(text),
+        Why::OutOfStep(_) | Why::TooEarly { .. } | Why::Upstream { .. } => Status::failed_precondition(text),
         Why::Authority(super::Error::Request(_) | super::Error::LongRequest) => Status::invalid_argument(text),
         Why::Busy | Why::Store(_) => Status::unavailable(text),
         _ => Status::internal(text),

@@ -97,6 +97,7 @@ impl Nodes {
         Ok(Response::new(Certificate {
             chain: issued.chain.iter().map(|certificate| certificate.to_vec()).collect(),
             roots: roots.iter().map(|root| root.to_vec()).collect(),
+            issuer: issued.issuer,
         }))
     }
 }
@@ -125,7 +126,7 @@ impl Watching {
                     }
                 }
                 said = said.message() => match said {
-                    Ok(Some(InForce { version })) => if !self.hear(version).await { return },
+                    Ok(Some(said)) => if !self.hear(said).await { return },
                     Ok(None) | Err(_) => return,
                 },
             }
@@ -148,11 +149,11 @@ impl Watching {
         self.sender.send_timeout(Ok(message), UNREAD).await.is_ok()
     }
 
-    async fn hear(&self, version: u64) -> bool {
+    async fn hear(&self, InForce { version, issuer }: InForce) -> bool {
         if self.nodes.turn(&self.node).is_err() || version > self.nodes.told.borrow().version {
             return false;
         }
-        match self.nodes.domain.in_force(&self.node, version).await {
+        match self.nodes.domain.in_force(&self.node, version, &issuer).await {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!(node = self.node, %error, "cannot write down what a node has in force");

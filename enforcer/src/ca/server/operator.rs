@@ -13,8 +13,9 @@ use crate::identity::Identity;
 use crate::protocol::operator_server::Operator as Calls;
 use crate::protocol::revoke_request::What;
 use crate::protocol::{
-    AdmitRequest, Admitted, Authorities, Authority, CreateTokenRequest, Issued, ListRequest, Listing, NodeState,
-    RevokeRequest, Revoked, RotateRequest, ShowRequest, Token, rotate_request,
+    AdmitRequest, Admitted, Authorities, Authority, CreateTokenRequest, ImportRequest, Issued, ListRequest, Listing,
+    NodeState, RequestRequest, RevokeRequest, Revoked, RotateRequest, ShowRequest, Token, UpstreamRequest,
+    rotate_request,
 };
 
 /// A token lives at most so long.
@@ -87,6 +88,18 @@ impl Calls for Operator {
             }
         };
         self.domain.rotate(step, force, &who).await.map_err(|error| status(&error))?;
+        self.authorities().await
+    }
+
+    async fn request(&self, request: Request<RequestRequest>) -> Result<Response<UpstreamRequest>, Status> {
+        let pem = self.domain.request(&asker(&request)).await.map_err(|error| status(&error))?;
+        Ok(Response::new(UpstreamRequest { pem }))
+    }
+
+    async fn import(&self, request: Request<ImportRequest>) -> Result<Response<Authorities>, Status> {
+        let who = asker(&request);
+        let ImportRequest { chain } = request.into_inner();
+        self.domain.import(&chain, &who).await.map_err(|error| status(&error))?;
         self.authorities().await
     }
 }

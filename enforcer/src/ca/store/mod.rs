@@ -5,8 +5,9 @@
 //! host; `etcd` is shared by replicas. What was committed is on disk before [`Store::commit`] returns, and a process
 //! that is killed at any moment leaves each transaction whole or not at all.
 //!
-//! An error from a commit is no answer: the transaction may have been made ([`Error::Unanswered`]) or not (all others).
-//! With conditions on what it writes it is safe to try again; it then meets [`Outcome::Conflict`] if it was made.
+//! An error from a commit is no answer. With [`Error::Unanswered`] the transaction may have been made, or may be made a
+//! little later; with all others it is not. So whatever is written needs a condition on itself: then it is safe to try
+//! again, which meets [`Outcome::Conflict`] if the first one was made, and keeps it from being made later.
 
 pub mod embedded;
 pub mod etcd;
@@ -107,7 +108,7 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// Nobody knows whether the transaction was made: the answer was lost on the way.
+    /// Nobody knows whether the transaction was made, or will be: the answer was lost, or the request is on its way.
     #[error("commit to {store}: no answer, it may have been made or not")]
     Unanswered {
         /// Which.

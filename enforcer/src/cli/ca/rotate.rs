@@ -126,7 +126,7 @@ fn end(certificate: &[u8]) -> String {
     parsed.map_or_else(|_none| "?".to_owned(), |(_, parsed)| at(parsed.validity().not_after.timestamp()))
 }
 
-fn show(authorities: &Authorities, json: bool) -> anyhow::Result<()> {
+pub(super) fn show(authorities: &Authorities, json: bool) -> anyhow::Result<()> {
     let shown = describe(authorities);
     if json {
         return Ok(super::super::print(&(serde_json::to_string_pretty(&shown)? + "\n"))?);

@@ -6,15 +6,16 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use enforcer_ebpf::{Held, Reason};
+use enforcer_ebpf::Reason;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::Direct;
 use super::accepts::{Accepted, End, Put};
 use super::install;
-use super::live::{self, Opened};
+use super::written::{self, Opened};
 use crate::connection::Means;
+use crate::connection::bonds::Bond;
 use crate::connection::pair::{Connection, Ends, Host, Offered, Pair, Takes, WeakHandle};
 use crate::identity::Identity;
 
@@ -83,7 +84,7 @@ impl Answers {
     fn is_open(&self, connection: Connection) -> bool {
         self.direct.accepts.is_carried(connection)
             || self.direct.find_open(connection).is_some_and(|live| {
-                let ends = (live::identity(&live.local), live::identity(&live.peer));
+                let ends = (written::identity(&live.local), written::identity(&live.peer));
                 ends == (Some(self.pair.local.clone()), Some(self.pair.remote.clone()))
             })
     }
@@ -96,19 +97,22 @@ impl Answers {
         answered.await.unwrap_or(Err(Reason::EndedBeforeKeys))
     }
 
-    async fn open(&self, (cookie, held): (u64, &Held), Offered { offer, keys, .. }: &Offered) -> Result<(), Reason> {
+    async fn open(&self, attempt: &Attempt<'_>, Offered { offer, keys, .. }: &Offered) -> Result<(), Reason> {
+        let (bond, Accepted { cookie, held }) = (&attempt.bond, &attempt.accepted);
+        let cookie = *cookie;
         let workload = self.direct.workload(held).ok_or(Reason::PortUnknown)?;
         if workload.identity != self.pair.local {
             return Err(Reason::PeerIdentityMismatch);
         }
         let record = self.direct.record(held).ok_or(Reason::PortUnknown)?;
         self.direct.lives.begin(cookie, record);
+        bond.tie(&self.session.facts().serials())?;
         let _place = workload.place()?;
         let socket = install::fetch(&self.direct, cookie, held).await?;
         socket.key(&self.direct, &keys.back, &keys.forward)?;
         socket.settle().await;
-        let facts = self.session.facts();
-        let opened = Opened { cookie, held, offer, peer: &self.pair.remote, suite: keys.back.suite, facts };
+        let (peer, suite, facts) = (&self.pair.remote, keys.back.suite, self.session.facts());
+        let opened = Opened { cookie, held, offer, peer, suite, facts, bond };
         self.direct.lives.opened(&self.direct, &opened)?;
         socket.open(&self.direct)
     }
@@ -121,13 +125,35 @@ impl Ends for Answers {
         if offered.again && self.is_open(connection) {
             return Ok(());
         }
-        let Accepted { cookie, held } = match self.accepted(connection).await? {
+        let accepted = match self.accepted(connection).await? {
             End::Application(accepted) => accepted,
             End::Relay(relay) => return self.put(relay, offered).await,
         };
-        self.open((cookie, &held), &offered).await.inspect_err(|&reason| {
-            self.direct.give_up(cookie, &held, reason);
-            self.direct.lives.failed(cookie, reason);
-        })
+        let attempt = Attempt { direct: &self.direct, accepted, bond: self.direct.bonds.bond() };
+        self.open(&attempt, &offered).await.inspect_err(|&reason| attempt.failed(reason))
+    }
+}
+
+/// An accepted connection that is being given its keys. When the session ends on the way, the connection is left to the
+/// next one, unless a certificate of the session is revoked: then its keys are worth nothing.
+struct Attempt<'a> {
+    direct: &'a Arc<Direct>,
+    accepted: Accepted,
+    bond: Bond,
+}
+
+impl Attempt<'_> {
+    fn failed(&self, reason: Reason) {
+        let Accepted { cookie, held } = &self.accepted;
+        self.direct.give_up(*cookie, held, reason);
+        self.direct.lives.failed(*cookie, reason);
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if let Err(reason) = self.bond.check() {
+            self.failed(reason);
+        }
     }
 }

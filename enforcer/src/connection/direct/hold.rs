@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::accepts::Accepted;
-use super::{Direct, Offers, live};
+use super::{Direct, Offers, written};
 use crate::connection::Place;
 use crate::connection::pair::Connection;
 use crate::kernel::bpf::Events;
@@ -135,7 +135,7 @@ impl Direct {
     /// An open connection to a workload of this node.
     pub(super) fn find_open(&self, connection: Connection) -> Option<Live> {
         let live = self.holds.live_one(self.find_cookie(connection)?)?;
-        (Connection::from(&live::held(&live)) == connection).then_some(live)
+        (Connection::from(&written::held(&live)) == connection).then_some(live)
     }
 
     /// A held connection that a process has accepted, whether programs have seen it or not. Nobody knows which process.

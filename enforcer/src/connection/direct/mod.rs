@@ -5,7 +5,7 @@
 //! (`offer`); the other one decides whether that may be, waits until its application has accepted the connection, and
 //! gives its socket the same keys (`answer`). Each end fetches the application's socket, gives the keys to the kernel,
 //! makes threads that wait inside a call start it again, and opens the gate (`install`). From then on no agent is
-//! involved: `live` keeps the record of what is open, and ends what may not go on.
+//! involved: `live` keeps the record of what is open, and `expire` ends what may not go on.
 //!
 //! ```text
 //! held        offer                         answer                     offerer           answerer
@@ -23,19 +23,22 @@
 
 mod accepts;
 mod answer;
+mod expire;
 mod hold;
 mod install;
 mod known;
 mod live;
 mod offer;
 mod weigh;
+mod written;
 
 pub use accepts::Accepts;
 pub(super) use accepts::Put;
 pub use answer::{Answers, Hosting};
+pub use expire::expire;
 pub use hold::watch;
 pub use known::Known;
-pub use live::{Lives, expire};
+pub use live::Lives;
 pub use offer::Offers;
 
 use std::collections::HashMap;
@@ -47,11 +50,12 @@ use tokio::time::sleep;
 
 use tokio_util::task::TaskTracker;
 
+use super::bonds::Bonds;
 use super::pair::Connection;
 use super::{Place, Workload};
 use crate::control::snapshot::{Peer, Snapshot, Speaks};
 use crate::identity::Identity;
-use crate::kernel::bpf::{Holds, Taken};
+use crate::kernel::bpf::{Holds, Misses, Taken};
 use crate::kernel::destroy::{Destroyed, Destroyer};
 use crate::kernel::process::Processes;
 use crate::observe::events::{Connections, Direction, Entry, Opening, Path};
@@ -72,6 +76,8 @@ pub struct Direct {
     pub holds: Holds,
     /// Which connections programs take, and how.
     pub taken: Taken,
+    /// What programs miss.
+    pub misses: Misses,
     /// The records.
     pub connections: Connections,
     /// Processes whose sockets were asked for.
@@ -80,6 +86,8 @@ pub struct Direct {
     pub accepts: Accepts,
     /// What is open, and what is on its way there.
     pub lives: Lives,
+    /// Of what is on its way there to the certificates of its session.
+    pub bonds: Bonds,
     /// Counts of what should be rare.
     pub metrics: Arc<Metrics>,
     /// Tasks of connections that are on their way.

@@ -15,8 +15,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::install;
 use super::known::Known;
-use super::live::Opened;
+use super::written::Opened;
 use super::{Direct, Hosting};
+use crate::connection::bonds::Bond;
 use crate::connection::pair::{self, Connection, Handle, Keys, Offer, Pair, Sessions};
 
 /// How long the application's first bytes may wait for the other agent to be there: one that is being replaced is back
@@ -49,7 +50,13 @@ impl Offers {
         direct.lives.begin(cookie, record);
         let shared = Arc::clone(self);
         direct.tasks.spawn(async move {
-            if let Err(reason) = carry(&shared, cookie, &held).await {
+            let bond = shared.direct.bonds.bond();
+            let ended = tokio::select! {
+                biased;
+                () = bond.broken() => Err(Reason::CertificateRevoked),
+                ended = carry(&shared, (cookie, &held), &bond) => ended,
+            };
+            if let Err(reason) = ended {
                 shared.direct.give_up(cookie, &held, reason);
                 shared.direct.lives.failed(cookie, reason);
             }
@@ -58,7 +65,7 @@ impl Offers {
 }
 
 /// From held to open.
-async fn carry(offers: &Offers, cookie: u64, held: &Held) -> Result<(), Reason> {
+async fn carry(offers: &Offers, (cookie, held): (u64, &Held), bond: &Bond) -> Result<(), Reason> {
     let direct = &*offers.direct;
     let started = Instant::now();
     let workload = direct.workload(held).ok_or(Reason::WorkloadUnknown)?;
@@ -69,10 +76,11 @@ async fn carry(offers: &Offers, cookie: u64, held: &Held) -> Result<(), Reason> 
     let earlier = socket.keys_from_before()?.map(|(forward, back)| Keys { forward, back });
     let whose = Pair { local: workload.identity.clone(), remote: remote.clone() };
     let key = |keys: &Keys| socket.key(direct, &keys.forward, &keys.back);
-    let Agreed { session, offer, suite } = offers.agree((&whose, agent), Connection::from(held), earlier, key).await?;
+    let connection = (Connection::from(held), bond);
+    let Agreed { session, offer, suite } = offers.agree((&whose, agent), connection, earlier, key).await?;
     direct.lives.with(cookie, |record| record.handshake_took(started.elapsed()));
     // Written down first: as soon as it is open the application may close it.
-    let opened = Opened { cookie, held, offer: &offer, peer: remote, suite, facts: session.facts() };
+    let opened = Opened { cookie, held, offer: &offer, peer: remote, suite, facts: session.facts(), bond };
     direct.lives.opened(direct, &opened)?;
     socket.open(direct)
 }
@@ -89,7 +97,8 @@ pub(in crate::connection) struct Agreed {
 
 impl Offers {
     /// Gives our end its keys, by `key`, and offers the connection, in as many sessions as it takes until there is an
-    /// answer. `earlier` are keys that our end has from before.
+    /// answer. `earlier` are keys that our end has from before. The bond is tied to the certificates of each of these
+    /// sessions; who has it ends this when it breaks.
     ///
     /// # Errors
     ///
@@ -97,12 +106,17 @@ impl Offers {
     pub(in crate::connection) async fn agree(
         &self,
         (whose, agent): (&Pair, SocketAddr),
-        connection: Connection,
+        (connection, bond): (Connection, &Bond),
         mut earlier: Option<Keys>,
         mut key: impl FnMut(&Keys) -> Result<(), Reason>,
     ) -> Result<Agreed, Reason> {
         loop {
             let session = self.session(whose, agent).await?;
+            if bond.tie(&session.facts().serials()).is_err() {
+                // Its own bond is about to end it: the next one is made under other certificates, or there is none.
+                sleep(RETRY).await;
+                continue;
+            }
             let offer = session.number(connection).ok_or(Reason::Internal)?;
             let (keys, again) = match earlier.take() {
                 Some(keys) => (keys, true),

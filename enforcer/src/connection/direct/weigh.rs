@@ -4,7 +4,7 @@ use enforcer_ebpf::{Live, MANY_OCTETS, Reason};
 use rustls::CipherSuite;
 
 use super::Direct;
-use super::live::{held, identity};
+use super::written::{held, identity};
 use crate::kernel::ktls;
 
 /// Blocks of AES that one AES-GCM key may encrypt: those of 2^24.5 full records (RFC 8446 5.5).

@@ -22,9 +22,10 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector, TlsStream};
 
 use super::{Facts, Pair, Takes};
+use crate::connection::bonds::Bond;
 use crate::identity::store::{Credentials, Store};
-use crate::identity::tls::{self, Alpn};
-use crate::identity::{self, Identity, reason_of_io};
+use crate::identity::tls::Alpn;
+use crate::identity::{self, Identity, Serial, reason_of_io};
 use crate::kernel::socket;
 
 /// From the first packet to the greeting.
@@ -67,6 +68,9 @@ pub(super) enum Failed {
     /// The other end is no agent, or not one of this kind.
     #[error("find agent at the other end")]
     NoAgent,
+    /// It was revoked since the handshake looked at it.
+    #[error("use certificate of one end, which is revoked")]
+    Revoked,
     /// Our side is at fault.
     #[error("make configuration of handshake")]
     Config(#[source] rustls::Error),
@@ -80,6 +84,7 @@ impl Failed {
             Self::Late => Reason::HandshakeTimeout,
             Self::Handshake(error) => reason_of_io(error),
             Self::NoAgent => Reason::PeerIncompatible,
+            Self::Revoked => Reason::CertificateRevoked,
             Self::Unknown | Self::Config(_) => Reason::Internal,
         }
     }
@@ -111,7 +116,7 @@ async fn ask(stream: TcpStream, credentials: &Credentials, remote: &Identity) ->
     Beginning::of(TlsStream::Client(stream), credentials, takes.ok_or(Failed::NoAgent)?)
 }
 
-/// Shakes hands with whoever has connected. The caller sets the deadline.
+/// Shakes hands with whoever has connected. The caller sets the deadline, and greets.
 pub(super) async fn as_server(
     stream: TcpStream,
     store: &Store,
@@ -126,14 +131,8 @@ pub(super) async fn as_server(
         return Err(refused.err().map_or(Failed::NoAgent, |_alert| Failed::Unknown));
     };
     let config = identity::pair::server_config(&credentials, Arc::clone(peers)).map_err(Failed::Config)?;
-    let mut stream = asked.into_stream(config).await.map_err(Failed::Handshake)?;
-    let takes = takes(&credentials.identity);
-    let greet = async {
-        stream.write_u8(takes.greeting()).await?;
-        stream.flush().await
-    };
-    greet.await.map_err(Failed::Handshake)?;
-    Beginning::of(TlsStream::Server(stream), &credentials, takes)
+    let stream = asked.into_stream(config).await.map_err(Failed::Handshake)?;
+    Beginning::of(TlsStream::Server(stream), &credentials, takes(&credentials.identity))
 }
 
 impl Beginning {
@@ -144,10 +143,27 @@ impl Beginning {
         let pair = Pair { local: credentials.identity.clone(), remote };
         let facts = Arc::new(Facts {
             group: session.negotiated_key_exchange_group().map(|group| group.name()),
-            peer_serial: certificates.first().and_then(tls::serial),
+            local_serial: credentials.serial,
+            peer_serial: certificates.first().and_then(Serial::of).ok_or(Failed::NoAgent)?,
             expires: end.min(credentials.not_after),
             takes,
         });
         Ok(Self { stream, pair, facts })
+    }
+
+    /// Ties what is made of it to both certificates.
+    pub(super) fn bind(self, bond: &Bond) -> Result<Self, Failed> {
+        bond.tie(&self.facts.serials()).map_err(|_revoked| Failed::Revoked)?;
+        Ok(self)
+    }
+
+    /// Tells the client that it is believed.
+    pub(super) async fn greet(mut self) -> Result<Self, Failed> {
+        let greet = async {
+            self.stream.write_u8(self.facts.takes.greeting()).await?;
+            self.stream.flush().await
+        };
+        greet.await.map_err(Failed::Handshake)?;
+        Ok(self)
     }
 }

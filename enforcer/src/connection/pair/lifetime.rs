@@ -1,4 +1,5 @@
-//! How long a pair session may live: not longer than the certificates that it was made with, nor than it is wanted.
+//! How long a pair session may live: not longer than the certificates that it was made with, neither of which is
+//! revoked, nor than it is wanted.
 
 use std::future::Future;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Ended;
+use crate::connection::bonds::Bond;
 
 /// A wall clock that jumps, or a machine that slept, is noticed this soon.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -16,11 +18,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 pub(super) async fn live(
     session: impl Future<Output = Ended>,
     expires: OffsetDateTime,
-    unwanted: &CancellationToken,
+    (unwanted, bond): (&CancellationToken, &Bond),
 ) -> Ended {
     tokio::select! {
         biased;
         () = unwanted.cancelled() => Ended::Here,
+        () = bond.broken() => Ended::Revoked,
         () = reached(expires) => Ended::Expired,
         ended = session => ended,
     }
@@ -40,8 +43,10 @@ fn left(moment: OffsetDateTime, now: OffsetDateTime) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use std::future::pending;
+    use std::sync::Arc;
 
     use super::*;
+    use crate::connection::bonds::Bonds;
 
     #[test]
     fn time_is_over_at_the_moment_itself() {
@@ -54,10 +59,14 @@ mod tests {
     #[tokio::test]
     async fn a_session_ends_when_its_certificates_do_or_it_is_unwanted() {
         let (past, future) = (OffsetDateTime::now_utc(), OffsetDateTime::now_utc() + Duration::from_secs(3600));
-        let unwanted = CancellationToken::new();
-        assert!(matches!(live(pending(), past, &unwanted).await, Ended::Expired));
-        assert!(matches!(live(async { Ended::Stalled }, future, &unwanted).await, Ended::Stalled));
+        let (unwanted, bonds) = (CancellationToken::new(), Bonds::default());
+        let bond = bonds.bond();
+        bond.tie(&["0a".parse().unwrap()]).unwrap();
+        assert!(matches!(live(pending(), past, (&unwanted, &bond)).await, Ended::Expired));
+        assert!(matches!(live(async { Ended::Stalled }, future, (&unwanted, &bond)).await, Ended::Stalled));
+        bonds.revoke(Arc::new(|_serial| true));
+        assert!(matches!(live(pending(), future, (&unwanted, &bond)).await, Ended::Revoked));
         unwanted.cancel();
-        assert!(matches!(live(pending(), future, &unwanted).await, Ended::Here));
+        assert!(matches!(live(pending(), future, (&unwanted, &bond)).await, Ended::Here));
     }
 }

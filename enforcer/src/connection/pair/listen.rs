@@ -18,6 +18,7 @@ use super::handshake::{Beginning, DEADLINE, Failed, as_server};
 use super::lifetime::live;
 use super::sessions::{Host, Sessions, cause};
 use super::start;
+use crate::connection::bonds::Bond;
 use crate::connection::serve::recover;
 pub(super) use places::Places;
 
@@ -46,16 +47,18 @@ impl<H: Host> Sessions<H> {
         }
     }
 
-    async fn judge(&self, stream: TcpStream) -> Result<Beginning, Failed> {
-        as_server(stream, &self.store, &self.peers, |local| self.host.takes(local)).await
+    async fn judge(&self, stream: TcpStream, bond: &Bond) -> Result<Beginning, Failed> {
+        let beginning = as_server(stream, &self.store, &self.peers, |local| self.host.takes(local)).await?;
+        beginning.bind(bond)?.greet().await
     }
 
     /// Takes one connection from its first octet to the end of its session.
     async fn answer(self: Arc<Self>, stream: TcpStream, source: SocketAddr, turn: OwnedSemaphorePermit) {
+        let bond = self.bonds.bond();
         let begun = tokio::select! {
             biased;
             () = self.stop.cancelled() => return,
-            begun = timeout(DEADLINE, self.judge(stream)) => begun.unwrap_or(Err(Failed::Late)),
+            begun = timeout(DEADLINE, self.judge(stream, &bond)) => begun.unwrap_or(Err(Failed::Late)),
         };
         drop(turn);
         let Beginning { stream, pair, facts } = match begun {
@@ -77,7 +80,7 @@ impl<H: Host> Sessions<H> {
                 return;
             }
         };
-        let ended = live(session, facts.expires, place.unwanted()).await;
+        let ended = live(session, facts.expires, (place.unwanted(), &bond)).await;
         tracing::debug!(%local, %remote, %source, %ended, cause = cause(&ended), "accepted pair session ended");
     }
 }

@@ -8,7 +8,7 @@
 //! handshake   both prove their workloads and learn that they are believed  the only public-key operations
 //! session     offers and answers, both ways                                spoken in `message`
 //! secrets     the keys of each offered connection                          what all of it is for
-//! lifetime    it ends with the first certificate, or when it is unwanted
+//! lifetime    it ends with the first certificate, when one is revoked, or when it is unwanted
 //! ```
 //!
 //! So a new connection costs one message each way and no public-key operation. No key comes from an unfinished handshake,
@@ -40,7 +40,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustls::{CipherSuite, NamedGroup};
 use time::OffsetDateTime;
 
-use crate::identity::Identity;
+use crate::identity::{Identity, Serial};
 use crate::observe::events::Tls;
 
 /// Who a session is with.
@@ -57,8 +57,10 @@ pub struct Pair {
 pub struct Facts {
     /// The key exchange.
     pub group: Option<NamedGroup>,
-    /// Serial number of the peer's certificate, hexadecimal.
-    pub peer_serial: Option<String>,
+    /// Of the certificate of this node's workload.
+    pub local_serial: Serial,
+    /// Of the peer's certificate.
+    pub peer_serial: Serial,
     /// When the first of both certificates runs out.
     pub expires: OffsetDateTime,
     /// How connections are taken that are opened to the workload of the session's server.
@@ -68,7 +70,12 @@ pub struct Facts {
 impl Facts {
     /// For the record of a connection that was offered in the session, and has keys for this cipher suite.
     pub(super) fn tls(&self, suite: CipherSuite) -> Tls {
-        Tls { cipher: Some(suite), group: self.group, peer_serial: self.peer_serial.clone() }
+        Tls { cipher: Some(suite), group: self.group, peer_serial: Some(self.peer_serial) }
+    }
+
+    /// The certificates that the session was made with, that of this node's workload first.
+    pub(super) fn serials(&self) -> [Serial; 2] {
+        [self.local_serial, self.peer_serial]
     }
 }
 

@@ -3,7 +3,7 @@
 //! Whoever wants to offer a connection asks for the session with [`Sessions::get`]. It opens one if there is none; all
 //! who ask meanwhile share that opening and its outcome. A failure is told to those who waited and then forgotten: the
 //! next who asks tries again. A session takes new offers for ten minutes, or until our certificate is renewed; then it
-//! lives on for those who still hold it, and at most until a certificate ends. Each direction has its own: a session
+//! lives on for those who still hold it, and at most until a certificate ends or is revoked. Each direction has its own: a session
 //! that the other agent opened carries that agent's offers.
 //!
 //! One task opens a session, runs it and takes it out of the table. No lock is held across an await.
@@ -26,6 +26,7 @@ use super::handshake::{Beginning, as_client};
 use super::lifetime::live;
 use super::listen::Places;
 use super::{Ends, Handle, Pair, Takes, WeakHandle, start};
+use crate::connection::bonds::{Bond, Bonds};
 use crate::identity::Identity;
 use crate::identity::store::Store;
 use table::{Found, Key, Opening, Table};
@@ -53,6 +54,7 @@ pub struct Sessions<H> {
     pub(super) store: Arc<Store>,
     pub(super) peers: Arc<HashSet<Identity>>,
     pub(super) places: Places,
+    pub(super) bonds: Bonds,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
     opened: Table,
@@ -60,14 +62,20 @@ pub struct Sessions<H> {
 
 impl<H: Host> Sessions<H> {
     /// No sessions yet. `peers` are those who may open some: the registered peers that have an agent. All sessions end
-    /// with `stop`.
+    /// with `stop`, and each of them when its bond breaks.
     #[must_use]
-    pub fn new(host: H, store: Arc<Store>, peers: HashSet<Identity>, stop: CancellationToken) -> Arc<Self> {
+    pub fn new(
+        host: H,
+        store: Arc<Store>,
+        peers: HashSet<Identity>,
+        (bonds, stop): (Bonds, CancellationToken),
+    ) -> Arc<Self> {
         Arc::new(Self {
             host,
             store,
             peers: Arc::new(peers),
             places: Places::default(),
+            bonds,
             stop,
             tasks: TaskTracker::new(),
             opened: Table::default(),
@@ -106,7 +114,8 @@ impl<H: Host> Sessions<H> {
 
     /// Opens a session and takes it to its end.
     async fn open(self: Arc<Self>, opening: Opening) {
-        let Beginning { stream, pair, facts } = match self.dial(&opening).await {
+        let bond = self.bonds.bond();
+        let Beginning { stream, pair, facts } = match self.dial(&opening, &bond).await {
             Ok(beginning) => beginning,
             Err(reason) => return opening.failed(reason),
         };
@@ -121,7 +130,7 @@ impl<H: Host> Sessions<H> {
             }
         };
         let offered = opening.opened(handle);
-        let mut life = pin!(live(session, facts.expires, &self.stop));
+        let mut life = pin!(live(session, facts.expires, (&self.stop, &bond)));
         let early = timeout(RENEWAL, &mut life).await;
         drop(offered);
         let ended = match early {
@@ -131,14 +140,14 @@ impl<H: Host> Sessions<H> {
         tracing::debug!(%local, %remote, %agent, %ended, cause = cause(&ended), "pair session ended");
     }
 
-    async fn dial(&self, opening: &Opening) -> Result<Beginning, Reason> {
+    async fn dial(&self, opening: &Opening, bond: &Bond) -> Result<Beginning, Reason> {
         let Key { pair: Pair { local, remote }, agent } = opening.key();
         let begun = tokio::select! {
             biased;
             () = self.stop.cancelled() => return Err(Reason::AgentStopped),
             begun = as_client(opening.credentials(), remote, *agent) => begun,
         };
-        begun.map_err(|error| {
+        begun.and_then(|beginning| beginning.bind(bond)).map_err(|error| {
             let reason = error.reason();
             tracing::info!(%local, %remote, %agent, %reason, %error, cause = cause(&error), "no pair session");
             reason

@@ -15,8 +15,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::offload::Session;
 use super::records::Records;
-use crate::connection::{Expected, Workload};
-use crate::identity::{reason_of_io, tls};
+use crate::connection::{Expected, Request, Workload};
+use crate::identity::{Serial, reason_of_io, tls};
 use crate::kernel::ktls;
 use crate::kernel::socket::close_in_order;
 use crate::observe::events::{Entry, Offloaded, Tls};
@@ -29,26 +29,28 @@ const QUEUE_DEADLINE: Duration = Duration::from_secs(30);
 /// Shakes hands as the one who opened the connection. The caller holds a turn among `workload.opening`.
 pub(super) async fn as_client(
     stream: TcpStream,
-    workload: &Workload,
+    request: &Request,
     expected: &Expected,
     record: &Entry,
 ) -> Result<Session, Reason> {
+    let workload = &*request.workload;
     let credentials = workload.credentials()?;
     let config = credentials.client_config(&expected.identity, expected.alpn).map_err(|_config| Reason::Internal)?;
     prepare(&stream, workload)?;
     let connect = TlsConnector::from(config).connect(tls::server_name(), Records::new(stream)).into_fallible();
     let stream = within_deadline(connect, record).await?;
-    settle(TlsStream::Client(stream), workload, expected, record)
+    settle(TlsStream::Client(stream), request, (expected, credentials.serial), record)
 }
 
 /// Shakes hands as the one to whom the connection was opened. It takes a turn only once there is something to answer:
 /// the other node may make its own connections wait.
 pub(super) async fn as_server(
     stream: TcpStream,
-    workload: &Workload,
+    request: &Request,
     expected: &Expected,
     record: &Entry,
 ) -> Result<Session, Reason> {
+    let workload = &*request.workload;
     // Not `readable`, which may say so of a socket that was accepted just now and has nothing to read.
     match timeout(DEADLINE, stream.peek(&mut [0])).await {
         Ok(Ok(_any)) => {}
@@ -62,7 +64,7 @@ pub(super) async fn as_server(
     let accept = TlsAcceptor::from(config).accept(Records::new(stream)).into_fallible();
     let stream = within_deadline(accept, record).await?;
     drop(turn);
-    settle(TlsStream::Server(stream), workload, expected, record)
+    settle(TlsStream::Server(stream), request, (expected, credentials.serial), record)
 }
 
 /// Does what the kernel wants to be done before a handshake, if it is to take the records after it.
@@ -106,14 +108,19 @@ async fn within_deadline<T>(
     }
 }
 
-/// Writes down who is there and by what means, and decides where the records are made.
+/// Binds the connection to both certificates, writes down who is there and by what means, and decides where the records
+/// are made.
 fn settle(
     stream: TlsStream<Records>,
-    workload: &Workload,
-    expected: &Expected,
+    request: &Request,
+    (expected, own): (&Expected, Serial),
     record: &Entry,
 ) -> Result<Session, Reason> {
-    record.authenticated(&expected.identity, facts(&stream));
+    let (workload, tls) = (&request.workload, facts(&stream));
+    // A certificate that was verified has one.
+    let peer = tls.peer_serial.ok_or(Reason::PeerCertificateInvalid)?;
+    request.bond.tie(&[own, peer])?;
+    record.authenticated(&expected.identity, tls);
     record.offloaded(workload.offload);
     match workload.offload {
         Offloaded::UserSpace(_) => Ok(Session::in_user_space(stream)),
@@ -129,6 +136,6 @@ fn facts(stream: &TlsStream<Records>) -> Tls {
     Tls {
         cipher: session.negotiated_cipher_suite().map(|suite| suite.suite()),
         group: session.negotiated_key_exchange_group().map(|group| group.name()),
-        peer_serial: session.peer_certificates().and_then(<[_]>::first).and_then(tls::serial),
+        peer_serial: session.peer_certificates().and_then(<[_]>::first).and_then(Serial::of),
     }
 }

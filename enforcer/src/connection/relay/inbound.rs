@@ -67,7 +67,7 @@ async fn relay(
             return Ok(carry_session(application, session, record).await);
         }
     }
-    let session = handshake::as_server(peer, &request.workload, expected, record).await?;
+    let session = handshake::as_server(peer, request, expected, record).await?;
     let (application, _shown) = reach(request, &path.sources).await?;
     Ok(carry_session(application, session, record).await)
 }

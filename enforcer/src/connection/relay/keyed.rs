@@ -13,6 +13,7 @@ use rustls::CipherSuite;
 use tokio::net::TcpStream;
 
 use super::offload::Session;
+use crate::connection::bonds::Bond;
 use crate::connection::direct::{Offers, Put};
 use crate::connection::pair::{Connection, Facts, Keys, Pair, Takes, TrafficKey};
 use crate::connection::{Expected, Request};
@@ -41,14 +42,14 @@ pub(super) async fn wants_offer<'a>(
 pub(super) async fn offer(
     stream: TcpStream,
     Addressee { offers, whose, agent }: Addressee<'_>,
-    record: &Entry,
+    (bond, record): (&Bond, &Entry),
 ) -> Result<Session, Reason> {
     let started = Instant::now();
     let ends = || Ok(Connection { source: stream.local_addr()?, destination: stream.peer_addr()? });
     let connection = ends().map_err(lost)?;
     attach(&stream)?;
     let install = |keys: &Keys| install(&stream, &keys.forward, &keys.back);
-    let agreed = offers.agree((&whose, agent), connection, None, install).await?;
+    let agreed = offers.agree((&whose, agent), (connection, bond), None, install).await?;
     record.handshake_took(started.elapsed());
     settle(stream, &whose, (agreed.session.facts(), agreed.suite), record)
 }
@@ -58,6 +59,7 @@ pub(super) fn take(stream: TcpStream, request: &Request, put: &Put, record: &Ent
     if put.pair.local != request.workload.identity {
         return Err(Reason::PeerIdentityMismatch);
     }
+    request.bond.tie(&put.facts.serials())?;
     attach(&stream)?;
     let keys = &put.offered.keys;
     install(&stream, &keys.back, &keys.forward)?;

@@ -59,10 +59,10 @@ async fn relay(
     let session = match wants_offer {
         Some(addressee) => {
             drop(turn);
-            keyed::offer(peer, addressee, record).await?
+            keyed::offer(peer, addressee, (&request.bond, record)).await?
         }
         None => {
-            let session = handshake::as_client(peer, &request.workload, expected, record).await?;
+            let session = handshake::as_client(peer, request, expected, record).await?;
             drop(turn);
             session
         }

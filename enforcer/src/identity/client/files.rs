@@ -24,6 +24,8 @@ pub(super) struct Membership {
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: KeyPair,
     pub(super) roots: Vec<CertificateDer<'static>>,
+    /// The authority that has issued the certificate; empty if that is not known.
+    pub(super) issuer: String,
 }
 
 /// Reads it. `None`: this machine has not joined.
@@ -34,7 +36,7 @@ pub(super) fn read(directory: &Path) -> Result<Option<Membership>, Error> {
     let roots = text(directory, ROOTS)?.ok_or_else(|| missing(ROOTS))?;
     let (chain, roots) = (certificates(directory, (CERTIFICATE, &chain))?, certificates(directory, (ROOTS, &roots))?);
     let key = KeyPair::from_pem(&key).map_err(|_malformed| Error::Content { path: directory.join(KEY) })?;
-    Ok(Some(Membership { chain, key, roots }))
+    Ok(Some(Membership { chain, key, roots, issuer: String::new() }))
 }
 
 /// Writes it: what was there before is whole until the new one is.
@@ -78,7 +80,12 @@ mod tests {
         assert!(read(folder.path()).unwrap().is_none());
         let root = Root::new();
         let (certificate, key) = root.sign(&leaf(|_| {}));
-        let membership = Membership { chain: vec![certificate], key, roots: root.trusted.current().roots.clone() };
+        let membership = Membership {
+            chain: vec![certificate],
+            key,
+            roots: root.trusted.current().roots.clone(),
+            issuer: String::new(),
+        };
         write(folder.path(), &membership).unwrap();
         let found = read(folder.path()).unwrap().unwrap();
         assert_eq!((found.chain, found.roots), (membership.chain, membership.roots));

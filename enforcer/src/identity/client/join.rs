@@ -32,7 +32,8 @@ pub(super) async fn join(whom: &Whom, token: &Path) -> Result<Membership, Error>
     let (key, request) = request().await?;
     let joining = control.join(within(JoinRequest { secret: token.secret.to_vec(), request }));
     let answer = joining.await.map_err(|status| Error::control("join", &status))?.into_inner();
-    let membership = Membership { chain: certificates(answer.chain), key, roots: certificates(answer.roots) };
+    let (chain, roots) = (certificates(answer.chain), certificates(answer.roots));
+    let membership = Membership { chain, key, roots, issuer: answer.issuer };
     if !membership.roots.iter().any(|root| token.roots.contains(&fingerprint(root))) {
         return Err(Error::OtherRoots);
     }

@@ -24,15 +24,17 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
-use tokio::sync::watch as channel_of;
+use tokio::sync::{Notify, watch as channel_of};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::name::{Identity, NameError};
 use super::source::{Pending, Source};
-use super::tls;
 use super::trust::{Malformed, Trust, Trusted};
 use super::verify::{Expected, Verifier};
+use super::{Serial, tls};
 use crate::ca::domain::{control_identity, node_identity};
 use crate::ca::{self, Issued, SigningRequest};
 use crate::protocol::IssueRequest;
@@ -71,6 +73,10 @@ pub struct Control {
     directory: PathBuf,
     grace: Duration,
     current: Mutex<Current>,
+    /// The authority of every certificate that the workloads use.
+    used: channel_of::Sender<String>,
+    /// Control refuses what the node's certificate is shown for.
+    refused: Notify,
     /// Counts the node's certificates.
     renewed: channel_of::Sender<u64>,
     trust: channel_of::Sender<Arc<Trust>>,
@@ -78,6 +84,8 @@ pub struct Control {
 
 /// The node's certificate, and the way that is made with it.
 struct Current {
+    /// The authority that has issued it; empty if that is not known.
+    issuer: String,
     key: Arc<CertifiedKey>,
     way: Nodes,
 }
@@ -105,6 +113,8 @@ pub enum Error {
     /// Control answers with a refusal, or does not answer.
     #[error("{call} at control: {why}")]
     Control {
+        /// Whether it is the node that is refused.
+        is_refusal: bool,
         /// What was asked for.
         call: &'static str,
         /// What it says, or why there is no answer.
@@ -168,7 +178,8 @@ impl Error {
             why = format!("{why}: {behind}");
             cause = behind.source();
         }
-        Self::Control { call, why }
+        let is_refusal = matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated);
+        Self::Control { is_refusal, call, why }
     }
 }
 
@@ -206,6 +217,8 @@ impl Control {
             directory: wanted.directory,
             grace: wanted.grace,
             current: Mutex::new(current),
+            used: channel_of::channel(String::new()).0,
+            refused: Notify::new(),
             renewed: channel_of::channel(0).0,
             trust,
         });
@@ -226,16 +239,23 @@ impl Control {
         Ok(self.current.lock().unwrap_or_else(PoisonError::into_inner).way.clone())
     }
 
-    /// Serial number of the node's certificate, hexadecimal.
-    fn serial(&self) -> String {
+    /// Whether the node's certificate is on a revocation list.
+    fn is_revoked(&self, trust: &Trust) -> bool {
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        current.key.cert.first().and_then(tls::serial).unwrap_or_default()
+        current.key.cert.first().and_then(Serial::of).is_some_and(|serial| trust.revokes(&serial))
     }
 
     /// Returns when control has told whom to trust, or has not for so long.
     pub async fn told(&self, longest: Duration) -> bool {
         let mut trust = self.trust.subscribe();
         timeout(longest, trust.wait_for(|trust| trust.version != 0)).await.is_ok_and(|told| told.is_ok())
+    }
+
+    /// The authority of every certificate that is used here, the node's too; empty if they are of several.
+    fn issuer_in_use(&self) -> String {
+        let used = self.used.borrow().clone();
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.issuer == used { used } else { String::new() }
     }
 
     /// Another node certificate is used from now on.
@@ -254,7 +274,7 @@ impl Current {
         let key = Arc::new(key.map_err(Error::Unusable)?);
         let verifier = Arc::new(Verifier::new(Expected::One(whom.control.clone()), trusted));
         let way = channel::open(&whom.address, verifier, Some(Arc::clone(&key))).map_err(Error::Tls)?;
-        Ok(Self { key, way })
+        Ok(Self { issuer: membership.issuer.clone(), key, way })
     }
 }
 
@@ -264,12 +284,21 @@ impl Source for Control {
             let message = IssueRequest { request: request.csr.to_vec(), identity: request.identity.to_string() };
             let mut way = self.way()?;
             let answer = way.issue(within(message)).await.map_err(|status| Error::control("issue", &status))?;
-            Ok(issued(certificates(answer.into_inner().chain))?)
+            let answer = answer.into_inner();
+            Ok(Issued { issuer: answer.issuer, ..issued(certificates(answer.chain))? })
         })
     }
 
     fn trusted(&self) -> Trusted {
         Trusted::new(self.trust.subscribe())
+    }
+
+    fn uses(&self, issuer: &str) {
+        self.used.send_if_modified(|used| {
+            let is_another = used != issuer;
+            issuer.clone_into(used);
+            is_another
+        });
     }
 }
 
@@ -277,7 +306,13 @@ impl Source for Control {
 fn issued(chain: Vec<CertificateDer<'static>>) -> Result<Issued, Error> {
     let unreadable = || Error::Unusable(rustls::CertificateError::BadEncoding.into());
     let first = chain.first().ok_or_else(unreadable)?;
-    let (not_before, not_after) = tls::validity(first).ok_or_else(unreadable)?;
-    let serial = tls::serial(first).ok_or_else(unreadable)?;
-    Ok(Issued { chain, serial, not_before, not_after })
+    let (serial, (not_before, not_after)) = {
+        let (_, parsed) = X509Certificate::from_der(first).map_err(|_malformed| unreadable())?;
+        let validity = parsed.validity();
+        (
+            parsed.raw_serial_as_string().replace(':', ""),
+            (validity.not_before.to_datetime(), validity.not_after.to_datetime()),
+        )
+    };
+    Ok(Issued { chain, serial, not_before, not_after, issuer: String::new() })
 }

@@ -40,8 +40,10 @@ pub(super) async fn keep(control: Arc<Control>, mut at: OffsetDateTime) {
             () = trusted.changed() => {
                 let trust = trusted.current();
                 let is_another = std::mem::replace(&mut issuer, trust.issuer.clone()) != issuer;
-                is_another || trust.revokes(&control.serial())
+                is_another || control.is_revoked(&trust)
             }
+            // Revoked, and not told what is: nothing but a token helps.
+            () = control.refused.notified() => true,
             () = sleep(wait.min(LONGEST_WAIT)) => at <= OffsetDateTime::now_utc(),
         };
         if !is_due {
@@ -79,5 +81,6 @@ async fn ask(control: &Control) -> Result<Membership, Error> {
     let (key, request) = join::request().await?;
     let answer = control.way()?.renew(within(RenewRequest { request })).await;
     let answer = answer.map_err(|status| Error::control("renew", &status))?.into_inner();
-    Ok(Membership { chain: certificates(answer.chain), key, roots: certificates(answer.roots) })
+    let (chain, roots) = (certificates(answer.chain), certificates(answer.roots));
+    Ok(Membership { chain, key, roots, issuer: answer.issuer })
 }

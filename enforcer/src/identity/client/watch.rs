@@ -31,6 +31,9 @@ pub(super) async fn watch(control: Arc<Control>) {
         };
         if let Err(error) = ended {
             failures += 1;
+            if matches!(error, Error::Control { is_refusal: true, .. }) {
+                control.refused.notify_one();
+            }
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::warn!(%error, cause, failures, "control tells nothing; what it told last stays in force");
             let jitter = rand::rng().random_range(0.0..=1.0);
@@ -44,15 +47,20 @@ async fn listen(control: &Control, failures: &mut u32) -> Result<(), Error> {
     let failed = |status: tonic::Status| Error::control("watch", &status);
     let told = control.way()?.watch(ReceiverStream::new(confirmed)).await.map_err(failed)?;
     let mut told = told.into_inner();
-    while let Some(trust) = told.message().await.map_err(failed)? {
-        *failures = 0;
-        let version = trust.version;
-        take_over(control, trust).await?;
-        if confirm.send(InForce { version }).await.is_err() {
-            break;
+    let (mut used, mut version) = (control.used.subscribe(), 0);
+    loop {
+        tokio::select! {
+            // Nobody takes the other end away: it is in `control`.
+            _ = used.changed() => {}
+            trust = told.message() => {
+                let trust = trust.map_err(failed)?.ok_or(Error::Ended)?;
+                (*failures, version) = (0, trust.version);
+                take_over(control, trust).await?;
+            }
         }
+        let said = InForce { version, issuer: control.issuer_in_use() };
+        confirm.send(said).await.map_err(|_gone| Error::Ended)?;
     }
-    Err(Error::Ended)
 }
 
 async fn take_over(control: &Control, told: protocol::Trust) -> Result<(), Error> {

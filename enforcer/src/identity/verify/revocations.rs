@@ -4,6 +4,7 @@
 //! Authorities that share a name and have different keys cannot each have a list: whatever the other one certified is
 //! then refused.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use rustls::pki_types::{CertificateRevocationListDer, UnixTime};
@@ -14,6 +15,7 @@ use webpki::{
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use super::rejection::{ListFlaw, Rejection};
+use crate::identity::Serial;
 
 /// What becomes of a certificate that no list covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,7 @@ struct List {
     begins: i64,
     /// Seconds since 1970; a list without a next update ends never.
     ends: Option<i64>,
+    serials: HashSet<Serial>,
     content: CertRevocationList<'static>,
 }
 
@@ -71,13 +74,10 @@ impl Revocations {
         Self { grace, ..self }
     }
 
-    /// Whether a certificate is on one of the lists, by its serial number, hexadecimal. Whoever issued it: serial
-    /// numbers of different authorities are chance.
+    /// Whether a certificate is on one of the lists.
     #[must_use]
-    pub fn name(&self, serial: &str) -> bool {
-        let digits = serial.as_bytes().chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok());
-        let Some(octets) = digits.collect::<Option<Vec<u8>>>() else { return false };
-        self.lists.iter().any(|list| matches!(list.content.find_serial(&octets), Ok(Some(_))))
+    pub fn name(&self, serial: &Serial) -> bool {
+        self.lists.iter().any(|list| list.serials.contains(serial))
     }
 
     /// Whether one of them was issued by the authority of this name.
@@ -136,5 +136,6 @@ fn read(der: &CertificateRevocationListDer<'_>) -> Result<List, Unusable> {
     };
     let content = OwnedCertRevocationList::from_der(der).map_err(|_unsupported| Unusable::Unsupported)?;
     let ends = parsed.next_update().map(|ends| ends.timestamp());
-    Ok(List { begins: parsed.last_update().timestamp(), ends, content: content.into() })
+    let serials = parsed.iter_revoked_certificates().filter_map(|entry| Serial::from_der(entry.raw_serial())).collect();
+    Ok(List { begins: parsed.last_update().timestamp(), ends, serials, content: content.into() })
 }

@@ -248,7 +248,7 @@ impl Told for Certificates {
             }],
             ..X509svidResponse::default()
         };
-        tracing::info!(workload = %member.name, identity = %member.identity, pid, serial = svid.serial, "certificate given to a workload");
+        tracing::info!(workload = %member.name, identity = %member.identity, pid, serial = %svid.serial, "certificate given to a workload");
         admitted.metrics.answered(Answer::Certificate);
         self.sent = Some((svid, trust));
         Ok(message)

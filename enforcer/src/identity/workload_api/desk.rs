@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::Member;
+use crate::identity::Serial;
 use crate::identity::request::certify;
 use crate::identity::rotate::{in_turn, next_attempt, next_renewal, wait_until};
 use crate::identity::source::Source;
@@ -31,8 +32,8 @@ pub(super) struct Svid {
     pub(super) chain: Vec<u8>,
     /// PKCS#8, DER.
     pub(super) key: Zeroizing<Vec<u8>>,
-    /// Serial number of the certificate, hexadecimal.
-    pub(super) serial: String,
+    /// Of the certificate.
+    pub(super) serial: Serial,
     not_after: OffsetDateTime,
 }
 
@@ -172,7 +173,7 @@ impl Keeper {
                 let svid = Arc::new(Svid {
                     chain: issued.chain.concat_der(),
                     key: obtained.key,
-                    serial: issued.serial,
+                    serial: obtained.serial,
                     not_after: issued.not_after,
                 });
                 self.held = Some(Arc::clone(&svid));
@@ -196,7 +197,7 @@ impl Keeper {
     fn judge(&mut self, trust: &Arc<Trust>) {
         let Some(held) = self.held.clone() else { return };
         if trust.revokes(&held.serial) {
-            tracing::warn!(workload = %self.member.name, serial = held.serial, "certificate of the Workload API is revoked");
+            tracing::warn!(workload = %self.member.name, serial = %held.serial, "certificate of the Workload API is revoked");
             (self.held, self.is_revoked, self.failures) = (None, true, 0);
             self.next = OffsetDateTime::now_utc();
             self.shown.send_replace(Shown::Pending);

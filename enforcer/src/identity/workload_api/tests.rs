@@ -24,7 +24,7 @@ use crate::ca::{Issued, SigningRequest};
 use crate::identity::fixture::{EXPECTED, Root, leaf_of};
 use crate::identity::source::{Pending, Refused};
 use crate::identity::trust::{Trust, Trusted};
-use crate::identity::{tls, verify_at};
+use crate::identity::{Serial, tls, verify_at};
 use crate::kernel::{cgroup, netns};
 use crate::observe::metrics::tests::unconnected;
 use crate::protocol::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
@@ -46,7 +46,7 @@ impl Issuing {
         self.trust.send_replace(Arc::new(change(Trust::of_roots(roots).unwrap())));
     }
 
-    fn revoke(&self, serial: &str) {
+    fn revoke(&self, serial: Serial) {
         let list = self.root.revoke(&[serial]);
         self.tell(|trust| trust.with_lists(&[list], Duration::from_secs(60)).unwrap());
     }
@@ -67,9 +67,9 @@ impl Source for Issuing {
             self.issued.fetch_add(1, Ordering::Relaxed);
             let params = leaf_of(request.identity.as_str());
             let certificate = self.root.certify(&request.csr, &params);
-            let serial = tls::serial(&certificate).unwrap();
+            let serial = Serial::of(&certificate).unwrap().to_string();
             let (not_before, not_after) = (params.not_before, params.not_after);
-            Ok(Issued { chain: vec![certificate], serial, not_before, not_after })
+            Ok(Issued { chain: vec![certificate], serial, not_before, not_after, issuer: String::new() })
         })
     }
 
@@ -157,8 +157,8 @@ async fn message(stream: &mut Streaming<X509svidResponse>) -> Result<X509svidRes
 }
 
 /// Serial number of the one certificate that there is.
-fn serial(context: &X509Context) -> String {
-    tls::serial(&CertificateDer::from(context.default_svid().unwrap().leaf().as_bytes())).unwrap()
+fn serial(context: &X509Context) -> Serial {
+    Serial::of(&CertificateDer::from(context.default_svid().unwrap().leaf().as_bytes())).unwrap()
 }
 
 fn roots(context: &X509Context) -> usize {
@@ -236,14 +236,14 @@ async fn calls_of_one_workload_share_a_certificate_and_hear_of_changes() {
     assert!(serials[0] == serials[1] && served.source.issued.load(Ordering::Relaxed) == 1, "{serials:?}");
 
     // A revocation list about somebody else is no change.
-    served.source.revoke("0102");
+    served.source.revoke("0102".parse().unwrap());
     served.source.add_root();
     for stream in &mut streams {
         let context = next(stream).await.unwrap();
-        assert_eq!((serial(&context), roots(&context)), (serials[0].clone(), 2));
+        assert_eq!((serial(&context), roots(&context)), (serials[0], 2));
     }
 
-    served.source.revoke(&serials[0]);
+    served.source.revoke(serials[0]);
     let mut renewed = Vec::new();
     for stream in &mut streams {
         renewed.push(serial(&next(stream).await.unwrap()));
@@ -257,7 +257,7 @@ async fn a_revoked_workload_without_another_certificate_is_denied() {
     let mut stream = served.client().await.stream_x509_contexts().await.unwrap();
     let serial = serial(&next(&mut stream).await.unwrap());
     served.source.refuses.store(true, Ordering::Relaxed);
-    served.source.revoke(&serial);
+    served.source.revoke(serial);
     let ended = next(&mut stream).await.unwrap_err();
     assert!(matches!(ended, WorkloadApiError::NoIdentityIssued), "{ended}");
     assert!(served.counted("no-certificate"));
@@ -351,7 +351,7 @@ async fn a_certificate_that_nobody_wants_is_dropped_after_a_while() {
     let valid = async |shown: &mut watch::Receiver<desk::Shown>| {
         let shown = shown.wait_for(|shown| matches!(shown, desk::Shown::Valid(..))).await.unwrap();
         let desk::Shown::Valid(svid, _) = &*shown else { panic!("no certificate") };
-        svid.serial.clone()
+        svid.serial
     };
     let first = valid(&mut desk.open(&member)).await;
     assert_eq!(valid(&mut desk.open(&member)).await, first, "somebody came back in time");

@@ -5,6 +5,7 @@ use std::mem;
 use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
@@ -98,4 +99,11 @@ fn certificates(mut octets: &[u8], field: &'static str) -> Result<Vec<Certificat
         octets = rest;
     }
     Ok(found)
+}
+
+/// From when to when a certificate is valid.
+pub(super) fn validity(certificate: &CertificateDer<'_>) -> Option<(OffsetDateTime, OffsetDateTime)> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let validity = certificate.validity();
+    Some((validity.not_before.to_datetime(), validity.not_after.to_datetime()))
 }

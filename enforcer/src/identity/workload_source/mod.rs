@@ -41,13 +41,13 @@ use super::name::Identity;
 use super::request::{blocking, check};
 use super::rotate::pause;
 use super::store::{Credentials, Parts, Store, Writer};
-use super::tls::{self, crypto_provider_for};
+use super::tls::crypto_provider_for;
 use super::trust::{Trust, Trusted};
 use crate::control::snapshot::Cipher;
 use crate::protocol::LONGEST_MESSAGE;
 use crate::protocol::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient;
 use crate::protocol::workload::{X509svidRequest, X509svidResponse};
-use answer::{Answer, Svid, Unusable};
+use answer::{Answer, Svid, Unusable, validity};
 
 /// How long the first answer of a stream may take: it is sent without delay (SPIFFE Workload API, 4.3).
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
@@ -208,8 +208,8 @@ impl Feed {
             let chain = svid.chain.clone();
             match self.credentials(identity, svid).await {
                 Ok(credentials) => {
-                    let (serial, expires) = (&credentials.serial, credentials.not_after);
-                    tracing::info!(%identity, serial, %expires, "certificate received");
+                    let (serial, expires) = (credentials.serial, credentials.not_after);
+                    tracing::info!(%identity, %serial, %expires, "certificate received");
                     self.chains.insert(identity.clone(), chain);
                     self.writer.send_modify(|current| {
                         Arc::make_mut(current).insert(identity.clone(), Arc::new(credentials));
@@ -227,13 +227,13 @@ impl Feed {
         let (trust, wanted, provider) = (self.trusted.current(), identity.clone(), Arc::clone(&self.provider));
         let leaf = svid.chain.first().cloned().ok_or(rustls::Error::NoCertificatesPresented)?;
         let checking = blocking(move || check((svid.chain, &svid.key), &trust.anchors, &wanted, &provider));
-        let key = checking.await?;
-        // What has been verified can be read.
-        let unreadable = || rustls::Error::from(rustls::CertificateError::BadEncoding);
+        let (key, serial) = checking.await?;
         Ok(Credentials::new(Parts {
             identity: identity.clone(),
-            serial: tls::serial(&leaf).ok_or_else(unreadable)?,
-            validity: tls::validity(&leaf).ok_or_else(unreadable)?,
+            serial,
+            // What has been verified can be read.
+            validity: validity(&leaf).ok_or(rustls::CertificateError::BadEncoding)?,
+            issuer: String::new(),
             trusted: self.trusted.clone(),
             key,
             provider: Arc::clone(&self.provider),

@@ -13,6 +13,7 @@ use tonic::Response;
 use tonic::transport::Server;
 
 use super::*;
+use crate::identity::Serial;
 use crate::identity::fixture::{EXPECTED, Root, leaf, leaf_of, uri};
 use crate::identity::tls::Alpn;
 use crate::protocol::workload::spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer};
@@ -103,7 +104,11 @@ impl Other {
         assert!(serving.await.unwrap_err().is_cancelled());
         fs::remove_file(self.socket()).unwrap();
         // Connections have tasks of their own; whoever listens for the next answer ends with this.
-        self.says.send_replace(Err(Status::unavailable("gone")));
+        self.set(Err(Status::unavailable("gone")));
+    }
+
+    fn set(&self, said: Said) {
+        let _before = self.says.send_replace(said);
     }
 
     /// A good entry.
@@ -127,7 +132,7 @@ impl Other {
     }
 
     fn say(&self, svids: Vec<X509svid>) {
-        self.says.send_replace(Ok(X509svidResponse { svids, ..X509svidResponse::default() }));
+        self.set(Ok(X509svidResponse { svids, ..X509svidResponse::default() }));
     }
 
     async fn start(&self) -> (Arc<Store>, Trusted) {
@@ -141,12 +146,12 @@ impl Other {
     }
 }
 
-fn serial_of(entry: &X509svid) -> String {
-    tls::serial(&CertificateDer::from(entry.x509_svid.as_slice())).unwrap()
+fn serial_of(entry: &X509svid) -> Serial {
+    Serial::of(&CertificateDer::from(entry.x509_svid.as_slice())).unwrap()
 }
 
-fn held(store: &Store, identity: &str) -> Option<String> {
-    store.get(&identity.parse().unwrap()).ok().map(|credentials| credentials.serial.clone())
+fn held(store: &Store, identity: &str) -> Option<Serial> {
+    store.get(&identity.parse().unwrap()).ok().map(|credentials| credentials.serial)
 }
 
 /// Returns when it is so; `meanwhile` must hold until then.
@@ -208,10 +213,10 @@ async fn what_is_revoked_is_known() {
     let revoked = other.entry(DB);
     let response = X509svidResponse {
         svids: vec![other.entry(EXPECTED)],
-        crl: vec![other.root.revoke(&[&serial_of(&revoked)]).to_vec()],
+        crl: vec![other.root.revoke(&[serial_of(&revoked)]).to_vec()],
         ..X509svidResponse::default()
     };
-    other.says.send_replace(Ok(response));
+    other.set(Ok(response));
     other.serve();
     let (_store, trusted) = other.start().await;
     assert!(trusted.current().revokes(&serial_of(&revoked)));
@@ -301,7 +306,7 @@ async fn an_answer_that_cannot_be_read_is_no_answer() {
     ] {
         let response = X509svidResponse { svids, ..X509svidResponse::default() };
         assert!(Answer::read(response.clone(), "example.org").is_err(), "{what}");
-        other.says.send_replace(Ok(response));
+        other.set(Ok(response));
     }
     let next = other.entry(EXPECTED);
     other.say(vec![next.clone()]);
@@ -321,7 +326,7 @@ async fn what_is_taken_back_is_gone() {
     until(|| held(&store, EXPECTED).is_none(), || held(&store, DB).is_some()).await;
     assert!(held(&store, DB).is_some());
 
-    other.says.send_replace(Err(Status::permission_denied("no identity issued")));
+    other.set(Err(Status::permission_denied("no identity issued")));
     until(|| held(&store, DB).is_none(), || true).await;
     // The same ones again.
     other.say(vec![web, db]);

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 
 use super::Error;
 use super::btf::Description;
+use super::misses::Misses;
 use super::taken::Taken;
 
 /// All maps.
@@ -20,6 +21,7 @@ pub struct Maps {
     peers: LpmTrie<MapData, [u8; 16], u32>,
     namespaces: HashMap<MapData, u64, u32>,
     taken: Taken,
+    misses: Misses,
     listeners: SockHash<MapData, ListenerKey>,
     pub(super) refusals: Arc<PerCpuArray<MapData, u64>>,
     flows: Flows,
@@ -54,6 +56,7 @@ impl Maps {
             peers: take(programs, "PEERS")?,
             namespaces: take(programs, "NAMESPACES")?,
             taken: Taken::take(programs)?,
+            misses: Misses::take(programs)?,
             listeners: take(programs, "LISTENERS")?,
             refusals: Arc::new(take(programs, "REFUSALS")?),
             flows: Flows(Arc::new(Mutex::new(flows))),
@@ -86,6 +89,11 @@ impl Maps {
     /// Which connections the programs take, and how.
     pub fn taken(&self) -> Taken {
         self.taken.clone()
+    }
+
+    /// What programs of workloads miss.
+    pub fn misses(&self) -> Misses {
+        self.misses.clone()
     }
 
     /// What was usual for TCP_NOTSENT_LOWAT in a namespace before its sockets were gated; `None`: they are not.

@@ -12,6 +12,7 @@ mod existing;
 mod hold;
 mod link;
 mod maps;
+mod misses;
 mod remove;
 mod taken;
 mod trace;
@@ -33,6 +34,7 @@ use super::netns::Namespace;
 pub use events::Events;
 pub use hold::Holds;
 pub use maps::{Flows, Maps, Shown, Sources};
+pub use misses::Misses;
 pub use remove::{Removal, remove};
 pub use taken::Taken;
 
@@ -41,10 +43,10 @@ static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../enforcer-ebpf/enforcer.bpf.o"));
 
 /// Changes with every incompatible change of a map, so that no agent adopts maps that it would misread.
-const LAYOUT: &str = "v3";
+const LAYOUT: &str = "v4";
 
 /// Maps that are pinned under their own names.
-const MAPS: [&str; 19] = [
+const MAPS: [&str; 20] = [
     "PEERS",
     "WORKLOADS",
     "FLOWS",
@@ -52,6 +54,7 @@ const MAPS: [&str; 19] = [
     "PORTS",
     "LISTENERS",
     "REFUSALS",
+    "MISSED",
     "REDIRECTS",
     "NAMESPACES",
     "HELD",

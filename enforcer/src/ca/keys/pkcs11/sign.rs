@@ -45,7 +45,7 @@ pub(super) fn verifies(public: &Public, message: &[u8], signature: &[u8]) -> boo
 /// Two numbers of the same length, at most `longest` octets, as a SEQUENCE of two INTEGER. Short enough that each length
 /// is one octet.
 fn der(raw: &[u8], longest: usize) -> Option<Vec<u8>> {
-    if raw.is_empty() || raw.len() % 2 != 0 || raw.len() > 2 * longest {
+    if raw.is_empty() || !raw.len().is_multiple_of(2) || raw.len() > 2 * longest {
         return None;
     }
     let (r, s) = raw.split_at(raw.len() / 2);

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use cryptoki::context::Pkcs11 as Context;
 use cryptoki::error::{Error as Cause, RvError};
 use cryptoki::object::ObjectHandle;
-use cryptoki::session::{Session, UserType};
+use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::Slot;
 use cryptoki::types::RawAuthPin;
 
@@ -51,6 +51,14 @@ pub(super) struct Open {
     pub(super) token: String,
     /// Private keys that have signed in this session, by CKA_ID. As many as the authority has.
     pub(super) handles: HashMap<Vec<u8>, ObjectHandle>,
+}
+
+impl Open {
+    /// Who is not sees no private key, and would take each for missing.
+    fn is_logged_in(&self) -> bool {
+        let info = self.session.get_session_info();
+        info.is_ok_and(|info| matches!(info.session_state(), SessionState::RwUser | SessionState::RoUser))
+    }
 }
 
 /// Work in a session has failed.
@@ -109,8 +117,8 @@ impl Token {
 
     fn attempt<T>(&self, state: &mut State, work: &impl Fn(&mut Open) -> Result<T, Failure>) -> Result<T, Failure> {
         let mut open = match state.open.take() {
-            Some(open) => open,
-            None => self.connect(&mut state.refused)?,
+            Some(open) if open.is_logged_in() => open,
+            _ => self.connect(&mut state.refused)?,
         };
         let result = work(&mut open);
         // After a failed call nobody knows what state the session is in; a panic has taken it away, too.

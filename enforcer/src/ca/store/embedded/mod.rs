@@ -7,8 +7,8 @@
 //!
 //! What it promises of the file: mode 0600; a transaction is there whole or not at all, whenever the process is killed;
 //! damage is found when the file is opened, because all of it is read and compared with its checksums, and a damaged file
-//! is left as it is. What it does not: checksums are no seal, so whoever can write the file can forge it; and two bits of
-//! its header, which choose between the last two commits, have no checksum.
+//! is left as it is. What it does not: checksums are no seal, so whoever can write the file can forge it; and one bit of
+//! its header has no checksum, which says which of the last two commits counts where the process was killed.
 
 mod file;
 mod overlay;

@@ -30,13 +30,18 @@ fn expected(round: u8) -> Vec<(String, Vec<u8>)> {
 
 /// A file with some history, closed in order.
 async fn filled(path: &Path) -> Vec<u8> {
+    let _killed = filled_and_killed(path).await;
+    fs::read(path).unwrap()
+}
+
+/// The same as it is when the process is killed; then it is closed in order.
+async fn filled_and_killed(path: &Path) -> Vec<u8> {
     let store = Embedded::open(path).unwrap();
     for round in 0..3 {
         for (key, value) in expected(round) {
             assert_eq!(store.commit(Transaction::new().put(key, value)).await.unwrap(), Outcome::Committed);
         }
     }
-    drop(store);
     fs::read(path).unwrap()
 }
 
@@ -147,20 +152,24 @@ async fn a_file_of_something_else_is_no_store() {
 #[tokio::test]
 async fn a_changed_octet_is_found_or_means_nothing() {
     let (_directory, path) = place();
-    let whole = filled(&path).await;
-    let mut damaged = 0;
-    // The header thoroughly; of the pages each some.
-    let header =
-        (0..320).map(|place| (place, place % 8)).chain((8..12).flat_map(|place| (0..8).map(move |bit| (place, bit))));
-    for (place, bit) in header.chain((512..whole.len()).step_by(2039).map(|place| (place, place % 8))) {
-        let mut changed = whole.clone();
-        changed[place] ^= 1 << bit;
-        match opened(&path, &changed).await {
-            None => damaged += 1,
-            Some(entries) => assert!(entries == expected(2), "octet {place}, bit {bit}: other entries"),
+    let killed = filled_and_killed(&path).await;
+    let closed = fs::read(&path).unwrap();
+    for (whole, what) in [(closed, "closed"), (killed, "killed")] {
+        let mut damaged = 0;
+        // The header thoroughly; of the pages each some.
+        let places = (0..320).chain((512..whole.len()).step_by(2039)).map(|place| (place, place % 8));
+        for (place, bit) in places.chain((0..8).map(|bit| (9, bit))) {
+            let mut changed = whole.clone();
+            changed[place] ^= 1 << bit;
+            match opened(&path, &changed).await {
+                None => damaged += 1,
+                // This bit says which of the last two commits counts; when the file is closed they are the same.
+                Some(_) if what == "killed" && (place, bit) == (9, 0) => {}
+                Some(entries) => assert!(entries == expected(2), "{what}: octet {place}, bit {bit}: other entries"),
+            }
         }
+        assert!(damaged > 100, "{damaged}");
     }
-    assert!(damaged > 100, "{damaged}");
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ pub(super) struct Calls {
 #[derive(Debug)]
 pub(super) enum Failure {
     /// It was refused, or never sent: nothing was changed.
-    Made(Box<dyn Cause + Send + Sync>),
+    Refused(Box<dyn Cause + Send + Sync>),
     /// It was sent, and nobody knows what became of it.
     Lost(Box<dyn Cause + Send + Sync>),
 }
@@ -42,7 +42,7 @@ impl Calls {
     where
         F: Future<Output = Result<T, Refusal>> + Send,
     {
-        self.call(attempt, |refusal| is_unsent(refusal) || code(refusal) == Some(Code::Unavailable)).await
+        self.call(attempt, is_undecided).await
     }
 
     /// For requests that change something.
@@ -66,11 +66,11 @@ impl Calls {
             let refusal = match timeout_at(deadline, attempt(self.client.clone())).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(refusal)) => refusal,
-                Err(late) => return Err(Failure::Lost(late.into())),
+                Err(_elapsed) => return Err(Failure::Lost(late(ANSWERED_WITHIN))),
             };
             if !may_repeat(&refusal) || Instant::now() + PAUSE >= deadline {
-                let lost = !is_unsent(&refusal) && may_be_made(&refusal);
-                let kind = if lost { Failure::Lost } else { Failure::Made };
+                let lost = !is_unsent(&refusal) && is_undecided(&refusal);
+                let kind = if lost { Failure::Lost } else { Failure::Refused };
                 return Err(kind(cause(refusal)));
             }
             sleep(PAUSE).await;
@@ -79,14 +79,14 @@ impl Calls {
 
     /// The error of a request that changes nothing.
     pub(super) fn error(&self, operation: &'static str, failure: Failure) -> Error {
-        let (Failure::Made(cause) | Failure::Lost(cause)) = failure;
+        let (Failure::Refused(cause) | Failure::Lost(cause)) = failure;
         Error::Failed { operation, store: self.name.clone(), cause }
     }
 
     /// The error of a request that changes something.
     pub(super) fn unanswered(&self, failure: Failure) -> Error {
         match failure {
-            Failure::Made(cause) => Error::Failed { operation: "commit to", store: self.name.clone(), cause },
+            Failure::Refused(cause) => Error::Failed { operation: "commit to", store: self.name.clone(), cause },
             Failure::Lost(cause) => Error::Unanswered { store: self.name.clone(), cause },
         }
     }
@@ -100,11 +100,13 @@ impl std::fmt::Debug for Calls {
 }
 
 impl Failure {
-    /// Whether etcd has forgotten the revision that was asked for (`ErrCompacted`, the only one with this code for a
-    /// revision that was current).
+    /// Whether etcd has forgotten the revision that was asked for (`ErrCompacted`). An answer that is too long has the
+    /// same code.
     pub(super) fn is_compacted(&self) -> bool {
-        let (Self::Made(cause) | Self::Lost(cause)) = self;
-        cause.downcast_ref::<Status>().is_some_and(|status| status.code() == Code::OutOfRange)
+        let (Self::Refused(cause) | Self::Lost(cause)) = self;
+        cause
+            .downcast_ref::<Status>()
+            .is_some_and(|status| status.code() == Code::OutOfRange && status.message().contains("compacted"))
     }
 }
 
@@ -122,8 +124,9 @@ fn is_unsent(refusal: &Refusal) -> bool {
     causes.any(<dyn Cause>::is::<ConnectError>)
 }
 
-/// Whether a transaction may have been made all the same. etcd refuses with the other codes before it makes one.
-fn may_be_made(refusal: &Refusal) -> bool {
+/// Whether a transaction may have been made all the same, and a read may succeed when it is tried again. With the other
+/// codes etcd refuses before it does anything.
+fn is_undecided(refusal: &Refusal) -> bool {
     !matches!(
         code(refusal),
         Some(
@@ -137,6 +140,11 @@ fn may_be_made(refusal: &Refusal) -> bool {
                 | Code::Unimplemented
         )
     )
+}
+
+/// That there was no answer in time.
+pub(super) fn late(limit: Duration) -> Box<dyn Cause + Send + Sync> {
+    format!("no answer within {limit:?}").into()
 }
 
 /// The innermost error that says something: those of etcd-client do not tell their causes.

@@ -42,6 +42,13 @@ pub(super) async fn follow(store: String, client: Client, prefix: String, change
             Err(lost) => lost,
         };
         tracing::warn!(store, cause = %lost, "watch interrupted, beginning again");
+        // The reason may be that etcd does not know our token any more, which is forgotten when a member starts. For a
+        // watch it does not say so in a way that makes etcd-client ask for another one.
+        if let Lost::Cancelled(_) = lost
+            && let Ok(Err(cause)) = timeout(ANSWERED_WITHIN, client.refresh_token()).await
+        {
+            tracing::debug!(store, %cause, "no new token");
+        }
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }

@@ -32,8 +32,6 @@ pub const LISTED_WITHIN: Duration = Duration::from_secs(30);
 const PAGE: usize = 100;
 /// The longest answer, in octets: a page of the longest values, and what the encoding adds to each.
 const LARGEST_ANSWER: usize = PAGE * (LONGEST_VALUE + LONGEST_KEY + LONGEST_PREFIX + 64);
-/// How often a list begins again because etcd has forgotten the state in which it began.
-const LISTED_AGAIN: usize = 3;
 
 /// A range of keys in etcd.
 ///
@@ -61,7 +59,7 @@ impl Etcd {
         let connecting = Client::connect(&config.endpoints, Some(options));
         let client = match timeout_at(Instant::now() + ANSWERED_WITHIN, connecting).await {
             Ok(client) => client.map_err(|cause| failed("connect to", call::cause(cause)))?,
-            Err(late) => return Err(failed("connect to", late.into())),
+            Err(_elapsed) => return Err(failed("connect to", call::late(ANSWERED_WITHIN))),
         };
         let calls = Calls::new(name.clone(), client.kv_client().max_decoding_message_size(LARGEST_ANSWER));
         let one = GetOptions::new().with_prefix().with_limit(1).with_keys_only();
@@ -105,24 +103,24 @@ impl Etcd {
                 let (key, value) = entry.into_key_value();
                 from = key;
                 let text = str::from_utf8(&from).ok().and_then(|key| key.strip_prefix(&self.prefix));
-                let text = text.ok_or_else(|| Failure::Made("it has a key that is not text".into()))?;
+                let text = text.ok_or_else(|| Failure::Refused("it has a key that is not text".into()))?;
                 found.push((text.to_owned(), value));
             }
             if !more {
                 return Ok(found);
             }
             if revision == 0 {
-                revision = header.ok_or_else(|| Failure::Made("an answer without a revision".into()))?;
+                revision = header.ok_or_else(|| Failure::Refused("an answer without a revision".into()))?;
             }
             from.push(0);
         }
     }
 
+    /// Begins again when etcd has meanwhile compacted the revision in which the list began.
     async fn listed(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, Failure> {
-        let mut tries = 0;
         loop {
             match self.pages(prefix).await {
-                Err(failure) if failure.is_compacted() && tries < LISTED_AGAIN => tries += 1,
+                Err(failure) if failure.is_compacted() => {}
                 result => return result,
             }
         }
@@ -161,7 +159,7 @@ impl Store for Etcd {
         Box::pin(async move {
             super::check_prefix(&prefix)?;
             let listing = timeout_at(Instant::now() + LISTED_WITHIN, self.listed(&prefix)).await;
-            let listed = listing.unwrap_or_else(|late| Err(Failure::Lost(late.into())));
+            let listed = listing.unwrap_or_else(|_elapsed| Err(Failure::Lost(call::late(LISTED_WITHIN))));
             listed.map_err(|failure| self.calls.error("list", failure))
         })
     }

@@ -79,7 +79,13 @@ async fn put(accepts: &Accepts, connection: Connection) -> Result<(), Reason> {
         again: false,
     };
     let name = |account| format!("spiffe://example.org/ns/default/sa/{account}").parse().unwrap();
-    let facts = Facts { group: None, peer_serial: None, expires: OffsetDateTime::UNIX_EPOCH, takes: Takes::Relayed };
+    let facts = Facts {
+        group: None,
+        local_serial: "01".parse().unwrap(),
+        peer_serial: "02".parse().unwrap(),
+        expires: OffsetDateTime::UNIX_EPOCH,
+        takes: Takes::Relayed,
+    };
     let (answer, answered) = oneshot::channel();
     let taken = relay.send(Put { offered, pair: Pair { local: name("a"), remote: name("b") }, facts, answer });
     taken.map_err(|_gone| Reason::EndedBeforeKeys)?;

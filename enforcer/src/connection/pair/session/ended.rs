@@ -15,6 +15,9 @@ pub enum Ended {
     /// A certificate that it was made with has run out.
     #[error("certificate of one end has expired")]
     Expired,
+    /// A certificate that it was made with was revoked.
+    #[error("certificate of one end is revoked")]
+    Revoked,
     /// The other agent closed it in order, or the connection was lost.
     #[error("receive from or send to other agent")]
     Lost(#[source] io::Error),

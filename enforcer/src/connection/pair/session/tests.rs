@@ -67,7 +67,13 @@ async fn streams(octets: usize) -> (TlsStream<DuplexStream>, TlsStream<DuplexStr
 
 fn facts() -> Arc<Facts> {
     let expires = time::OffsetDateTime::now_utc() + Duration::from_secs(3600);
-    Arc::new(Facts { group: None, peer_serial: None, expires, takes: Takes::Direct })
+    Arc::new(Facts {
+        group: None,
+        local_serial: "01".parse().unwrap(),
+        peer_serial: "02".parse().unwrap(),
+        expires,
+        takes: Takes::Direct,
+    })
 }
 
 async fn pair(octets: usize) -> (End, End) {

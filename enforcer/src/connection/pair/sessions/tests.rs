@@ -16,7 +16,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
 use crate::connection::pair::listen::HANDSHAKES;
-use crate::connection::pair::{Connection, Ended, Offered, Role};
+use crate::connection::pair::{Answer, Connection, Ended, Gone, Offered, Role};
 use crate::identity::fixture::{Root, Shelf, leaf_of};
 use crate::identity::pair::server_name;
 use crate::identity::reason_of_io;
@@ -62,19 +62,21 @@ struct Agent {
     shelf: Shelf,
     address: SocketAddr,
     stop: CancellationToken,
+    bonds: Bonds,
 }
 
 impl Agent {
     /// With a certificate for `own`, and open to `peers`.
     async fn start(root: &Root, own: &str, peers: &[&str]) -> Self {
         let (shelf, hall, stop) = (Shelf::new(), Hall::default(), CancellationToken::new());
+        let bonds = Bonds::default();
         shelf.put(root.credentials_of(own, &leaf_of(own)));
         let peers = peers.iter().map(|peer| peer.parse().unwrap()).collect();
-        let sessions = Sessions::new(hall.clone(), Arc::clone(&shelf.store), peers, stop.clone());
+        let sessions = Sessions::new(hall.clone(), Arc::clone(&shelf.store), peers, (bonds.clone(), stop.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(Arc::clone(&sessions).serve(listener, stop.clone()));
-        Self { sessions, hall, shelf, address, stop }
+        Self { sessions, hall, shelf, address, stop, bonds }
     }
 
     async fn get(&self, pair: &Pair, at: &Self) -> Result<Handle, Reason> {
@@ -98,9 +100,13 @@ async fn two_agents() -> (Root, Agent, Agent) {
 }
 
 async fn offer(session: &Handle) -> bool {
+    offer_in(session).await == Ok(Ok(()))
+}
+
+async fn offer_in(session: &Handle) -> Result<Answer, Gone> {
     let connection =
         Connection { source: "10.0.0.1:40000".parse().unwrap(), destination: "10.0.0.2:80".parse().unwrap() };
-    session.offer(session.number(connection).unwrap(), None).await == Ok(Ok(()))
+    session.offer(session.number(connection).unwrap(), None).await
 }
 
 async fn until(what: &str, mut reached: impl FnMut() -> bool) {
@@ -288,6 +294,27 @@ async fn a_session_ends_with_the_first_certificate() {
     let session = a.get(&pair(A, B), &b).await.unwrap();
     until("the end of the session", || session.is_gone()).await;
     assert_eq!(a.get(&pair(A, B), &b).await.err(), Some(Reason::NoCertificate));
+}
+
+/// The bonds of either end see the certificates of both.
+#[tokio::test]
+async fn a_session_ends_when_a_certificate_of_either_end_is_revoked() {
+    let (root, a, b) = two_agents().await;
+    for revoking in [&a, &b] {
+        let session = a.get(&pair(A, B), &b).await.unwrap();
+        assert!(offer(&session).await);
+        let [own, other] = session.facts().serials();
+        assert_eq!(own, a.sessions.store.get(&A.parse().unwrap()).unwrap().serial);
+        revoking.bonds.revoke(Arc::new(|_serial| false));
+        assert!(offer(&session).await, "nothing is revoked");
+        assert_eq!(revoking.bonds.revoke(Arc::new(move |serial| *serial == other)), 1);
+        until("the end of the session", || session.is_gone()).await;
+        assert_eq!(offer_in(&session).await, Err(Gone));
+        let refused = a.get(&pair(A, B), &b).await.err();
+        assert!(matches!(refused, Some(Reason::CertificateRevoked | Reason::PeerClosedInHandshake)), "{refused:?}");
+        b.shelf.put(root.credentials_of(B, &leaf_of(B)));
+        assert!(offer(&a.get(&pair(A, B), &b).await.unwrap()).await, "a new certificate makes a new session");
+    }
 }
 
 #[tokio::test]

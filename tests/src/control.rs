@@ -1,0 +1,161 @@
+//! One `enforcer control`: started as an operator would, asked through `enforcer ca` and `enforcer control token`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+
+use crate::agent::free_address;
+use crate::config::{TRUST_DOMAIN, identity};
+use crate::process::{Finished, Running};
+use crate::settings;
+use crate::wait;
+
+/// A control on the host, with its configuration file.
+#[derive(Debug)]
+pub struct Control {
+    /// Where agents come to.
+    pub address: SocketAddr,
+    /// Its state directory.
+    pub state: PathBuf,
+    directory: PathBuf,
+    config: PathBuf,
+    environment: Vec<(String, String)>,
+    running: Option<Running>,
+}
+
+impl Control {
+    /// Writes the configuration and starts control with an authority of its own; `accounts` are those that each of the
+    /// nodes named after them may have.
+    pub fn start(directory: &Path, accounts: &[&str]) -> Result<Control> {
+        Control::start_with(directory, accounts, "")
+    }
+
+    /// The same with these lines in its `spec`.
+    pub fn start_with(directory: &Path, accounts: &[&str], spec: &str) -> Result<Control> {
+        fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+        let passphrase = directory.join("passphrase");
+        fs::write(&passphrase, "correct horse battery staple\n").context("write the passphrase")?;
+        fs::set_permissions(&passphrase, fs::Permissions::from_mode(0o600))?;
+        let keys = format!("{{ passphrase: {{ file: {} }} }}", passphrase.display());
+        Control::with_environment(directory, accounts, &format!("  keys: {keys}\n{spec}"), &[])
+    }
+
+    /// The same with all of its `spec` that is not always the same, and with environment variables.
+    pub fn with_environment(
+        directory: &Path,
+        accounts: &[&str],
+        spec: &str,
+        environment: &[(String, String)],
+    ) -> Result<Control> {
+        let (address, state) = (free_address()?, directory.join("control"));
+        let mut text = format!(
+            "kind: Control\nspec:\n  trustDomain: {TRUST_DOMAIN}\n  stateDirectory: {}\n  listen: {address}\n{spec}",
+            state.display()
+        );
+        for account in accounts {
+            let identity = identity(account);
+            write!(
+                text,
+                "---\nkind: Placement\nmetadata: {{ name: node-{account} }}\nspec: {{ identities: [\"{identity}\"] }}\n"
+            )?;
+        }
+        let config = directory.join("control.yaml");
+        fs::write(&config, text).context("write the configuration of control")?;
+        let environment = environment.to_vec();
+        let mut control =
+            Control { address, state, directory: directory.to_owned(), config, environment, running: None };
+        control.restart()?;
+        Ok(control)
+    }
+
+    /// Starts it, after `kill` or `stop`, with the same configuration.
+    pub fn restart(&mut self) -> Result<()> {
+        let mut running = self.launch()?;
+        wait::until("control to answer", wait::patience(), || {
+            running.check_alive()?;
+            Ok(self.ask(&["ca", "show"])?.status.success().then_some(()))
+        })
+        .with_context(|| format!("control said: {}", running.stderr().unwrap_or_default()))?;
+        // Operators are answered first.
+        wait::until("control to take agents", wait::patience(), || {
+            Ok(TcpStream::connect(self.address).ok().map(drop))
+        })?;
+        self.running = Some(running);
+        Ok(())
+    }
+
+    /// Runs it where it must refuse to start, and gives what it says.
+    pub fn refuse_to_start(&self) -> Result<String> {
+        self.launch()?.finish()?.failure()
+    }
+
+    fn launch(&self) -> Result<Running> {
+        let mut command = Command::new(settings::enforcer_binary()?);
+        command.arg("control").arg("--config").arg(&self.config);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        Running::start(&mut command, "control", &self.directory)
+    }
+
+    /// Kills it without a word.
+    pub fn kill(&mut self) -> Result<()> {
+        self.running.take().context("control does not run")?.kill()
+    }
+
+    /// Asks it to end, and fails unless it does so with exit code 0.
+    pub fn stop(&mut self) -> Result<()> {
+        let running = self.running.take().context("control does not run")?;
+        running.signal(Signal::SIGTERM)?;
+        running.finish()?.success().map(drop)
+    }
+
+    /// Runs a verb of `enforcer` on its state directory.
+    pub fn ask(&self, verb: &[&str]) -> Result<Finished> {
+        let mut command = Command::new(settings::enforcer_binary()?);
+        let command = command.args(verb).arg("--state-dir").arg(&self.state);
+        Running::start(command, &verb.join("-").replace('/', "_"), &self.directory)?.finish()
+    }
+
+    /// The same, which must be done; what it prints.
+    pub fn done(&self, verb: &[&str]) -> Result<String> {
+        self.ask(verb)?.success()
+    }
+
+    /// The same as JSON.
+    pub fn told(&self, verb: &[&str]) -> Result<serde_json::Value> {
+        let text = self.done(&[verb, &["--json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("{verb:?} printed {text}"))
+    }
+
+    /// A file with a token for a node.
+    pub fn token(&self, node: &str) -> Result<PathBuf> {
+        let token = self.done(&["control", "token", "create", "--node", node])?;
+        let path = self.directory.join(format!("{node}.token"));
+        fs::write(&path, token).context("write the token")?;
+        Ok(path)
+    }
+
+    /// Its audit log, a line each.
+    pub fn audit(&self) -> Result<Vec<serde_json::Value>> {
+        let text = fs::read_to_string(self.state.join("audit.log")).context("read the audit log")?;
+        text.lines().map(|line| serde_json::from_str(line).context("read a line of the audit log")).collect()
+    }
+
+    /// The end of its log, to stand beside a failure.
+    pub fn log(&self) -> String {
+        self.running.as_ref().map_or_else(String::new, |running| running.stderr().unwrap_or_default())
+    }
+
+    /// Fails unless the audit log has an event about a subject.
+    pub fn has_noted(&self, event: &str, subject: &str) -> Result<()> {
+        let lines = self.audit()?;
+        let found = lines.iter().any(|line| line["event"] == event && line["subject"] == subject);
+        ensure!(found, "no {event} of {subject} in the audit log: {lines:?}");
+        Ok(())
+    }
+}
