@@ -1,6 +1,12 @@
 //! What agents, operators and control say to each other, and agents and workloads: made from `proto/` by `build.rs`.
 
-#[expect(missing_docs, unused_qualifications, clippy::all, reason = "generated")]
+#[expect(
+    missing_docs,
+    unused_qualifications,
+    clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
+    reason = "generated"
+)]
 mod generated {
     tonic::include_proto!("enforcer.control.v1");
 }
@@ -12,7 +18,13 @@ pub use generated::*;
 pub const LONGEST_MESSAGE: usize = 4 * 1024 * 1024;
 
 /// The SPIFFE Workload API, from the protocol file of its standard.
-#[expect(missing_docs, unused_qualifications, clippy::all, reason = "generated")]
+#[expect(
+    missing_docs,
+    unused_qualifications,
+    clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
+    reason = "generated"
+)]
 pub mod workload {
     // The file has no package, so its module has no name.
     tonic::include_proto!("_");
