@@ -102,8 +102,19 @@ pub struct Config {
     pub peers: Vec<Peer>,
     /// Where its certificates come from, if not from its own CA.
     pub control: Option<Membership>,
-    /// Where workloads ask for certificates of their own.
+    /// The socket of a SPIFFE Workload API.
     pub workload_api: PathBuf,
+    /// On which side of it the agent is.
+    pub side: Side,
+}
+
+/// A side of the SPIFFE Workload API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Workloads ask the agent for certificates of their own.
+    Offers,
+    /// The agent asks somebody else for its certificates.
+    Asks,
 }
 
 /// How a node comes to its control.
@@ -142,7 +153,11 @@ impl Config {
         writeln!(out, "  bpfDirectory: {}", self.bpf.display())?;
         writeln!(out, "  admin: {}", self.admin)?;
         writeln!(out, "  pair: {}", self.pair)?;
-        writeln!(out, "  workloadApi: {}", self.workload_api.display())?;
+        let socket = self.workload_api.display();
+        match self.side {
+            Side::Offers => writeln!(out, "  workloadApi: {socket}"),
+            Side::Asks => writeln!(out, "  identitySource: {{ workloadApi: \"unix://{socket}\" }}"),
+        }?;
         if let Some(Membership { address, token }) = &self.control {
             writeln!(out, "  control: {{ address: \"{address}\", tokenFile: {} }}", token.display())?;
         }

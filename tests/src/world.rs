@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::agent::{self, Agent};
 use crate::authority;
-use crate::config::{Config, Membership, Mode, Offload, Path, Peer, Speaks};
+use crate::config::{Config, Membership, Mode, Offload, Path, Peer, Side, Speaks};
 use crate::control::Control;
 use crate::ground::{A, B, Ground, IMPOSTOR, LEGACY, PARTNER};
 use crate::teardown;
@@ -40,6 +40,8 @@ pub enum Authorities {
     Foreign,
     /// That of an `enforcer control`.
     Control,
+    /// That of whoever serves a SPIFFE Workload API at [`workload_api`]; the suite does so before it makes the world.
+    WorkloadApi,
 }
 
 /// Two nodes with an agent each. Dropping it takes it down.
@@ -88,6 +90,9 @@ impl Options {
     /// Nodes whose certificates come from control.
     pub const CONTROL: Options = Options { authorities: Authorities::Control, ..Options::STRICT };
 
+    /// Nodes whose certificates come from a SPIFFE Workload API.
+    pub const SVIDS: Options = Options { authorities: Authorities::WorkloadApi, ..Options::STRICT };
+
     /// Permissive nodes.
     pub const PERMISSIVE: Options = Options { mode: Mode::Permissive, ..Options::STRICT };
 
@@ -106,7 +111,7 @@ impl World {
         let (state_a, state_b) = (ground.directory("ca-a"), ground.directory("ca-b"));
         let control = match options.authorities {
             Authorities::Control => Some(Control::start(&ground.directory("authority"), &["a", "b"])?),
-            Authorities::Shared | Authorities::Foreign => None,
+            Authorities::Shared | Authorities::Foreign | Authorities::WorkloadApi => None,
         };
         match options.authorities {
             Authorities::Shared => {
@@ -114,7 +119,7 @@ impl World {
                 authority::enrol_node(&state_a, "node-b", &state_b)?;
             }
             Authorities::Foreign => [&state_a, &state_b].into_iter().try_for_each(|state| authority::init(state))?,
-            Authorities::Control => {}
+            Authorities::Control | Authorities::WorkloadApi => {}
         }
         teardown::mount_bpf()?;
         let (config_a, config_b) = (config(&ground, "a", state_a, options)?, config(&ground, "b", state_b, options)?);
@@ -182,6 +187,12 @@ fn config(ground: &Ground, account: &'static str, state: PathBuf, options: Optio
         cipher: options.cipher,
         peers: Vec::new(),
         control: None,
-        workload_api: ground.directory(&format!("workload-api-{account}/api.sock")),
+        workload_api: workload_api(ground, account),
+        side: if options.authorities == Authorities::WorkloadApi { Side::Asks } else { Side::Offers },
     })
+}
+
+/// Where the Workload API is that a node serves, or that serves the node.
+pub fn workload_api(ground: &Ground, account: &str) -> PathBuf {
+    ground.directory(&format!("workload-api-{account}/api.sock"))
 }

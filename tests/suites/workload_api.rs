@@ -1,25 +1,39 @@
-//! Workloads that want a certificate of their own: the agent gives each its own, and nobody another's.
+//! The SPIFFE Workload API from both sides. Workloads that want a certificate of their own: the agent gives each its own,
+//! and nobody another's. And agents that have their certificates from somebody else.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use enforcer::ca;
+use enforcer::identity::source::{Local, Source};
+use enforcer::identity::workload_api::{Endpoint, Member, Parts};
+use enforcer::kernel::netns::Id;
+use enforcer::observe::metrics::{Metrics, Sources};
 use enforcer_tests::authority::{self, Credentials};
-use enforcer_tests::config::identity;
-use enforcer_tests::ground::{A_EDGE, STRANGER};
+use enforcer_tests::config::{TRUST_DOMAIN, identity};
+use enforcer_tests::ground::{A_EDGE, Ground, STRANGER};
 use enforcer_tests::place::Place;
 use enforcer_tests::process::Finished;
 use enforcer_tests::program;
 use enforcer_tests::settings;
-use enforcer_tests::world::{Options, World};
+use enforcer_tests::wait;
+use enforcer_tests::world::{Options, World, workload_api};
 use libtest_mimic::Trial;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 
-use crate::stage::{marker, promises};
+use crate::stage::{marker, promises, sealed};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    promises![in Options::STRICT;
+    let mut trials = promises![in Options::STRICT;
         a_workload_fetches_its_certificate_and_proves_its_identity_with_it,
         a_process_elsewhere_is_given_nothing,
-    ]
+    ];
+    trials.extend(promises![beside others; nodes_talk_with_certificates_of_somebody_else]);
+    trials
 }
 
 /// A server that no agent looks after accepts the workload, which speaks TLS itself, and the other way round.
@@ -35,12 +49,17 @@ fn a_workload_fetches_its_certificate_and_proves_its_identity_with_it(world: &Wo
         let judged = authority::check(&fetched, "a")?;
         ensure!(judged.status.success(), "peers would refuse it: {judged:?}");
 
-        let secret = marker();
         let partner = authority::issue(&world.a.config.state, "partner", &world.ground.directory("trusting"))?;
-        let server = program::openssl_server(&world.ground.outside, STRANGER[0], &partner, &secret)?;
+        let server = program::openssl_server(
+            &world.ground.outside,
+            STRANGER[0],
+            &partner,
+            "for whoever has proved an identity",
+        )?;
         let client = program::openssl_request(place, A_EDGE[0], server.at(STRANGER[0]), &fetched)?;
         let finished = client.finish()?;
-        ensure!(finished.stdout.contains(&secret), "no page: {finished:?}");
+        // It answers only after it has accepted the client's certificate.
+        ensure!(finished.stdout.contains("200 ok"), "no answer: {finished:?}");
     }
     inner.remove()?;
     // What the agent itself uses is another one.
@@ -72,6 +91,73 @@ fn a_process_elsewhere_is_given_nothing(world: &World) -> Result<()> {
     let metrics = world.a.agent.metrics()?;
     ensure!(metrics.contains("workload_api_answers_total{answer=\"not-enrolled\"}"), "not counted:\n{metrics}");
     Ok(())
+}
+
+/// Nobody is there when the agents start; then somebody is, then nobody again.
+fn nodes_talk_with_certificates_of_somebody_else() -> Result<()> {
+    let ground = Ground::create()?;
+    let other = Other::new(&ground)?;
+    let world = World::on(ground, Options::SVIDS)?;
+    let target = world.ground.routes()[0].target;
+    let nginx = program::nginx(&world.ground.b, "unread")?;
+    program::curl(&world.ground.a, nginx.at(target))?.finish()?.failure().context("there were no certificates yet")?;
+    let stop = other.serve(&world.ground)?;
+    world.explain(wait::until("certificates", wait::patience(), || {
+        let held = [&world.a, &world.b].map(|node| node.agent.report());
+        let [a, b] = held.map(|report| Ok::<_, anyhow::Error>(report?["workloads"][0]["certificate"].is_object()));
+        Ok((a? && b?).then_some(()))
+    }))?;
+    world.explain(works(&world))?;
+    stop.cancel();
+    world.explain(works(&world))
+}
+
+fn works(world: &World) -> Result<()> {
+    for route in world.ground.routes() {
+        let secret = marker();
+        let nginx = program::nginx(route.server, &secret)?;
+        sealed(&world.ground, &secret, nginx.port, || {
+            let page = program::curl(route.client, nginx.at(route.target))?.finish()?.success()?;
+            ensure!(page == secret, "curl got `{page}`");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// What an agent has its certificates from: it knows agents by their control group, in the network of the host.
+struct Other {
+    runtime: Runtime,
+    source: Arc<dyn Source>,
+}
+
+impl Other {
+    fn new(ground: &Ground) -> Result<Other> {
+        let authority = ca::open_or_create(&ground.directory("other-authority"), TRUST_DOMAIN)?;
+        Ok(Other { runtime: Runtime::new()?, source: Arc::new(Local::new(authority)?) })
+    }
+
+    /// Serves the agents of both nodes, each at a socket of its own, until the result is cancelled.
+    fn serve(&self, ground: &Ground) -> Result<CancellationToken> {
+        let _context = self.runtime.enter();
+        let stop = CancellationToken::new();
+        let group = ground.host.cgroup.path().metadata().context("look at the agents' group")?.ino();
+        for account in ["a", "b"] {
+            let namespace = Id::of_process(std::process::id())?;
+            let member = Member { name: account.into(), identity: identity(account).parse()?, namespace };
+            let sources =
+                Sources { refusals: Box::new(Vec::new), missed: Box::new(Vec::new), certificates: Box::new(Vec::new) };
+            let parts = Parts {
+                source: Arc::clone(&self.source),
+                trust_domain: TRUST_DOMAIN.to_owned(),
+                members: HashMap::from([(group, member)]),
+                metrics: Arc::new(Metrics::new(sources)),
+            };
+            let socket: PathBuf = workload_api(ground, account);
+            self.runtime.spawn(Endpoint::bind(&socket)?.serve(parts, stop.clone()));
+        }
+        Ok(stop)
+    }
 }
 
 /// Asks the agent of node a.

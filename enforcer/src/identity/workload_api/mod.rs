@@ -21,7 +21,7 @@ mod door;
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -108,10 +108,7 @@ impl Endpoint {
             // What was asked for is cut by the umask.
             fs::set_permissions(directory, Permissions::from_mode(0o755)).map_err(failed)?;
         }
-        match fs::remove_file(path) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(failed(cause)),
-            _ => {}
-        }
+        remove_socket(path).map_err(failed)?;
         let listener = UnixListener::bind(path).map_err(failed)?;
         fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(failed)?;
         Ok(Self { listener })
@@ -144,6 +141,16 @@ impl Endpoint {
             // Who does not read is not waited for.
             () = late => {}
         }
+    }
+}
+
+/// Removes what an earlier agent has left, and nothing else.
+fn remove_socket(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path),
+        Ok(_other) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is something that is no socket")),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(cause) => Err(cause),
     }
 }
 

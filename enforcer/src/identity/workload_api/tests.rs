@@ -373,4 +373,8 @@ async fn a_socket_is_everybodys_and_only_a_dead_one_is_replaced() {
     drop(endpoint);
     drop(Endpoint::bind(&path).unwrap());
     assert!(matches!(Endpoint::bind(Path::new("/proc/no/socket")), Err(Error::Socket { .. })));
+    let file = directory.path().join("file");
+    fs::write(&file, "precious").unwrap();
+    assert!(matches!(Endpoint::bind(&file), Err(Error::Socket { .. })));
+    assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
 }
