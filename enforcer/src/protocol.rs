@@ -1,6 +1,12 @@
 //! What agents, operators and control say to each other: made from `proto/` by `build.rs`.
 
-#[expect(missing_docs, unused_qualifications, clippy::all, reason = "generated")]
+#[expect(
+    missing_docs,
+    unused_qualifications,
+    clippy::too_many_lines,
+    clippy::allow_attributes_without_reason,
+    reason = "generated"
+)]
 mod generated {
     tonic::include_proto!("enforcer.control.v1");
 }
