@@ -7,14 +7,15 @@
 
 mod direct;
 mod enrol;
+mod identities;
 mod revoke;
 mod shutdown;
 mod status;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 use std::{fs, io};
 
 use tokio_util::sync::CancellationToken;
@@ -24,10 +25,10 @@ use crate::connection;
 use crate::connection::bonds::Bonds;
 use crate::control::file::{LoadError, load};
 use crate::control::snapshot::Snapshot;
-use crate::identity::client::{self, Control};
-use crate::identity::source::{Local, Source};
-use crate::identity::store::Store;
-use crate::identity::trust::{Malformed, Trusted};
+use crate::identity::client;
+use crate::identity::source::Source;
+use crate::identity::trust::Malformed;
+use crate::identity::workload_api::{self, Endpoint, Member};
 use crate::kernel::bpf::{self, Guard};
 use crate::kernel::probe::{Abilities, probe};
 use crate::observe::admin;
@@ -35,10 +36,8 @@ use crate::observe::events::Connections;
 use crate::observe::metrics::Metrics;
 use crate::observe::ready::Readiness;
 use crate::{ca, identity, kernel};
+use identities::Identities;
 use shutdown::Signals;
-
-/// How long a start waits for what control tells.
-const TOLD: Duration = Duration::from_secs(5);
 
 /// The agent could not start. A failed start opens nothing: where an earlier agent's programs are in place, they stay
 /// and refuse.
@@ -112,6 +111,9 @@ pub enum Error {
     /// Connections could not be ended.
     #[error("open a socket-diagnosis socket in a network namespace")]
     Destroyer(#[source] io::Error),
+    /// Workloads could not ask for identities of their own.
+    #[error("offer the Workload API")]
+    WorkloadApi(#[from] workload_api::Error),
     /// The admin address cannot be used.
     #[error("open admin socket")]
     Admin(#[from] admin::Error),
@@ -130,8 +132,9 @@ pub async fn run(config: &Path) -> Result<(), Error> {
     let abilities = probe();
     report(&abilities);
     let stop = CancellationToken::new();
-    let (store, trusted) = start_identities(&snapshot, &stop).await?;
+    let Identities { store, trusted, source } = identities::start(&snapshot, &stop).await?;
     let admin = admin::bind(snapshot.node().admin).await?;
+    let workload_api = snapshot.node().workload_api.as_deref().map(Endpoint::bind).transpose()?;
     let mut guard = Guard::open(&snapshot.node().bpf_directory)?;
     let mut enrolled = enrol::enrol(&snapshot, &abilities, &store, &mut guard)?;
 
@@ -162,6 +165,7 @@ pub async fn run(config: &Path) -> Result<(), Error> {
         tasks: TaskTracker::new(),
     });
     tokio::spawn(revoke::watch(Arc::clone(&path), trusted, closing.clone()));
+    offer(workload_api, source, (enrolled.members, &metrics), (&snapshot, &stop));
     for (listener, socket) in enrolled.listeners {
         tokio::spawn(connection::serve(Arc::clone(&path), listener, socket, closing.clone()));
     }
@@ -191,36 +195,18 @@ fn lock(directory: &Path) -> Result<fs::File, Error> {
     }
 }
 
-async fn start_identities(snapshot: &Snapshot, stop: &CancellationToken) -> Result<(Arc<Store>, Trusted), Error> {
-    let node = snapshot.node();
-    let identities = snapshot.workloads().iter().map(|workload| workload.identity.clone()).collect();
-    let Some(wanted) = &node.control else {
-        let authority = ca::open_or_create(&node.state_directory, &node.trust_domain)?;
-        let source = Arc::new(Local::new(authority)?);
-        let trusted = source.trusted();
-        let (store, missing) = identity::start(source, identities, node.cipher, stop.clone()).await;
-        // An authority that is a part of this process will not do better later.
-        return missing.into_iter().next().map_or(Ok((store, trusted)), |error| Err(error.into()));
-    };
-    let wanted = client::Wanted {
-        address: wanted.address.clone(),
-        token: wanted.token.clone(),
-        grace: wanted.grace,
-        directory: node.state_directory.clone(),
-        trust_domain: node.trust_domain.clone(),
-        node: node.name.clone(),
-    };
-    let control = Control::start(wanted, stop).await?;
-    if !control.told(TOLD).await {
-        tracing::warn!("control has not told whom to trust yet; starting all the same");
+/// Offers the Workload API, if it is wanted, until `stop`.
+fn offer(
+    endpoint: Option<Endpoint>,
+    source: Option<Arc<dyn Source>>,
+    (members, metrics): (HashMap<u64, Member>, &Arc<Metrics>),
+    (snapshot, stop): (&Snapshot, &CancellationToken),
+) {
+    if let (Some(endpoint), Some(source)) = (endpoint, source) {
+        let trust_domain = snapshot.node().trust_domain.clone();
+        let parts = workload_api::Parts { source, trust_domain, members, metrics: Arc::clone(metrics) };
+        tokio::spawn(endpoint.serve(parts, stop.clone()));
     }
-    let trusted = control.trusted();
-    let (store, missing) = identity::start(control, identities, node.cipher, stop.clone()).await;
-    for error in missing {
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        tracing::error!(%error, cause, "no certificate yet; connections of this workload are refused until there is one");
-    }
-    Ok((store, trusted))
 }
 
 fn report(abilities: &Abilities) {

@@ -11,6 +11,7 @@ mod etcd;
 mod softhsm;
 mod stage;
 mod stores;
+mod workload_api;
 
 use std::process::ExitCode;
 
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
     // Some suites measure times, and all of them wait for the disk.
     arguments.test_threads.get_or_insert(1);
     stage::sweep();
-    let trials = [stores::trials(), control::trials()].into_iter().flatten().collect();
+    let trials = [stores::trials(), control::trials(), workload_api::trials()].into_iter().flatten().collect();
     run(&arguments, trials).exit_code()
 }
 

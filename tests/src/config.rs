@@ -102,6 +102,8 @@ pub struct Config {
     pub peers: Vec<Peer>,
     /// Where its certificates come from, if not from its own CA.
     pub control: Option<Membership>,
+    /// Where workloads ask for certificates of their own.
+    pub workload_api: PathBuf,
 }
 
 /// How a node comes to its control.
@@ -140,6 +142,7 @@ impl Config {
         writeln!(out, "  bpfDirectory: {}", self.bpf.display())?;
         writeln!(out, "  admin: {}", self.admin)?;
         writeln!(out, "  pair: {}", self.pair)?;
+        writeln!(out, "  workloadApi: {}", self.workload_api.display())?;
         if let Some(Membership { address, token }) = &self.control {
             writeln!(out, "  control: {{ address: \"{address}\", tokenFile: {} }}", token.display())?;
         }

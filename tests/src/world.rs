@@ -182,5 +182,6 @@ fn config(ground: &Ground, account: &'static str, state: PathBuf, options: Optio
         cipher: options.cipher,
         peers: Vec::new(),
         control: None,
+        workload_api: ground.directory(&format!("workload-api-{account}/api.sock")),
     })
 }

@@ -18,6 +18,7 @@ mod admits;
 mod certificates;
 mod control;
 mod refuses;
+mod workload_api;
 
 mod configuration;
 mod lifecycle;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         refuses::trials(),
         admits::trials(),
         certificates::trials(),
+        workload_api::trials(),
         control::trials(),
         memory::trials(),
         observed::trials(),

@@ -15,6 +15,7 @@ use super::Error;
 use crate::connection::{Kernel, Listener, Means, Place, Programs, Site, Workload, means, place_records};
 use crate::control::snapshot::{self, Peer, Snapshot, Speaks};
 use crate::identity::store::Store;
+use crate::identity::workload_api;
 use crate::kernel::bpf::{Events, Guard, Paths, Taken};
 use crate::kernel::cgroup::Cgroup;
 use crate::kernel::netns::Namespace;
@@ -27,6 +28,8 @@ pub(super) struct Enrolled {
     /// In the order of the snapshot, as far as they are in one namespace.
     pub(super) workloads: Vec<Arc<Workload>>,
     pub(super) by_cgroup: HashMap<u64, Arc<Workload>>,
+    /// The same as the Workload API recognises them; their namespaces are held by `places`.
+    pub(super) members: HashMap<u64, workload_api::Member>,
     pub(super) listeners: Vec<(Arc<Listener>, TcpListener)>,
     pub(super) places: Vec<Arc<Place>>,
     /// Where programs tell of direct connections, if there may be any.
@@ -68,6 +71,7 @@ pub(super) fn enrol(
     let mut enrolled = Enrolled {
         workloads: Vec::new(),
         by_cgroup: HashMap::new(),
+        members: HashMap::new(),
         listeners: Vec::new(),
         places: Vec::new(),
         events,
@@ -82,6 +86,7 @@ pub(super) fn enrol(
             tables.add(member, value);
             enrolled.workloads.push(Arc::clone(&member.workload));
             enrolled.by_cgroup.insert(member.cgroup.id(), Arc::clone(&member.workload));
+            enrolled.members.insert(member.cgroup.id(), recognised(member, &place)?);
         }
         enrolled.places.push(Arc::clone(&place));
         guarded.push((place, members, paths));
@@ -98,6 +103,14 @@ pub(super) fn enrol(
     }
     guard.sweep()?;
     Ok(enrolled)
+}
+
+fn recognised(member: &Member, place: &Place) -> Result<workload_api::Member, Error> {
+    let failed =
+        |cause| Error::Path { operation: "look at network namespace", path: member.wanted.network.path(), cause };
+    let Workload { name, identity, .. } = &*member.workload;
+    let namespace = place.namespace.id().map_err(failed)?;
+    Ok(workload_api::Member { name: Arc::clone(name), identity: identity.clone(), namespace })
 }
 
 /// What the programs look up.

@@ -37,6 +37,22 @@ fn check_nodes(objects: &Objects, problems: &mut Problems) {
     for node in objects.nodes.iter().skip(1) {
         problems.add(node.at, "a second Node; an agent is one node; remove one");
     }
+    for node in &objects.nodes {
+        check_source(node, problems);
+    }
+}
+
+/// A node has its certificates from one place.
+fn check_source(node: &RawNode, problems: &mut Problems) {
+    let Some(source) = &node.identity_source else { return };
+    if node.control.is_some() {
+        problems.add(source.at, "identitySource beside control; certificates come from one place; remove one");
+    }
+    if let Some(Located { at, value: Some(_) }) = &node.workload_api {
+        let message = "workloadApi beside identitySource; the agent could issue nothing there; remove it, and let \
+                       workloads ask where the agent asks";
+        problems.add(*at, message);
+    }
 }
 
 fn check_names(objects: &Objects, problems: &mut Problems) {
@@ -193,7 +209,9 @@ fn node(raw: RawNode) -> Option<Node> {
         admin: raw.admin?.value,
         pair: raw.pair?.value,
         cipher: raw.cipher?.value,
-        control: raw.control,
+        control: raw.control.map(|control| control.value),
+        identity_source: raw.identity_source.map(|socket| socket.value),
+        workload_api: raw.workload_api?.value,
     })
 }
 

@@ -15,7 +15,7 @@ use super::host::Inode;
 use super::problem::{Located, Position, Problems};
 use super::scalar::{
     PAIR_PORT, agent, api_version, checked_label, cipher, host_and_port, identity, label, listening, loopback, mode,
-    name, offload, path, pid, port, prefix, trust_domain, wanted_path,
+    name, offload, path, pid, port, prefix, socket, trust_domain, wanted_path, workload_api,
 };
 use super::snapshot::{Cipher, Control, Mode, NetworkRef, Offload, Speaks, WantedPath};
 use super::yaml::{Entry, Tree, Value, documents};
@@ -46,7 +46,9 @@ pub(super) struct RawNode {
     pub(super) admin: Option<Located<SocketAddr>>,
     pub(super) pair: Option<Located<SocketAddr>>,
     pub(super) cipher: Option<Located<Cipher>>,
-    pub(super) control: Option<Control>,
+    pub(super) control: Option<Located<Control>>,
+    pub(super) identity_source: Option<Located<PathBuf>>,
+    pub(super) workload_api: Option<Located<Option<PathBuf>>>,
 }
 
 #[derive(Debug)]
@@ -134,7 +136,7 @@ fn object(tree: Tree, objects: &mut Objects, problems: &mut Problems) -> Option<
 fn node(spec: Tree, problems: &mut Problems) -> Option<RawNode> {
     let at = spec.at;
     let mut spec = Fields::open(spec, "Node spec", problems)?;
-    let control = spec.take("control");
+    let (control, source) = (spec.take("control"), spec.take("identitySource"));
     let node = RawNode {
         at,
         name: spec.required("name", name),
@@ -145,19 +147,30 @@ fn node(spec: Tree, problems: &mut Problems) -> Option<RawNode> {
         pair: spec.optional("pair", listening, SocketAddr::from((Ipv4Addr::UNSPECIFIED, PAIR_PORT))),
         cipher: spec.optional("cipher", cipher, Cipher::default()),
         control: None,
+        identity_source: None,
+        workload_api: spec.optional("workloadApi", |tree| socket(tree).map(Some), None),
     };
     spec.close();
-    Some(RawNode { control: control.and_then(|tree| self::control(tree, problems)), ..node })
+    let control = control.and_then(|tree| self::control(tree, problems));
+    Some(RawNode { control, identity_source: source.and_then(|tree| identity_source(tree, problems)), ..node })
 }
 
-fn control(tree: Tree, problems: &mut Problems) -> Option<Control> {
+fn identity_source(tree: Tree, problems: &mut Problems) -> Option<Located<PathBuf>> {
+    let mut source = Fields::open(tree, "identitySource", problems)?;
+    let socket = source.required("workloadApi", workload_api);
+    source.close();
+    socket
+}
+
+fn control(tree: Tree, problems: &mut Problems) -> Option<Located<Control>> {
+    let at = tree.at;
     let mut control = Fields::open(tree, "control", problems)?;
     let address = control.required("address", host_and_port);
     let token = control.optional("tokenFile", |tree| path(tree).map(Some), None);
     let grace = control.optional("graceMinutes", |tree| integer(tree, 0, MOST_GRACE), USUAL_GRACE);
     control.close();
     let grace = Duration::from_secs(60 * u64::from(grace?.value));
-    Some(Control { address: address?.value, token: token?.value, grace })
+    Some(Located { at, value: Control { address: address?.value, token: token?.value, grace } })
 }
 
 fn workload(metadata: Option<Tree>, spec: Tree, problems: &mut Problems) -> Option<RawWorkload> {

@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::field::{choice, integer, text};
 use super::problem::shown;
 use super::snapshot::{Cipher, Mode, Offload, WantedPath};
-use super::yaml::Tree;
+use super::yaml::{Tree, Value};
 use crate::identity::Identity;
 
 /// Where agents take pair sessions, unless it is said otherwise.
@@ -75,6 +75,35 @@ pub(super) fn path(tree: &Tree) -> Result<PathBuf, String> {
         return Err(format!("{} is no absolute path; {why}; begin it with / and leave out `..`", shown(text)));
     }
     Ok(path.components().collect())
+}
+
+/// The path of a Unix socket.
+pub(super) fn socket(tree: &Tree) -> Result<PathBuf, String> {
+    /// `sun_path` of unix(7), without the NUL at its end.
+    const LONGEST: usize = 107;
+    let path = path(tree)?;
+    if path.as_os_str().len() > LONGEST {
+        let length = path.as_os_str().len();
+        return Err(format!(
+            "this path has {length} octets; the kernel takes {LONGEST} for a socket; choose a shorter one"
+        ));
+    }
+    Ok(path)
+}
+
+/// Where somebody else's Workload API is, as the standard writes it: `unix:` and a path.
+pub(super) fn workload_api(tree: &Tree) -> Result<PathBuf, String> {
+    let text = text(tree)?;
+    let how = "write it like unix:///run/spire/agent.sock";
+    let Some(path) = text.strip_prefix("unix:") else {
+        return Err(format!("{} is no Workload API that is used here; only Unix sockets are; {how}", shown(text)));
+    };
+    // An authority may only be empty (SPIFFE Workload Endpoint, section 4).
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path.contains(['?', '#', '%']) {
+        return Err(format!("{} has more than a path; nothing else has a meaning here; {how}", shown(text)));
+    }
+    socket(&Tree { at: tree.at, value: Value::Text(path.to_owned()) })
 }
 
 /// An address or a prefix, normalised to IPv4 where it is IPv4 written as IPv6.

@@ -110,8 +110,14 @@ pub struct Node {
     pub pair: SocketAddr,
     /// What its connections are to be encrypted with.
     pub cipher: Cipher,
-    /// Who issues its certificates. `None`: the embedded CA.
+    /// Who issues its certificates. `None`: the embedded CA, or whoever [`Self::identity_source`] names.
     pub control: Option<Control>,
+    /// The socket of a SPIFFE Workload API that gives it its certificates, with their keys; absolute. Never beside
+    /// `control`.
+    pub identity_source: Option<PathBuf>,
+    /// The socket on which it offers the Workload API to its own workloads; absolute. Never beside `identity_source`: there is
+    /// nobody who would issue.
+    pub workload_api: Option<PathBuf>,
 }
 
 /// An `enforcer control`, as a node reaches it.

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertificateSigningRequestParams,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
+    SerialNumber,
 };
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer,
+};
 use rustls::sign::CertifiedKey;
 use time::{Duration, OffsetDateTime};
 
@@ -28,7 +32,7 @@ impl Root {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let trust = Trust::of_roots(vec![params.self_signed(&key).unwrap().der().clone()]).unwrap();
         Self { issuer: Issuer::new(params, key), trusted: Trusted::always(trust) }
     }
@@ -36,6 +40,36 @@ impl Root {
     pub(crate) fn sign(&self, params: &CertificateParams) -> (CertificateDer<'static>, KeyPair) {
         let key = KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.issuer).unwrap().der().clone(), key)
+    }
+
+    /// The same for the key of a request.
+    pub(crate) fn certify(
+        &self,
+        csr: &CertificateSigningRequestDer<'_>,
+        params: &CertificateParams,
+    ) -> CertificateDer<'static> {
+        let csr = CertificateSigningRequestParams::from_der(csr).unwrap();
+        params.signed_by(&csr.public_key, &self.issuer).unwrap().der().clone()
+    }
+
+    /// A list of the certificates with these serial numbers.
+    pub(crate) fn revoke(&self, serials: &[Serial]) -> CertificateRevocationListDer<'static> {
+        let now = OffsetDateTime::now_utc();
+        let revoked = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(&serial.octets()),
+            revocation_time: now,
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: now - Duration::MINUTE,
+            next_update: now + Duration::HOUR,
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).unwrap().der().clone()
     }
 
     /// Credentials as the agent holds them.

@@ -3,7 +3,8 @@
 //! `name` is what an identity is; `serial` what a certificate is known by. `request` makes a key that never leaves this process and asks the authority for a
 //! certificate; the answer is checked before anybody sees it. `store` holds the current credentials of every workload
 //! of this node; `rotate` renews them at half life. `tls` turns credentials into handshakes, whose other end `verify`
-//! pins to whom it expects; `pair` is about those between two agents; `reason` says why a handshake failed.
+//! pins to whom it expects; `pair` is about those between two agents; `reason` says why a handshake failed. `workload_api`
+//! gives workloads that ask for it a certificate of their own; `workload_source` has the agent's own from somebody else's.
 
 pub mod client;
 #[cfg(test)]
@@ -19,6 +20,8 @@ pub mod store;
 pub mod tls;
 pub mod trust;
 pub mod verify;
+pub mod workload_api;
+pub mod workload_source;
 
 pub use name::Identity;
 pub use reason::{reason_of, reason_of_io};

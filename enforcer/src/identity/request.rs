@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{PrivatePkcs8KeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, UnixTime};
 use rustls::sign::CertifiedKey;
 use tokio::task::spawn_blocking;
+use zeroize::Zeroizing;
 
 use super::name::Identity;
 use super::serial::Serial;
 use super::source::{Refused, Source};
 use super::store::{Credentials, Parts};
-use super::verify::verify_at;
+use super::trust::Trusted;
+use super::verify::{Anchors, verify_at};
 use crate::ca::{self, Issued, SigningRequest};
 
 /// There is no certificate.
@@ -47,51 +49,71 @@ pub enum Error {
     },
 }
 
-/// Makes a key, has it certified and checks the result. The key's memory is freed like any other: `rcgen` and `rustls`
-/// keep copies that nobody can wipe.
-pub(super) async fn obtain(
+/// A certificate that was checked, with its key.
+pub(super) struct Obtained {
+    pub(super) issued: Issued,
+    pub(super) serial: Serial,
+    /// PKCS#8 (RFC 5958), DER.
+    pub(super) key: Zeroizing<Vec<u8>>,
+    pub(super) certified: CertifiedKey,
+    pub(super) trusted: Trusted,
+}
+
+/// Makes a key, has it certified and checks the result. Copies of the key that `rcgen` and `rustls` keep are freed like
+/// any other memory: nobody can wipe them.
+pub(super) async fn certify(
     source: &dyn Source,
     identity: &Identity,
     provider: &Arc<CryptoProvider>,
-) -> Result<Credentials, Error> {
+) -> Result<Obtained, Error> {
     let failed = |cause| Error::Request { identity: identity.clone(), cause };
     let (key, csr) = blocking(|| {
         let key = KeyPair::generate()?;
         let csr = CertificateParams::default().serialize_request(&key)?;
-        Ok((key, csr.der().clone()))
+        Ok((Zeroizing::new(key.serialize_der()), csr.der().clone()))
     })
     .await
     .map_err(failed)?;
     let request = SigningRequest { csr, identity: identity.clone(), lifetime: ca::WORKLOAD_LIFETIME };
     let issued = source.issue(request).await.map_err(|cause| Error::Issue { identity: identity.clone(), cause })?;
     let trusted = source.trusted();
-    let (checked, wanted, provider_of_key) = (trusted.clone(), identity.clone(), Arc::clone(provider));
-    let (validity, issuer) = ((issued.not_before, issued.not_after), issued.issuer.clone());
-    let used = blocking(move || {
-        verify_at(&issued.chain, &checked.current().anchors, &wanted, UnixTime::now())?;
-        let serial = issued.chain.first().and_then(Serial::of).ok_or(rustls::CertificateError::BadEncoding)?;
-        Ok((certified(issued, &key, &provider_of_key)?, serial))
+    let (trust, wanted, provider) = (trusted.current(), identity.clone(), Arc::clone(provider));
+    let checking = blocking(move || {
+        let (certified, serial) = check((issued.chain.clone(), &key), &trust.anchors, &wanted, &provider)?;
+        Ok(Obtained { issued, serial, key, certified, trusted })
     });
-    let (key, serial) = used.await.map_err(|cause| Error::Unusable { identity: identity.clone(), cause })?;
+    checking.await.map_err(|cause| Error::Unusable { identity: identity.clone(), cause })
+}
+
+/// The same, as credentials of handshakes.
+pub(super) async fn obtain(
+    source: &dyn Source,
+    identity: &Identity,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Credentials, Error> {
+    let Obtained { issued, serial, certified, trusted, .. } = certify(source, identity, provider).await?;
     Ok(Credentials::new(Parts {
         identity: identity.clone(),
         serial,
-        validity,
-        issuer,
+        validity: (issued.not_before, issued.not_after),
+        issuer: issued.issuer,
         trusted,
-        key,
+        key: certified,
         provider: Arc::clone(provider),
     }))
 }
 
-/// A chain with its key. rustls refuses a certificate that is not the key's.
-pub(super) fn certified(
-    issued: Issued,
-    key: &KeyPair,
+/// A chain with its key, PKCS#8, if it would convince a peer now. rustls refuses a certificate that is not the key's.
+pub(super) fn check(
+    (chain, key): (Vec<CertificateDer<'static>>, &[u8]),
+    anchors: &Anchors,
+    identity: &Identity,
     provider: &CryptoProvider,
-) -> Result<CertifiedKey, rustls::Error> {
-    let der = PrivatePkcs8KeyDer::from(key.serialize_der());
-    CertifiedKey::from_der(issued.chain, der.into(), provider)
+) -> Result<(CertifiedKey, Serial), rustls::Error> {
+    verify_at(&chain, anchors, identity, UnixTime::now())?;
+    let serial = chain.first().and_then(Serial::of).ok_or(rustls::CertificateError::BadEncoding)?;
+    let key = PrivatePkcs8KeyDer::from(key).clone_key();
+    Ok((CertifiedKey::from_der(chain, key.into(), provider)?, serial))
 }
 
 /// Keys and signatures take long enough to keep others waiting.

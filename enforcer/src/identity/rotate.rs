@@ -48,6 +48,26 @@ pub(crate) fn pause(failures: u32, jitter: f64) -> Duration {
     doubled.min(LONGEST_RETRY).mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
 }
 
+/// When a certificate that has just come is renewed.
+pub(super) fn next_renewal(validity: (OffsetDateTime, OffsetDateTime), now: OffsetDateTime) -> OffsetDateTime {
+    renewal_at(validity, rand::rng().random_range(-1.0..=1.0)).max(now + SHORTEST_PAUSE)
+}
+
+/// When it is tried again after so many failures.
+pub(super) fn next_attempt(failures: u32, now: OffsetDateTime) -> OffsetDateTime {
+    now + pause(failures, rand::rng().random_range(0.0..=1.0))
+}
+
+/// When a node begins to renew what all nodes are to renew.
+pub(super) fn in_turn(now: OffsetDateTime) -> OffsetDateTime {
+    now + SPREAD.mul_f64(rand::rng().random_range(0.0..=1.0))
+}
+
+/// How long to sleep until then. The wall clock may jump, so it is looked at again now and then.
+pub(super) fn wait_until(then: Option<OffsetDateTime>, now: OffsetDateTime) -> Duration {
+    then.map_or(LONGEST_WAIT, |then| Duration::try_from(then - now).unwrap_or(Duration::ZERO)).min(LONGEST_WAIT)
+}
+
 /// Has the first certificate of every identity issued and starts renewing them until `stop`. Those that could not be had
 /// are told, and tried again.
 pub async fn start(
@@ -137,31 +157,23 @@ impl Rotation {
                         self.source.uses(&issuer);
                     }
                 }
-                () = sleep(self.wait(OffsetDateTime::now_utc())) => {}
+                () = sleep(wait_until(self.plans.values().map(|plan| plan.at).min(), OffsetDateTime::now_utc())) => {}
             }
         }
     }
 
-    /// Until the next turn. The wall clock may jump, so it is looked at again now and then.
-    fn wait(&self, now: OffsetDateTime) -> Duration {
-        let next = self.plans.values().map(|plan| plan.at - now).min();
-        next.map_or(LONGEST_WAIT, |wait| Duration::try_from(wait).unwrap_or(Duration::ZERO)).min(LONGEST_WAIT)
-    }
-
     async fn renew(&mut self, identity: Identity) -> Result<(), Error> {
         let obtained = obtain(&*self.source, &identity, &self.provider).await;
-        let (now, mut random) = (OffsetDateTime::now_utc(), rand::rng());
+        let now = OffsetDateTime::now_utc();
         let credentials = match obtained {
             Ok(credentials) => credentials,
             Err(error) => {
                 let failures = self.plans.get(&identity).map_or(0, |plan| plan.failures) + 1;
-                let at = now + pause(failures, random.random_range(0.0..=1.0));
-                self.plans.insert(identity, Plan { at, failures });
+                self.plans.insert(identity, Plan { at: next_attempt(failures, now), failures });
                 return Err(error);
             }
         };
-        let jitter = random.random_range(-1.0..=1.0);
-        let next = renewal_at((credentials.not_before, credentials.not_after), jitter).max(now + SHORTEST_PAUSE);
+        let next = next_renewal((credentials.not_before, credentials.not_after), now);
         tracing::info!(%identity, serial = %credentials.serial, expires = %credentials.not_after, "certificate issued");
         self.publish(credentials);
         self.plans.insert(identity, Plan { at: next, failures: 0 });
@@ -206,7 +218,7 @@ impl Rotation {
     fn renew_all(&mut self) {
         let now = OffsetDateTime::now_utc();
         for plan in self.plans.values_mut() {
-            plan.at = plan.at.min(now + SPREAD.mul_f64(rand::rng().random_range(0.0..=1.0)));
+            plan.at = plan.at.min(in_turn(now));
         }
     }
 }

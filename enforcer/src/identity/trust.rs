@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use super::Serial;
 use super::verify::{Anchors, Revocations, Uncovered, Unreadable, Unusable};
 
-/// Whom to trust. Immutable: a change makes another.
-#[derive(Debug)]
+/// Whom to trust. Immutable: a change makes another. The default is nobody.
+#[derive(Debug, Default)]
 pub struct Trust {
     /// Counts up with each change, where control says it; 0 elsewhere.
     pub version: u64,

@@ -1,10 +1,11 @@
-//! A workload's control group: the directory in the cgroup2 hierarchy, and the id by which programs know it.
+//! A workload's control group: the directory in the cgroup2 hierarchy, and the id by which programs know it. And the
+//! groups that a process is in.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// An open cgroup2 directory.
 #[derive(Debug)]
@@ -38,22 +39,52 @@ impl Cgroup {
     ///
     /// When `/proc/self/cgroup` or `/proc/self/mountinfo` cannot be read.
     pub fn contains_this_process(&self) -> io::Result<bool> {
-        let groups = std::fs::read_to_string("/proc/self/cgroup")?;
+        let groups = fs::read_to_string("/proc/self/cgroup")?;
         let own = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         let path = self.path.canonicalize()?;
-        let relative = mounts.lines().filter_map(cgroup2_mount_point).find_map(|mount| path.strip_prefix(mount).ok());
+        let mounts = mounts.lines().filter_map(cgroup2_mount);
+        let relative = mounts.map(|(_, point)| point).find_map(|point| path.strip_prefix(point).ok());
         Ok(relative.is_some_and(|group| Path::new(own).starts_with(Path::new("/").join(group))))
     }
 }
 
-/// The mount point, if this line of mountinfo (proc(5)) is about a cgroup2 file system.
-fn cgroup2_mount_point(line: &str) -> Option<&Path> {
+/// The ids of the group that a process is in and of all groups around it, the innermost first.
+///
+/// # Errors
+///
+/// When the process is gone or has no group of version 2, or when its group is not below a mount of this process: an
+/// agent in a cgroup namespace of its own sees only what is in there.
+pub fn ids_of(pid: u32) -> io::Result<Vec<u64>> {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::")).ok_or(io::ErrorKind::NotFound)?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let (point, directory) =
+        mounts.lines().filter_map(cgroup2_mount).find_map(|mount| place(own, mount)).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, format!("no mount of cgroup2 that is seen here holds {own}"))
+        })?;
+    let around = directory.ancestors().take_while(|group| group.starts_with(point));
+    around.map(|group| Ok(fs::metadata(group)?.ino())).collect()
+}
+
+/// A group's directory, if this mount holds it, with the mount point.
+fn place<'a>(group: &str, (root, point): (&Path, &'a Path)) -> Option<(&'a Path, PathBuf)> {
+    let group = Path::new(group);
+    let is_above = group.components().any(|part| part == Component::ParentDir);
+    let relative = group.strip_prefix(root).ok().filter(|_| !is_above)?;
+    // Joining nothing would add a slash.
+    let directory = if relative.as_os_str().is_empty() { point.to_owned() } else { point.join(relative) };
+    Some((point, directory))
+}
+
+/// What is mounted and where, if this line of mountinfo (proc(5)) is about a cgroup2 file system.
+fn cgroup2_mount(line: &str) -> Option<(&Path, &Path)> {
     let (before, after) = line.split_once(" - ")?;
     if !after.starts_with("cgroup2 ") {
         return None;
     }
-    before.split(' ').nth(4).map(Path::new)
+    let mut fields = before.split(' ').skip(3);
+    Some((Path::new(fields.next()?), Path::new(fields.next()?)))
 }
 
 impl AsFd for Cgroup {
@@ -67,10 +98,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mount_points_are_read_from_mountinfo() {
+    fn mounts_are_read_from_mountinfo() {
         let line = "36 25 0:30 / /sys/fs/cgroup/unified rw,nosuid - cgroup2 cgroup2 rw,nsdelegate";
-        assert_eq!(cgroup2_mount_point(line), Some(Path::new("/sys/fs/cgroup/unified")));
-        assert_eq!(cgroup2_mount_point("36 25 0:30 / /proc rw - proc proc rw"), None);
-        assert_eq!(cgroup2_mount_point("nonsense"), None);
+        assert_eq!(cgroup2_mount(line), Some((Path::new("/"), Path::new("/sys/fs/cgroup/unified"))));
+        assert_eq!(cgroup2_mount("36 25 0:30 / /proc rw - proc proc rw"), None);
+        assert_eq!(cgroup2_mount("nonsense"), None);
+    }
+
+    #[test]
+    fn a_group_is_looked_for_below_what_is_mounted() {
+        let whole = (Path::new("/"), Path::new("/cg"));
+        let part = (Path::new("/pods"), Path::new("/cg"));
+        for (group, mount, expected) in [
+            ("/", whole, Some("/cg")),
+            ("/a/b", whole, Some("/cg/a/b")),
+            ("/pods/a", part, Some("/cg/a")),
+            ("/podsy/a", part, None),
+            ("/..", whole, None),
+            ("/../a", whole, None),
+        ] {
+            assert_eq!(place(group, mount), expected.map(|path| (Path::new("/cg"), path.into())), "{group}");
+        }
+    }
+
+    #[test]
+    fn a_process_is_in_its_group_and_in_those_around_it() {
+        let ids = ids_of(std::process::id()).unwrap();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let (_, point) = mounts.lines().find_map(cgroup2_mount).unwrap();
+        assert_eq!(ids.last(), Some(&Cgroup::open(point).unwrap().id()));
+        assert!(Cgroup::open(point).unwrap().contains_this_process().unwrap());
     }
 }

@@ -10,6 +10,7 @@
 #![expect(unsafe_code, reason = "system calls that no library wraps; each block has its reason")]
 
 pub mod bpf;
+pub mod caller;
 pub mod cgroup;
 pub mod destroy;
 pub mod harden;

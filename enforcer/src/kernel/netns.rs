@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -42,6 +43,15 @@ impl Namespace {
     /// SO_NETNS_COOKIE (Linux 5.14): unique until the machine restarts.
     pub fn cookie(&self) -> u64 {
         self.cookie
+    }
+
+    /// What tells it from others, as long as this handle of it is open.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's, which has no reason for any.
+    pub fn id(&self) -> io::Result<Id> {
+        self.file.metadata().map(|metadata| Id::of(&metadata))
     }
 
     /// True for the namespace that the agent itself runs in.
@@ -95,6 +105,28 @@ impl Namespace {
     }
 }
 
+/// A network namespace by its file: device and inode. The inode of one that is gone may be another's later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Id {
+    device: u64,
+    inode: u64,
+}
+
+impl Id {
+    fn of(metadata: &fs::Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+
+    /// The namespace that a process is in.
+    ///
+    /// # Errors
+    ///
+    /// When the process has ended, or may not be looked at (CAP_SYS_PTRACE).
+    pub fn of_process(pid: u32) -> io::Result<Self> {
+        fs::metadata(format!("/proc/{pid}/ns/net")).map(|metadata| Self::of(&metadata))
+    }
+}
+
 impl AsFd for Namespace {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -129,4 +161,4 @@ fn any_socket() -> io::Result<Socket> {
 }
 
 #[cfg(test)]
-pub(in crate::kernel) mod tests;
+pub(crate) mod tests;

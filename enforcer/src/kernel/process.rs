@@ -154,7 +154,7 @@ impl Processes {
 }
 
 /// `pidfd_open`.
-fn open(pid: u32) -> Result<OwnedFd, Error> {
+pub(super) fn open(pid: u32) -> Result<OwnedFd, Error> {
     /// The handle is of this one thread (Linux 6.9): the value of O_EXCL.
     const PIDFD_THREAD: u32 = libc::O_EXCL.cast_unsigned();
     let try_open = |flags: u32| {

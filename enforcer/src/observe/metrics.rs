@@ -45,6 +45,7 @@ pub struct Metrics {
     from_peer: Counter,
     searches: Counter,
     restarts: Counter,
+    workload_api: Family<Asked, Counter>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -67,6 +68,46 @@ struct Carried {
     direction: &'static str,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Asked {
+    answer: &'static str,
+}
+
+/// What a workload that asked for an identity of its own got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Answer {
+    /// Its certificate and key, once more with each renewal.
+    Certificate,
+    /// Whom to trust, once more with each change.
+    Bundle,
+    /// Nothing: it is no enrolled workload.
+    NotEnrolled,
+    /// Nothing: it does not say that it means the Workload API.
+    NoHeader,
+    /// Nothing: it, or all of them, ask too often at once.
+    TooMany,
+    /// Nothing: there is no valid certificate for it.
+    NoCertificate,
+    /// Nothing: it wants what is not offered.
+    NotOffered,
+}
+
+impl Answer {
+    /// As a label.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::Bundle => "bundle",
+            Self::NotEnrolled => "not-enrolled",
+            Self::NoHeader => "no-header",
+            Self::TooMany => "too-many",
+            Self::NoCertificate => "no-certificate",
+            Self::NotOffered => "not-offered",
+        }
+    }
+}
+
 impl Metrics {
     /// All counts at zero.
     #[must_use]
@@ -80,6 +121,7 @@ impl Metrics {
             from_peer: Counter::default(),
             searches: Counter::default(),
             restarts: Counter::default(),
+            workload_api: Family::default(),
         };
         metrics.register(sources);
         metrics
@@ -114,6 +156,11 @@ impl Metrics {
             "call_restarts",
             "Threads that were inside a call on a socket when it got its keys, and were made to start it again",
             self.restarts.clone(),
+        );
+        registry.register(
+            "workload_api_answers",
+            "What workloads that asked for an identity of their own were answered",
+            self.workload_api.clone(),
         );
         registry.register_collector(Box::new(sources));
     }
@@ -153,6 +200,11 @@ impl Metrics {
     /// A thread was made to start its call again.
     pub fn restarted(&self) {
         self.restarts.inc();
+    }
+
+    /// The Workload API has answered.
+    pub fn answered(&self, answer: Answer) {
+        self.workload_api.get_or_create(&Asked { answer: answer.label() }).inc();
     }
 
     /// Everything as OpenMetrics text 1.0.
@@ -204,11 +256,13 @@ impl fmt::Debug for Sources {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     /// Metrics without anything to ask.
-    pub(in crate::observe) fn unconnected() -> Arc<Metrics> {
+    pub(crate) fn unconnected() -> Arc<Metrics> {
         Arc::new(Metrics::new(Sources {
             refusals: Box::new(Vec::new),
             missed: Box::new(Vec::new),

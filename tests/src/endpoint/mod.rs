@@ -12,6 +12,8 @@ mod asynchronous;
 mod bulk;
 mod ring;
 
+mod svid;
+
 mod ktls;
 mod measured;
 mod stopwatch;
@@ -37,6 +39,8 @@ enum Role {
     Serve(Serve),
     /// Open connections
     Connect(Connect),
+    /// Fetch the certificate of this process from a SPIFFE Workload API
+    Svid(svid::Fetch),
 }
 
 #[derive(Debug, Args)]
@@ -197,6 +201,7 @@ impl Endpoint {
                 By::Tokio => asynchronous::connect(connect),
                 By::Ring | By::RingDirect => ring::connect(&connect),
             },
+            Role::Svid(fetch) => svid::run(&fetch),
         }
     }
 }

@@ -45,6 +45,7 @@ const BUILD: &[Package] = &[
     package("gcc", "links Rust programs, compiles the C part of aws-lc"),
     package("libc6-dev", "headers and start files for gcc"),
     package("protobuf-compiler", "compiles the protocol between agents and control, and etcd's"),
+    package("libprotobuf-dev", "the protocol files that others include"),
 ];
 
 const BPF: &[Package] = &[

@@ -46,6 +46,18 @@ fn the_example_is_valid() {
 }
 
 #[test]
+fn where_certificates_come_from_and_go_to() {
+    let node = accept(BASE).node().clone();
+    assert_eq!((node.identity_source, node.workload_api), (None, None));
+    for text in ["unix:///run/spire/agent.sock", "unix:/run/spire/agent.sock", "unix:////run//spire/agent.sock"] {
+        let snapshot = accept(&edited("  admin:", &format!("  identitySource: {{ workloadApi: {text} }}\n  admin:")));
+        assert_eq!(snapshot.node().identity_source.as_deref(), Some(Path::new("/run/spire/agent.sock")), "{text}");
+    }
+    let snapshot = accept(&edited("  admin:", "  workloadApi: /run/enforcer/workload.sock\n  admin:"));
+    assert_eq!(snapshot.node().workload_api.as_deref(), Some(Path::new("/run/enforcer/workload.sock")));
+}
+
+#[test]
 fn other_spellings() {
     for (from, to) in [
         ("kind: Node", "\"kind\": 'Node'"),

@@ -105,6 +105,39 @@ fn fields_of_a_node() {
 }
 
 #[test]
+fn where_certificates_come_from_and_go_to() {
+    const LONG: &str = "/a23456789/123456789/123456789/123456789/123456789/123456789/123456789/123456789/123456789/\
+                        123456789/1234567";
+    assert_eq!(LONG.len(), 108);
+    let long = format!("  workloadApi: {LONG}\n  admin:");
+    let problems = refuse(&edited("  admin:", &long));
+    assert!(problems[0].message.contains("has 108 octets"), "{problems:?}");
+    check(&[
+        ("  admin:", "  workloadApi: workload.sock\n  admin:", &[("6:16", "no absolute path")]),
+        ("  admin:", "  workloadApi: unix:/a\n  admin:", &[("6:16", "no absolute path")]),
+        ("  admin:", "  identitySource: spire\n  admin:", &[("6:19", "expected the fields of identitySource")]),
+        ("  admin:", "  identitySource: {}\n  admin:", &[("6:19", "no field \"workloadApi\"")]),
+        (
+            "  admin:",
+            "  identitySource: { workloadApi: /run/a.sock }\n  admin:",
+            &[("6:34", "no Workload API that is used here")],
+        ),
+        (
+            "  admin:",
+            "  identitySource: { workloadApi: 'tcp://127.0.0.1:1' }\n  admin:",
+            &[("6:34", "no Workload API that is used here")],
+        ),
+        ("  admin:", "  identitySource: { workloadApi: 'unix://host/a' }\n  admin:", &[("6:34", "no absolute path")]),
+        ("  admin:", "  identitySource: { workloadApi: 'unix:/a?b' }\n  admin:", &[("6:34", "more than a path")]),
+        (
+            "  admin:",
+            "  control: { address: 'a:1' }\n  identitySource: { workloadApi: 'unix:/a' }\n  workloadApi: /b\n  admin:",
+            &[("7:34", "identitySource beside control"), ("8:16", "workloadApi beside identitySource")],
+        ),
+    ]);
+}
+
+#[test]
 fn fields_of_a_workload() {
     check(&[
         ("{app: web}", "web", &[("9:49", "expected labels")]),

@@ -14,7 +14,7 @@ use super::terms::Terms;
 
 /// Roots of trust, judged. One that is flawed stays here without being trusted, so that a path that would end in it is
 /// refused for the right reason.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Anchors {
     /// In step with `roots`.
     trusted: Vec<TrustAnchor<'static>>,

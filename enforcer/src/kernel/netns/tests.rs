@@ -22,8 +22,16 @@ fn sysctls_are_those_of_the_namespace() {
     }
 }
 
+#[test]
+fn a_process_is_in_the_namespace_that_it_is_in() {
+    let own = Namespace::open(Path::new("/proc/self/ns/net")).unwrap();
+    assert_eq!(Id::of_process(std::process::id()).unwrap(), own.id().unwrap());
+    assert_ne!(new_namespace().id().unwrap(), own.id().unwrap());
+    assert!(Id::of_process(u32::MAX).is_err());
+}
+
 /// A namespace with nothing but a loopback, made by a thread that ends.
-pub(in crate::kernel) fn new_namespace() -> Namespace {
+pub(crate) fn new_namespace() -> Namespace {
     let (made, path) = mpsc::channel();
     let (opened, wait) = mpsc::channel::<()>();
     thread::spawn(move || {

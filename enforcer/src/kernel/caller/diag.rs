@@ -1,0 +1,81 @@
+//! Which socket is at the other end of a Unix socket (sock_diag(7)).
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::stat::fstat;
+
+use crate::kernel::socket::cookie;
+
+/// Of `struct nlmsghdr`.
+const HEADER: usize = 16;
+/// Of `struct unix_diag_msg`.
+const ABOUT: usize = 16;
+
+/// The inode of the socket that this one is connected to. Both are in whatever network namespaces they are: the kernel
+/// looks for this one only in that of the calling thread.
+pub(super) fn peer(connected: &impl AsFd) -> io::Result<u32> {
+    let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
+    let inode = u32::try_from(fstat(connected)?.st_ino).map_err(io::Error::other)?;
+    let request = request(inode, cookie(&connected.as_fd())?);
+    send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
+    let mut answer = [0; 512];
+    // The kernel has answered before `send` returns.
+    let length = recv(netlink.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
+    read(&answer[..length])
+}
+
+/// A `struct nlmsghdr` and a `struct unix_diag_req`.
+fn request(inode: u32, cookie: u64) -> Vec<u8> {
+    const LENGTH: u32 = 16 + 24;
+    // SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, AF_UNIX, UDIAG_SHOW_PEER.
+    const KIND: u16 = 20;
+    const FLAGS: u16 = 1;
+    const UNIX: u8 = 1;
+    const SHOW_PEER: u32 = 4;
+    let [a, b, c, d, e, f, g, h] = cookie.to_le_bytes();
+    [
+        &LENGTH.to_ne_bytes()[..],
+        &KIND.to_ne_bytes(),
+        &FLAGS.to_ne_bytes(),
+        // Sequence number and port: there is never more than one request under way.
+        &[0; 8],
+        &[UNIX, 0, 0, 0],
+        // States: any.
+        &u32::MAX.to_ne_bytes(),
+        &inode.to_ne_bytes(),
+        &SHOW_PEER.to_ne_bytes(),
+        // Two numbers, the lower half first.
+        &u32::from_le_bytes([a, b, c, d]).to_ne_bytes(),
+        &u32::from_le_bytes([e, f, g, h]).to_ne_bytes(),
+    ]
+    .concat()
+}
+
+/// The attribute UNIX_DIAG_PEER of an answer.
+fn read(answer: &[u8]) -> io::Result<u32> {
+    const PEER: u16 = 2;
+    let kind = short(answer, 4).ok_or(io::ErrorKind::InvalidData)?;
+    if i32::from(kind) == libc::NLMSG_ERROR {
+        let error = number(answer, HEADER).ok_or(io::ErrorKind::InvalidData)?;
+        return Err(io::Error::from_raw_os_error(error.cast_signed().saturating_neg()));
+    }
+    let mut at = HEADER + ABOUT;
+    // Each attribute has its own length in front, and begins at a multiple of four.
+    while let (Some(length @ 4..), Some(kind)) = (short(answer, at), short(answer, at + 2)) {
+        if kind == PEER {
+            return number(answer, at + 4).ok_or_else(|| io::ErrorKind::InvalidData.into());
+        }
+        at += usize::from(length).next_multiple_of(4);
+    }
+    Err(io::Error::new(io::ErrorKind::NotConnected, "the socket has no other end"))
+}
+
+fn short(octets: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(octets.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn number(octets: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(octets.get(at..at + 4)?.try_into().ok()?))
+}
