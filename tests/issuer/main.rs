@@ -8,6 +8,7 @@
 
 mod control;
 mod etcd;
+mod softhsm;
 mod stage;
 mod stores;
 mod workload_api;

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -15,6 +16,9 @@ use crate::config::{TRUST_DOMAIN, identity};
 use crate::process::{Finished, Running};
 use crate::settings;
 use crate::wait;
+
+/// In a second, of what the kernel counts processor time in (USER_HZ on every architecture that enforcer runs on).
+const TICKS: u64 = 100;
 
 /// A control on the host, with its configuration file.
 #[derive(Debug)]
@@ -138,6 +142,17 @@ impl Control {
         let path = self.directory.join(format!("{node}.token"));
         fs::write(&path, token).context("write the token")?;
         Ok(path)
+    }
+
+    /// What its process has had of the processors until now, in and out of the kernel.
+    pub fn processor_time(&self) -> Result<Duration> {
+        let running = self.running.as_ref().context("control does not run")?;
+        let stat = fs::read_to_string(format!("/proc/{}/stat", running.pid())).context("read control's statistics")?;
+        // proc(5): after the name, which may hold anything, come state, ... and as 14th and 15th of all the two times.
+        let (_, fields) = stat.rsplit_once(')').context("no name in the statistics")?;
+        let ticks = fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().context("no number"));
+        let ticks: u64 = ticks.sum::<Result<u64>>()?;
+        Ok(Duration::from_millis(ticks * 1000 / TICKS))
     }
 
     /// Its audit log, a line each.

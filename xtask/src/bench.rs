@@ -25,8 +25,12 @@ use crate::vm::{Clock, Kernels, Vm};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask bench --save
-  cargo xtask bench --only floor,direct --workload rt64,connect --check")]
+  cargo xtask bench --only floor,direct --workload rt64,connect --check
+  cargo xtask bench ca")]
 pub(crate) struct Args {
+    /// What is measured.
+    #[arg(value_enum, default_value_t = What::Connections)]
+    what: What,
     /// On which kernels.
     #[arg(long, value_name = Kernels::CHOICES, default_value = "6.12")]
     kernel: Kernels,
@@ -42,6 +46,14 @@ pub(crate) struct Args {
     /// Keep the report in tests/benches/README.md.
     #[arg(long, conflicts_with_all = ["only", "workload"])]
     save: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum What {
+    /// Connections, in a virtual machine.
+    Connections,
+    /// The certificate authority, on this machine: processor time, and how soon everybody knows what is revoked.
+    Ca,
 }
 
 /// What the program knows; a wrong word is better found here than after a boot.
@@ -61,6 +73,9 @@ const REPORT: &str = "## ";
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     setup::ensure(&[Need::Build])?;
+    if args.what == What::Ca {
+        return authority();
+    }
     let mut programs = artifacts::programs(Profile::Release, &["endpoint", "bench"])?;
     programs.push(("enforcer".to_owned(), artifacts::enforcer(Profile::Release)?));
     let (mut reports, mut passed) = (String::new(), true);
@@ -76,6 +91,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         save(&reports)?;
     }
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The program is `tests/benches/ca.rs`; it finds the release binary of the agent beside itself.
+fn authority() -> Result<ExitCode> {
+    setup::ensure(&[Need::Issuer])?;
+    artifacts::enforcer(Profile::Release)?;
+    let mut cargo = process::command(env!("CARGO"));
+    process::run(cargo.args(["bench", "--quiet", "--package", "enforcer-tests", "--bench", "ca"]))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 impl Args {

@@ -103,11 +103,11 @@ pub fn load(path: &Path) -> Result<Issuing, LoadError> {
     let bytes = read_text(path)?;
     let wanted = super::file::text(&bytes, &mut problems).and_then(|text| {
         let mut objects = Objects::default();
-        let complete = documents(text, &mut problems)?
-            .into_iter()
-            .map(|tree| object(tree, &mut objects, &mut problems))
-            .fold(true, |complete, object| complete && object.is_some());
-        build(objects, complete, &mut problems)
+        let mut is_complete = true;
+        for tree in documents(text, &mut problems)? {
+            is_complete &= object(tree, &mut objects, &mut problems).is_some();
+        }
+        build(objects, is_complete, &mut problems)
     });
     wanted.filter(|_| problems.is_empty()).ok_or_else(|| refused(path, problems))
 }
@@ -145,8 +145,8 @@ fn object(tree: Tree, objects: &mut Objects, problems: &mut Problems) -> Option<
     Some(())
 }
 
-fn build(objects: Objects, complete: bool, problems: &mut Problems) -> Option<Issuing> {
-    if objects.controls.is_empty() && complete {
+fn build(objects: Objects, is_complete: bool, problems: &mut Problems) -> Option<Issuing> {
+    if objects.controls.is_empty() && is_complete {
         problems.add(Position::START, "there is no Control; it says what to be; add an object of kind Control");
     }
     for (at, _) in objects.controls.iter().skip(1) {

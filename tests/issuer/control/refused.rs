@@ -1,6 +1,7 @@
 //! What control does not do: bad input gets a reason, and what was there before is there after.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -37,7 +38,7 @@ async fn a_bad_request_is_refused_with_its_reason(directory: PathBuf) -> Result<
         ("nobody", request()?, "not placed on node node-a"),
     ];
     for (account, csr, why) in cases {
-        let refused = node.issue_for(account, csr).await.map(drop).unwrap_err().to_string();
+        let refused = refusal(node.issue_for(account, csr).await)?;
         ensure!(refused.contains(why), "for {account}, not `{why}` but: {refused}");
     }
     ensure!(known(&control)? == before && before.contains(&good.serial), "the journal has changed");
@@ -52,17 +53,17 @@ async fn a_token_is_good_once_for_one_node_of_one_authority(directory: PathBuf) 
         Node::join_with(&control, name, &place, token).await.map(drop)
     };
     // For the other node, it gives the certificate of its own, which that machine does not take.
-    let stolen = join("node-b", &control.token("node-a")?).await.unwrap_err();
-    ensure!(format!("{stolen:#}").contains("spiffe://example.org/enforcer/node/node-a"), "{stolen:#}");
+    let stolen = refusal(join("node-b", &control.token("node-a")?).await)?;
+    ensure!(stolen.contains("spiffe://example.org/enforcer/node/node-a"), "{stolen}");
     let token = control.token("node-a")?;
     join("node-a", &token).await?;
-    let again = join("node-a", &token).await.unwrap_err().to_string();
+    let again = refusal(join("node-a", &token).await)?;
     ensure!(again.contains("has been used"), "{again}");
 
     let (shortest, expires) = (directory.join("short"), time(1));
     fs::write(&shortest, control.done(&["control", "token", "create", "--node", "node-a", "--ttl", "1s"])?)?;
     wait::until("the token to expire", wait::patience(), || Ok((time(0) > expires).then_some(())))?;
-    let late = join("node-a", &shortest).await.unwrap_err().to_string();
+    let late = refusal(join("node-a", &shortest).await)?;
     ensure!(late.contains("has expired"), "{late}");
 
     let unknown = directory.join("unknown");
@@ -70,16 +71,16 @@ async fn a_token_is_good_once_for_one_node_of_one_authority(directory: PathBuf) 
     let mut parts: Vec<String> = text.trim().split('.').map(str::to_owned).collect();
     parts[1] = "ab".repeat(32);
     fs::write(&unknown, parts.join("."))?;
-    let never = join("node-a", &unknown).await.unwrap_err().to_string();
+    let never = refusal(join("node-a", &unknown).await)?;
     ensure!(never.contains("never made"), "{never}");
     // A token of another authority: the secret is not even sent.
     parts[2] = "ab".repeat(32);
     fs::write(&unknown, parts.join("."))?;
     let noted = control.audit()?.len();
-    let foreign = join("node-a", &unknown).await.unwrap_err().to_string();
+    let foreign = refusal(join("node-a", &unknown).await)?;
     ensure!(foreign.contains("join at control") && control.audit()?.len() == noted, "{foreign}");
     fs::write(&unknown, "no token")?;
-    let none = join("node-a", &unknown).await.unwrap_err().to_string();
+    let none = refusal(join("node-a", &unknown).await)?;
     ensure!(none.contains("holds no join token"), "{none}");
     let stranger = control.ask(&["control", "token", "create", "--node", "node-c"])?.failure()?;
     ensure!(stranger.contains("there is no node node-c"), "{stranger}");
@@ -97,11 +98,11 @@ async fn control_does_not_start_on_what_it_cannot_trust(directory: PathBuf) -> R
     let wrong = control.refuse_to_start()?;
     ensure!(wrong.contains("wrong passphrase"), "{wrong}");
     fs::write(&passphrase, &right)?;
-    let open = fs::Permissions::from(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    let open = fs::Permissions::from_mode(0o644);
     fs::set_permissions(&passphrase, open)?;
     let readable = control.refuse_to_start()?;
     ensure!(readable.contains("chmod 600"), "{readable}");
-    fs::set_permissions(&passphrase, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    fs::set_permissions(&passphrase, fs::Permissions::from_mode(0o600))?;
     let store = control.state.join("control.redb");
     let whole = fs::read(&store)?;
     fs::write(&store, &whole[..whole.len() / 2])?;
@@ -152,6 +153,12 @@ async fn wait_for_issue(node: &Node) -> Result<()> {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     Ok(())
+}
+
+/// What was said instead of doing it.
+fn refusal<T>(result: Result<T>) -> Result<String> {
+    let refused = result.err().context("it was not refused")?;
+    Ok(format!("{refused:#}"))
 }
 
 /// Seconds since 1970, and some more.
