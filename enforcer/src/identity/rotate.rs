@@ -175,7 +175,7 @@ impl Rotation {
         };
         let next = next_renewal((credentials.not_before, credentials.not_after), now);
         tracing::info!(%identity, serial = %credentials.serial, expires = %credentials.not_after, "certificate issued");
-        self.publish(credentials);
+        self.publish(Credentials { renewal: Some(next), ..credentials });
         self.plans.insert(identity, Plan { at: next, failures: 0 });
         Ok(())
     }
