@@ -65,6 +65,8 @@ fn report(workload: &Workload, store: &Store, misses: &Misses) -> WorkloadReport
         certificate: held.map(|held| CertificateReport {
             serial: held.serial.to_string(),
             expires: held.not_after.unix_timestamp(),
+            signed_by: held.signed_by.clone(),
+            renewal: held.renewal.map(|at| at.unix_timestamp()),
         }),
         missed: misses.of(workload.cgroup_id).into_iter().map(|missed| advise(missed, workload.means())).collect(),
     }

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod ca;
 pub mod control;
 pub mod doctor;
+pub mod identity;
 mod operator;
 pub mod status;
 mod table;
@@ -43,6 +44,7 @@ enum Verb {
     Agent(agent::Args),
     Control(control::Args),
     Ca(ca::Args),
+    Identity(identity::Args),
     Status(status::Args),
     Doctor(doctor::Args),
     Uninstall(uninstall::Args),
@@ -71,6 +73,7 @@ impl Cli {
             Verb::Agent(args) => agent::run(args),
             Verb::Control(args) => control::run(args),
             Verb::Ca(args) => ca::run(args),
+            Verb::Identity(args) => identity::run(args),
             Verb::Status(args) => status::run(args),
             Verb::Doctor(args) => doctor::run(args),
             Verb::Uninstall(args) => uninstall::run(args),

@@ -227,7 +227,12 @@ mod tests {
                 path: "kernel-unable".into(),
                 offload: "relay-cheaper".into(),
                 offload_explanation: "it costs less".into(),
-                certificate: Some(CertificateReport { serial: "0a1b".into(), expires: 0 }),
+                certificate: Some(CertificateReport {
+                    serial: "0a1b".into(),
+                    expires: 0,
+                    signed_by: String::new(),
+                    renewal: None,
+                }),
                 missed: vec![MissedReport {
                     feature: "msg-zerocopy".into(),
                     count: 3,

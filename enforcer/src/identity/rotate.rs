@@ -165,7 +165,7 @@ impl Rotation {
     async fn renew(&mut self, identity: Identity) -> Result<(), Error> {
         let obtained = obtain(&*self.source, &identity, &self.provider).await;
         let now = OffsetDateTime::now_utc();
-        let credentials = match obtained {
+        let mut credentials = match obtained {
             Ok(credentials) => credentials,
             Err(error) => {
                 let failures = self.plans.get(&identity).map_or(0, |plan| plan.failures) + 1;
@@ -175,6 +175,7 @@ impl Rotation {
         };
         let next = next_renewal((credentials.not_before, credentials.not_after), now);
         tracing::info!(%identity, serial = %credentials.serial, expires = %credentials.not_after, "certificate issued");
+        credentials.renewal = Some(next);
         self.publish(credentials);
         self.plans.insert(identity, Plan { at: next, failures: 0 });
         Ok(())

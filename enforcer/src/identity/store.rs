@@ -6,11 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, Error, ServerConfig, SignatureScheme};
 use time::OffsetDateTime;
 use tokio::sync::watch;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::name::Identity;
 use super::pair;
@@ -35,6 +37,10 @@ pub struct Credentials {
     pub not_after: OffsetDateTime,
     /// The authority that has issued the certificate, where there may be several.
     pub issuer: String,
+    /// Subject of the certificate that has signed it.
+    pub signed_by: String,
+    /// When it is renewed; `None` where whoever gave it does that.
+    pub renewal: Option<OffsetDateTime>,
     /// Whom its handshakes trust.
     pub trusted: Trusted,
     /// What other agents call the identity.
@@ -67,6 +73,8 @@ impl Credentials {
             not_before,
             not_after,
             issuer: parts.issuer,
+            signed_by: parts.key.cert.first().and_then(signer).unwrap_or_default(),
+            renewal: None,
             trusted: parts.trusted,
             provider: parts.provider,
             key: Arc::new(SingleCertAndKey::from(parts.key)),
@@ -96,6 +104,10 @@ impl Credentials {
     pub(super) fn resolver(&self) -> Arc<Resolver> {
         Arc::new(Resolver(Arc::clone(&self.key)))
     }
+}
+
+fn signer(certificate: &CertificateDer<'_>) -> Option<String> {
+    X509Certificate::from_der(certificate).ok().map(|(_, certificate)| certificate.issuer().to_string())
 }
 
 impl fmt::Debug for Credentials {

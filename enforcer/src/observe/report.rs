@@ -119,4 +119,10 @@ pub struct CertificateReport {
     pub serial: String,
     /// End of its validity, seconds since 1970.
     pub expires: i64,
+    /// Subject of the certificate that has signed it.
+    #[serde(default)]
+    pub signed_by: String,
+    /// When the agent renews it, seconds since 1970; nothing where somebody else does.
+    #[serde(default)]
+    pub renewal: Option<i64>,
 }

@@ -66,7 +66,8 @@ impl Domain {
     }
 }
 
-fn list(
+/// A revocation list, to be signed.
+pub(super) fn list(
     dead: &[Revocation],
     (version, now): (u64, OffsetDateTime),
     life: Duration,

@@ -11,6 +11,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::authority::blocking;
 use super::slots::{Intermediate, Slot, State};
+use super::trust::list;
 use super::{Asker, Domain, Error, Event, journal};
 use crate::ca::issuer::{Issuer, belong_together};
 use crate::ca::store::Transaction;
@@ -117,6 +118,10 @@ impl Domain {
             let key = rcgen::KeyPair::generate().map_err(CaError::Sign)?;
             let csr = CertificateParams::default().serialize_request(&key).map_err(CaError::Sign)?;
             let now = OffsetDateTime::now_utc();
+            let list = list(&[], (0, now), Duration::DAY)?.signed_by(issuer.signer());
+            list.map_err(|_may_not| Error::Upstream {
+                why: "ours may not sign revocation lists (cRLSign)".to_owned(),
+            })?;
             let mut chain = issuer.certify(csr.der(), (&identity, Duration::MINUTE), now)?.chain;
             chain.extend(above);
             verify_at(&chain, &anchors, &identity, UnixTime::now())

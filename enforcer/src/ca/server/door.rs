@@ -33,10 +33,10 @@ use crate::identity::{Serial, proven, tls};
 
 /// Connections at once. Every node has one.
 const CONNECTIONS: usize = 8192;
-/// Handshakes at once.
-const HANDSHAKES: usize = 64;
+/// Handshakes at once: so many who say nothing keep nobody else out.
+const HANDSHAKES: usize = 1024;
 /// From accept to a finished handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKE: Duration = Duration::from_secs(5);
 /// After an accept that failed for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 

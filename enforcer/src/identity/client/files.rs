@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use rcgen::KeyPair;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use zeroize::Zeroizing;
 
 use super::Error;
 use crate::ca::write_private;
 
-/// Written last: with it the membership is complete.
-const CERTIFICATE: &str = "node.pem";
-const KEY: &str = "node.key";
+/// The certificate, its issuers, and its key: one file, so that they always belong together. Written last: with it the
+/// membership is complete.
+const MEMBERSHIP: &str = "node.pem";
 const ROOTS: &str = "roots.pem";
 
 /// A node's membership.
@@ -30,20 +31,18 @@ pub(super) struct Membership {
 
 /// Reads it. `None`: this machine has not joined.
 pub(super) fn read(directory: &Path) -> Result<Option<Membership>, Error> {
-    let Some(chain) = text(directory, CERTIFICATE)? else { return Ok(None) };
-    let missing = |name| Error::Incomplete { path: directory.join(name) };
-    let key = text(directory, KEY)?.ok_or_else(|| missing(KEY))?;
-    let roots = text(directory, ROOTS)?.ok_or_else(|| missing(ROOTS))?;
-    let (chain, roots) = (certificates(directory, (CERTIFICATE, &chain))?, certificates(directory, (ROOTS, &roots))?);
-    let key = KeyPair::from_pem(&key).map_err(|_malformed| Error::Content { path: directory.join(KEY) })?;
+    let Some(held) = text(directory, MEMBERSHIP)? else { return Ok(None) };
+    let roots = text(directory, ROOTS)?.ok_or_else(|| Error::Incomplete { path: directory.join(ROOTS) })?;
+    let (chain, roots) = (certificates(directory, (MEMBERSHIP, &held))?, certificates(directory, (ROOTS, &roots))?);
+    let key = KeyPair::from_pem(&held).map_err(|_malformed| Error::Content { path: directory.join(MEMBERSHIP) })?;
     Ok(Some(Membership { chain, key, roots, issuer: String::new() }))
 }
 
 /// Writes it: what was there before is whole until the new one is.
 pub(super) fn write(directory: &Path, membership: &Membership) -> Result<(), Error> {
     write_roots(directory, &membership.roots)?;
-    write_private(directory, KEY, &membership.key.serialize_pem()).map_err(Error::Write)?;
-    write_private(directory, CERTIFICATE, &pem_of(&membership.chain)).map_err(Error::Write)
+    let held = Zeroizing::new(membership.key.serialize_pem() + &pem_of(&membership.chain));
+    write_private(directory, MEMBERSHIP, &held).map_err(Error::Write)
 }
 
 /// Writes the roots alone.
@@ -51,10 +50,10 @@ pub(super) fn write_roots(directory: &Path, roots: &[CertificateDer<'_>]) -> Res
     write_private(directory, ROOTS, &pem_of(roots)).map_err(Error::Write)
 }
 
-fn text(directory: &Path, name: &str) -> Result<Option<String>, Error> {
+fn text(directory: &Path, name: &str) -> Result<Option<Zeroizing<String>>, Error> {
     let path: PathBuf = directory.join(name);
     match fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(text)),
+        Ok(text) => Ok(Some(Zeroizing::new(text))),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(cause) => Err(Error::Read { path, cause }),
     }
@@ -89,14 +88,14 @@ mod tests {
         write(folder.path(), &membership).unwrap();
         let found = read(folder.path()).unwrap().unwrap();
         assert_eq!((found.chain, found.roots), (membership.chain, membership.roots));
-        for name in [CERTIFICATE, KEY, ROOTS] {
+        for name in [MEMBERSHIP, ROOTS] {
             let path = folder.path().join(name);
             let whole = fs::read(&path).unwrap();
             fs::write(&path, &whole[..whole.len() / 2]).unwrap();
             assert!(read(folder.path()).map(drop).unwrap_err().to_string().contains(name), "{name}");
             fs::write(&path, whole).unwrap();
         }
-        fs::remove_file(folder.path().join(KEY)).unwrap();
+        fs::remove_file(folder.path().join(ROOTS)).unwrap();
         assert!(matches!(read(folder.path()), Err(Error::Incomplete { .. })));
     }
 }

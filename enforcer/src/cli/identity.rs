@@ -1,0 +1,106 @@
+//! `enforcer identity`: what this node can prove to be.
+
+use std::net::SocketAddr;
+
+use clap::Args as ClapArgs;
+use serde::Serialize;
+
+use super::ExitCode;
+use super::operator::at;
+use super::status::ask_for_workloads;
+use super::table::Table;
+use crate::observe::report::WorkloadReport;
+
+/// Show the identities of this node's workloads: certificate, who signed it, when it ends, when it is renewed.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  enforcer identity
+  enforcer identity --json | jq '.[] | select(.serial == null)'")]
+pub struct Args {
+    /// Where the agent's admin socket listens.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15000")]
+    admin: SocketAddr,
+
+    /// JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Asks the agent and prints.
+///
+/// # Errors
+///
+/// When standard output cannot be written.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let workloads = match ask_for_workloads(args.admin) {
+        Ok(workloads) => workloads,
+        Err(error) => {
+            super::complain(&format_args!("{error:#}"));
+            super::complain(&"is the agent running? --admin must be the admin address of its configuration");
+            return Ok(ExitCode::Unreachable);
+        }
+    };
+    let held: Vec<Held> = workloads.into_iter().map(Held::from).collect();
+    super::print(&if args.json { serde_json::to_string_pretty(&held)? + "\n" } else { table(held).to_string() })?;
+    Ok(ExitCode::Ok)
+}
+
+/// What a workload can prove; nothing without a certificate.
+#[derive(Serialize)]
+struct Held {
+    workload: String,
+    identity: String,
+    serial: Option<String>,
+    signed_by: Option<String>,
+    until: Option<String>,
+    renewed: Option<String>,
+}
+
+impl From<WorkloadReport> for Held {
+    fn from(workload: WorkloadReport) -> Self {
+        let certificate = workload.certificate;
+        Self {
+            workload: workload.name,
+            identity: workload.identity,
+            until: certificate.as_ref().map(|held| at(held.expires)),
+            renewed: certificate.as_ref().and_then(|held| held.renewal).map(at),
+            signed_by: certificate.as_ref().map(|held| held.signed_by.clone()),
+            serial: certificate.map(|held| held.serial),
+        }
+    }
+}
+
+fn table(held: Vec<Held>) -> Table<6> {
+    let mut table = Table::new(["WORKLOAD", "IDENTITY", "SERIAL", "SIGNED BY", "UNTIL", "RENEWED"]);
+    for Held { workload, identity, serial, signed_by, until, renewed } in held {
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        table.row([workload, identity, or_dash(serial), or_dash(signed_by), or_dash(until), or_dash(renewed)]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::report::CertificateReport;
+
+    #[test]
+    fn a_workload_without_a_certificate_is_shown_too() {
+        let with = CertificateReport { serial: "0a".into(), expires: 0, signed_by: "CN=x".into(), renewal: Some(60) };
+        let report = |certificate| WorkloadReport {
+            name: "web".into(),
+            identity: "spiffe://example.org/a".into(),
+            mode: String::new(),
+            path: String::new(),
+            offload: String::new(),
+            offload_explanation: String::new(),
+            certificate,
+            missed: Vec::new(),
+        };
+        let shown = table([report(Some(with)), report(None)].into_iter().map(Held::from).collect()).to_string();
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(lines[1].contains("CN=x") && lines[1].contains("1970-01-01T00:01:00Z"), "{shown}");
+        assert_eq!(lines[2].split_whitespace().filter(|word| *word == "-").count(), 4, "{shown}");
+    }
+}
