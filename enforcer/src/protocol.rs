@@ -11,6 +11,9 @@ mod generated {
     tonic::include_proto!("enforcer.control.v1");
 }
 
+mod entered;
+
+pub(crate) use entered::Entered;
 pub use generated::*;
 
 /// Octets of one message, either way: a bundle and its revocation lists are the longest. A list with 20,000 entries has

@@ -6,12 +6,12 @@ use zeroize::Zeroizing;
 
 use super::authority::{blocking, end_of, roots};
 use super::journal::{self, Issuance, ban_of_identity, ban_of_node};
-use super::tokens::{self, Entry, SECRET, Token, fingerprint};
+use super::tokens::{self, Entry, SECRET, Token};
 use super::{Asker, Domain, Error, Event, RESERVED, control_identity, node_identity, seconds};
 use crate::ca::Issued;
 use crate::ca::store::{Condition, Outcome, Transaction};
 use crate::identity::name::NameError;
-use crate::identity::verify::Anchors;
+use crate::identity::verify::{Anchors, fingerprint};
 use crate::identity::{Identity, verify_at};
 
 /// What a certificate is asked for.

@@ -39,7 +39,7 @@ pub(super) use issue::explained;
 pub use journal::{Issuance, Reason, Revocation, Target};
 pub use rotate::{Node, Step};
 pub use slots::{OutOfStep, Slot, Slots, State};
-pub use tokens::{NoToken, SECRET, Token, fingerprint};
+pub use tokens::{NoToken, SECRET, Token};
 pub use trust::Trust;
 
 use super::issuer::Issuer;
@@ -289,7 +289,13 @@ pub fn control_identity(trust_domain: &str) -> Result<Identity, NameError> {
 ///
 /// [`NameError`], when the trust domain or the node's name is none.
 pub fn node_identity(trust_domain: &str, node: &str) -> Result<Identity, NameError> {
-    format!("spiffe://{trust_domain}{RESERVED}node/{node}").parse()
+    format!("{}{node}", nodes_of(trust_domain)).parse()
+}
+
+/// What the identities of all nodes begin with.
+#[must_use]
+pub fn nodes_of(trust_domain: &str) -> String {
+    format!("spiffe://{trust_domain}{RESERVED}node/")
 }
 
 /// The name of the node with this identity.

@@ -11,7 +11,7 @@ use super::*;
 use crate::ca::keys::sealed::Sealed;
 use crate::ca::keys::{Key, Passphrase, Pending};
 use crate::ca::store::memory::Memory;
-use crate::identity::verify::{Anchors, Rejection};
+use crate::identity::verify::{Anchors, Rejection, fingerprint};
 use crate::identity::verify::{Expected, Revocations, Role, Terms as Judged, Uncovered, verify};
 
 const DOMAIN: &str = "example.org";

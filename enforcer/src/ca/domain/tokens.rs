@@ -8,16 +8,15 @@
 //! The store does not know the secret. The root's hash lets the machine know control before it gives the secret away;
 //! there may be several, with dots between them, while a rotation is under way.
 
-use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
+
+use crate::identity::verify::Fingerprint;
 
 /// What a token begins with.
 const MARK: &str = "enforcer1";
 /// Octets of the secret.
 pub const SECRET: usize = 32;
-/// Octets of a hash.
-const HASH: usize = 32;
 /// Roots in one token.
 const MOST_ROOTS: usize = 4;
 
@@ -35,7 +34,7 @@ pub struct Token {
     /// What control asks for.
     pub secret: Zeroizing<[u8; SECRET]>,
     /// One of these must be control's root: SHA-256 of its certificate.
-    pub roots: Vec<[u8; HASH]>,
+    pub roots: Vec<Fingerprint>,
 }
 
 /// A text is no token.
@@ -72,14 +71,6 @@ pub(super) fn token(secret: &[u8]) -> String {
     format!("token/{}", super::hash(secret))
 }
 
-/// The hash of a root, as tokens have it.
-#[must_use]
-pub fn fingerprint(root: &[u8]) -> [u8; HASH] {
-    let mut hash = [0; HASH];
-    hash.copy_from_slice(digest(&SHA256, root).as_ref());
-    hash
-}
-
 fn hexadecimal(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
@@ -102,17 +93,17 @@ mod tests {
 
     #[test]
     fn a_token_is_read_as_it_was_written() {
-        let token = Token { secret: Zeroizing::new([7; SECRET]), roots: vec![fingerprint(b"a"), fingerprint(b"b")] };
+        let token = Token { secret: Zeroizing::new([7; SECRET]), roots: vec![[1; SECRET], [2; SECRET]] };
         let read = Token::read(&format!("  {}\n", *token.text())).unwrap();
         assert_eq!((*read.secret, read.roots), (*token.secret, token.roots));
     }
 
     #[test]
     fn what_is_no_token_is_refused() {
-        let good = Token { secret: Zeroizing::new([7; SECRET]), roots: vec![fingerprint(b"a")] };
+        let good = Token { secret: Zeroizing::new([7; SECRET]), roots: vec![[1; SECRET]] };
         let good = good.text();
         let (mark_and_secret, _) = good.rsplit_once('.').unwrap();
-        let many = format!("{mark_and_secret}{}", format!(".{}", "0".repeat(2 * HASH)).repeat(MOST_ROOTS + 1));
+        let many = format!("{mark_and_secret}{}", format!(".{}", "0".repeat(2 * SECRET)).repeat(MOST_ROOTS + 1));
         let cases = ["", "enforcer1", "enforcer1.", mark_and_secret, &good[1..], &good[..good.len() - 1], &many];
         for text in cases.into_iter().map(str::to_owned).chain([good.replace('7', "+"), format!("{}é", *good)]) {
             assert!(Token::read(&text).is_err(), "{text}");

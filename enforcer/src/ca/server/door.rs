@@ -6,30 +6,26 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use rustls::version::TLS13;
-use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Connected;
 
-use super::super::domain::node_of;
+use super::super::domain::{node_of, nodes_of};
 use super::Error;
 use super::own::Own;
 use crate::identity::trust::Trusted;
 use crate::identity::verify::{Expected, Verifier};
 use crate::identity::{Serial, proven, tls};
+use crate::protocol;
 
 /// Connections at once. Every node has one.
 const CONNECTIONS: usize = 8192;
@@ -48,16 +44,13 @@ pub(super) struct Caller {
     pub(super) node: Option<(String, String)>,
 }
 
-/// A connection whose caller is known.
-pub(super) struct Entered {
-    stream: TlsStream<TcpStream>,
-    caller: Caller,
-    _place: OwnedSemaphorePermit,
-}
+/// A connection of a caller.
+pub(super) type Entered = protocol::Entered<TlsStream<TcpStream>, Caller, OwnedSemaphorePermit>;
 
 /// How callers are judged.
 pub(super) fn config(own: Arc<Own>, trusted: Trusted, trust_domain: &str) -> Result<ServerConfig, Error> {
-    let verifier = Nodes { judge: Verifier::new(Expected::In(trust_domain.into()), trusted) };
+    // Those who have no certificate yet may join, and nothing else.
+    let verifier = Verifier::new(Expected::Below(nodes_of(trust_domain).into()), trusted).or_nobody();
     let mut config = ServerConfig::builder_with_provider(tls::crypto_provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(Error::Tls)?
@@ -130,95 +123,11 @@ async fn enter(
         None => None,
         Some(chain) => Some(node(chain)?),
     };
-    Some(Entered { stream, caller: Caller { address, node }, _place: place })
+    Some(Entered::new(stream, Caller { address, node }, place))
 }
 
 /// Which node the verifier has let in.
 fn node(chain: &[CertificateDer<'_>]) -> Option<(String, String)> {
     let (identity, _) = proven(chain)?;
     Some((node_of(&identity)?.to_owned(), Serial::of(chain.first()?)?.to_string()))
-}
-
-/// Lets nodes in, and those who have no certificate yet.
-#[derive(Debug)]
-struct Nodes {
-    judge: Verifier,
-}
-
-impl ClientCertVerifier for Nodes {
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
-    }
-
-    fn verify_client_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.judge.verify_client_cert(leaf, intermediates, now)?;
-        // A workload's certificate is not one of a node.
-        match node(std::slice::from_ref(leaf)) {
-            Some(_) => Ok(verified),
-            None => Err(rustls::CertificateError::ApplicationVerificationFailure.into()),
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        ClientCertVerifier::verify_tls12_signature(&self.judge, message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        ClientCertVerifier::verify_tls13_signature(&self.judge, message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ClientCertVerifier::supported_verify_schemes(&self.judge)
-    }
-}
-
-impl Connected for Entered {
-    type ConnectInfo = Caller;
-
-    fn connect_info(&self) -> Caller {
-        self.caller.clone()
-    }
-}
-
-impl AsyncRead for Entered {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Entered {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, octets)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
 }

@@ -8,17 +8,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, KeyPair};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, Error as TlsError, SignatureScheme};
+use rustls::Error as TlsError;
+use rustls::pki_types::UnixTime;
 
 use super::channel::{certificates, open, within};
 use super::files::Membership;
 use super::{Error, Whom};
-use crate::ca::domain::{Token, fingerprint};
+use crate::ca::domain::Token;
 use crate::identity::request::blocking;
-use crate::identity::tls::crypto_provider;
-use crate::identity::verify::{Anchors, Expected, Role, Terms, verify, verify_at};
+use crate::identity::verify::{Anchors, Expected, Verifier, fingerprint, verify_at};
 use crate::protocol::JoinRequest;
 
 /// Longest token file, in octets.
@@ -27,7 +25,7 @@ const LONGEST: u64 = 4096;
 /// Joins with the token in a file.
 pub(super) async fn join(whom: &Whom, token: &Path) -> Result<Membership, Error> {
     let token = read(token)?;
-    let verifier = Arc::new(Pinned { expected: Expected::One(whom.control.clone()), roots: token.roots.clone() });
+    let verifier = Arc::new(Verifier::pinned(Expected::One(whom.control.clone()), token.roots.clone()));
     let mut control = open(&whom.address, verifier, None).map_err(Error::Tls)?;
     let (key, request) = request().await?;
     let joining = control.join(within(JoinRequest { secret: token.secret.to_vec(), request }));
@@ -66,52 +64,4 @@ fn read(path: &Path) -> Result<Token, Error> {
     }
     let text = zeroize::Zeroizing::new(fs::read_to_string(path).map_err(failed)?);
     Token::read(&text).map_err(|_none| Error::Token { path: path.to_owned() })
-}
-
-/// Accepts control under one of the roots that a token names.
-#[derive(Debug)]
-struct Pinned {
-    expected: Expected,
-    roots: Vec<[u8; 32]>,
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, TlsError> {
-        let pinned: Vec<_> =
-            intermediates.iter().filter(|presented| self.roots.contains(&fingerprint(presented))).cloned().collect();
-        let anchors = Anchors::new(&pinned).map_err(|_malformed| CertificateError::BadEncoding)?;
-        let terms = Terms { anchors: &anchors, revocations: None, now, role: Role::Server, expected: &self.expected };
-        verify(leaf, intermediates, &terms)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        Err(rustls::PeerIncompatible::Tls12NotOfferedOrEnabled.into())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, TlsError> {
-        let algorithms = crypto_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        crypto_provider().signature_verification_algorithms.supported_schemes()
-    }
 }

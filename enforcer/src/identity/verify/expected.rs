@@ -13,6 +13,8 @@ pub enum Expected {
     One(Identity),
     /// Any of these.
     AnyOf(Arc<HashSet<Identity>>),
+    /// Any whose SPIFFE ID begins with this.
+    Below(Arc<str>),
     /// Any of this trust domain.
     In(Arc<str>),
     /// Any workload at all.
@@ -24,6 +26,7 @@ impl Expected {
         match self {
             Self::One(identity) => found == identity,
             Self::AnyOf(identities) => identities.contains(found),
+            Self::Below(prefix) => found.as_str().starts_with(&**prefix),
             Self::In(trust_domain) => found.trust_domain() == &**trust_domain,
             Self::Anyone => true,
         }
@@ -35,6 +38,7 @@ impl fmt::Display for Expected {
         match self {
             Self::One(identity) => identity.fmt(f),
             Self::AnyOf(identities) => write!(f, "one of {} registered peers", identities.len()),
+            Self::Below(prefix) => write!(f, "an identity below {prefix}"),
             Self::In(trust_domain) => write!(f, "a workload of {trust_domain}"),
             Self::Anyone => f.write_str("a workload"),
         }

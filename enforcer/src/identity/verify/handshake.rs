@@ -1,27 +1,64 @@
 //! The judgement as rustls asks for it: one verifier serves both roles, because both ends of a connection are workloads
 //! of the same kind; the role decides which extended key usage is asked for.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme};
 
-use super::{Expected, Role, Terms, verify};
+use super::{Anchors, Expected, Revocations, Role, Terms, check_amount, verify};
 use crate::identity::tls::crypto_provider;
 use crate::identity::trust::Trusted;
+
+/// SHA-256 of a certificate.
+pub type Fingerprint = [u8; 32];
+
+/// The fingerprint of a certificate.
+#[must_use]
+pub fn fingerprint(certificate: &CertificateDer<'_>) -> Fingerprint {
+    let mut fingerprint = [0; 32];
+    fingerprint.copy_from_slice(digest(&SHA256, certificate).as_ref());
+    fingerprint
+}
 
 /// Accepts whom it expects and nobody else, in either role.
 #[derive(Debug)]
 pub(crate) struct Verifier {
     expected: Expected,
-    trusted: Trusted,
+    roots: Roots,
+    /// A client without a certificate is let in too: who that is, is not known then.
+    or_nobody: bool,
     algorithms: WebPkiSupportedAlgorithms,
+}
+
+/// In which roots a chain may end.
+#[derive(Debug)]
+enum Roots {
+    Trusted(Trusted),
+    /// Those of what is presented that have one of these fingerprints: for who has nothing else yet.
+    Pinned(Vec<Fingerprint>),
 }
 
 impl Verifier {
     pub(crate) fn new(expected: Expected, trusted: Trusted) -> Self {
-        Self { expected, trusted, algorithms: crypto_provider().signature_verification_algorithms }
+        Self::with(expected, Roots::Trusted(trusted))
+    }
+
+    /// Trusts a root that is presented with the chain, if it is one of these.
+    pub(crate) fn pinned(expected: Expected, roots: Vec<Fingerprint>) -> Self {
+        Self::with(expected, Roots::Pinned(roots))
+    }
+
+    fn with(expected: Expected, roots: Roots) -> Self {
+        let algorithms = crypto_provider().signature_verification_algorithms;
+        Self { expected, roots, or_nobody: false, algorithms }
+    }
+
+    /// Lets a client without a certificate in, too.
+    pub(crate) fn or_nobody(self) -> Self {
+        Self { or_nobody: true, ..self }
     }
 
     fn verify(
@@ -30,10 +67,22 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         (role, now): (Role, UnixTime),
     ) -> Result<(), Error> {
-        let trust = self.trusted.current();
-        let (anchors, revocations) = (&trust.anchors, trust.revocations.as_ref());
-        let terms = Terms { anchors, revocations, now, role, expected: &self.expected };
-        Ok(verify(workload, intermediates, &terms).map(drop)?)
+        let judge = |anchors: &Anchors, revocations: Option<&Revocations>| {
+            let terms = Terms { anchors, revocations, now, role, expected: &self.expected };
+            Ok(verify(workload, intermediates, &terms).map(drop)?)
+        };
+        match &self.roots {
+            Roots::Trusted(trusted) => {
+                let trust = trusted.current();
+                judge(&trust.anchors, trust.revocations.as_ref())
+            }
+            Roots::Pinned(pinned) => {
+                check_amount(workload, intermediates)?;
+                let is_pinned = |presented: &&CertificateDer<'_>| pinned.contains(&fingerprint(presented));
+                let roots: Vec<_> = intermediates.iter().filter(is_pinned).cloned().collect();
+                judge(&Anchors::new(&roots).map_err(|_malformed| CertificateError::BadEncoding)?, None)
+            }
+        }
     }
 }
 
@@ -73,6 +122,10 @@ impl ServerCertVerifier for Verifier {
 }
 
 impl ClientCertVerifier for Verifier {
+    fn client_auth_mandatory(&self) -> bool {
+        !self.or_nobody
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }

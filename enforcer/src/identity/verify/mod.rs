@@ -33,6 +33,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 pub use anchors::{Anchors, Unreadable};
 pub use expected::Expected;
 pub(crate) use handshake::Verifier;
+pub use handshake::{Fingerprint, fingerprint};
 pub use rejection::{Flaw, ListFlaw, Mismatch, Position, Rejection};
 pub use revocations::{Revocations, Uncovered, Unusable};
 pub use terms::{Role, Terms};

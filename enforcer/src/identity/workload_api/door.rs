@@ -2,34 +2,27 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Connected;
 
 use super::attest::{Members, Share};
 use crate::identity::request::blocking;
 use crate::kernel::caller::Caller;
 use crate::observe::metrics::{Answer, Metrics};
+use crate::protocol;
 
 /// Callers that are looked at, at once. Others wait in the kernel.
 const ARRIVALS: usize = 32;
 /// After an accept that failed for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A connection whose caller is known.
-pub(super) struct Entered {
-    stream: UnixStream,
-    caller: Arc<Caller>,
-    _share: Share,
-}
+/// A connection of a caller.
+pub(super) type Entered = protocol::Entered<UnixStream, Arc<Caller>, Share>;
 
 /// Accepts callers until `stop`.
 pub(super) fn open(
@@ -91,37 +84,5 @@ async fn enter(stream: UnixStream, members: &Members, metrics: &Metrics) -> Opti
         metrics.answered(Answer::TooMany);
         return None;
     };
-    Some(Entered { stream, caller, _share: share })
-}
-
-impl Connected for Entered {
-    type ConnectInfo = Arc<Caller>;
-
-    fn connect_info(&self) -> Arc<Caller> {
-        Arc::clone(&self.caller)
-    }
-}
-
-impl AsyncRead for Entered {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Entered {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, octets)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
+    Some(Entered::new(stream, caller, share))
 }
