@@ -239,6 +239,16 @@ mod tests {
         assert_eq!(renewal_at(life, 9.0), datetime!(2026-01-01 00:36 UTC));
     }
 
+    /// The clock may have been set, or the machine asleep: nobody waits for long without looking again.
+    #[test]
+    fn a_clock_that_jumps_is_noticed_within_half_a_minute() {
+        let now = datetime!(2026-01-01 00:00 UTC);
+        assert_eq!(wait_until(Some(now + time::Duration::DAY), now), Duration::from_secs(30));
+        assert_eq!(wait_until(Some(now + time::Duration::SECOND), now), Duration::from_secs(1));
+        assert_eq!(wait_until(Some(now - time::Duration::DAY), now), Duration::ZERO);
+        assert_eq!(wait_until(None, now), Duration::from_secs(30));
+    }
+
     #[test]
     fn attempts_come_further_apart_up_to_a_bound() {
         let seconds: Vec<u64> = (1..=8).map(|failures| pause(failures, 1.0).as_secs()).collect();

@@ -151,6 +151,15 @@ impl Domain {
         }
     }
 
+    /// Refuses a node that the configuration does not name, or no more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownNode`].
+    pub fn check_known(&self, node: &str) -> Result<(), Error> {
+        self.placed(node).map(drop)
+    }
+
     fn placed(&self, node: &str) -> Result<&std::collections::BTreeSet<Identity>, Error> {
         self.parts.placements.get(node).ok_or_else(|| Error::UnknownNode { node: node.to_owned() })
     }

@@ -7,6 +7,7 @@ use time::Duration;
 use super::Alone::{Accepts, Refuses};
 use super::forge::{key, root};
 use super::*;
+use crate::identity::Serial;
 
 /// A root, an issuer and a workload, with what each authority says of those below it.
 struct Ground {
@@ -146,6 +147,35 @@ fn a_certificate_that_no_list_covers_may_be_accepted() {
     assert_eq!(accepts(&[]), Ok(()));
     assert_eq!(accepts(&[ground.issuer.list(&[], |_| {})]), Ok(()));
     assert_eq!(accepts(&[ground.issuer.list(&[&ground.chain[0]], |_| {})]), Err(Rejection::Revoked));
+}
+
+/// As long as control is away and may be.
+#[test]
+fn a_list_is_in_force_for_its_grace_after_its_end_and_then_nothing_is_accepted() {
+    let ground = Ground::new(|_| {}, |_| {});
+    let ended = |dead: &[&Der]| ground.issuer.list(dead, |p| p.next_update = NOW - Duration::MINUTE);
+    let judged = |list: List<'static>, grace| {
+        let anchors = Anchors::new(std::slice::from_ref(&ground.root.der)).unwrap();
+        let revocations = Revocations::new(&[list], Uncovered::Accept).unwrap();
+        let revocations = revocations.with_grace(std::time::Duration::from_secs(grace));
+        let (now, expected) = (unix(NOW), Expected::Anyone);
+        let revocations = Some(&revocations);
+        let terms = Terms { anchors: &anchors, revocations, now, role: Role::Both, expected: &expected };
+        verify(&ground.chain[0], &ground.chain[1..], &terms).map(drop)
+    };
+    assert_eq!(judged(ended(&[]), 0), list_is(ListFlaw::Expired));
+    assert_eq!(judged(ended(&[]), 60), list_is(ListFlaw::Expired));
+    assert_eq!(judged(ended(&[]), 61), Ok(()));
+    assert_eq!(judged(ended(&[&ground.chain[0]]), 61), Err(Rejection::Revoked), "what it says counts meanwhile");
+}
+
+#[test]
+fn a_list_names_whom_it_revokes() {
+    let ground = Ground::new(|_| {}, |_| {});
+    let list = ground.issuer.list(&[&ground.chain[0]], |_| {});
+    let revocations = Revocations::new(&[list], Uncovered::Accept).unwrap();
+    let [dead, alive] = [&ground.chain[0], &ground.chain[1]].map(|der| Serial::of(der).unwrap());
+    assert_eq!((revocations.name(&dead), revocations.name(&alive)), (true, false));
 }
 
 #[test]
