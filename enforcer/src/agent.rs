@@ -81,6 +81,9 @@ pub enum Error {
     /// The trust bundle cannot be read.
     #[error("read trust bundle")]
     Bundle(#[from] Malformed),
+    /// The bundle of another trust domain cannot be used.
+    #[error(transparent)]
+    Federation(#[from] identity::federation::Error),
     /// Control issues nothing to this node.
     #[error("use control")]
     Control(#[from] client::Error),

@@ -10,6 +10,7 @@ use super::Error;
 use crate::ca;
 use crate::control::snapshot::{self, Node, Snapshot};
 use crate::identity::client::{self, Control};
+use crate::identity::federation::{Federated, Federation};
 use crate::identity::source::{Local, Source};
 use crate::identity::store::Store;
 use crate::identity::trust::Trusted;
@@ -31,17 +32,25 @@ pub(super) struct Identities {
 /// Has the first certificates issued and starts keeping them fresh until `stop`.
 pub(super) async fn start(snapshot: &Snapshot, stop: &CancellationToken) -> Result<Identities, Error> {
     let node = snapshot.node();
+    let federation = Arc::new(Federation::load(&node.federation)?);
     let identities = snapshot.workloads().iter().map(|workload| workload.identity.clone()).collect();
     match (&node.control, &node.identity_source) {
-        (Some(control), _) => from_control((node, control), identities, stop).await,
-        (None, Some(socket)) => Ok(from_workload_api((node, socket), identities, stop).await),
-        (None, None) => from_embedded(node, identities, stop).await,
+        (Some(control), _) => from_control((node, control), (identities, federation), stop).await,
+        (None, Some(socket)) => Ok(from_workload_api((node, socket), (identities, federation), stop).await),
+        (None, None) => from_embedded(node, (identities, federation), stop).await,
     }
 }
 
-async fn from_embedded(node: &Node, identities: Vec<Identity>, stop: &CancellationToken) -> Result<Identities, Error> {
+/// Whose certificates are wanted, and whom else they trust.
+type Wants = (Vec<Identity>, Arc<Federation>);
+
+async fn from_embedded(
+    node: &Node,
+    (identities, federation): Wants,
+    stop: &CancellationToken,
+) -> Result<Identities, Error> {
     let authority = ca::open_or_create(&node.state_directory, &node.trust_domain)?;
-    let source: Arc<dyn Source> = Arc::new(Local::new(authority)?);
+    let source: Arc<dyn Source> = Arc::new(Federated::new(Arc::new(Local::new(authority)?), federation));
     let (store, missing) = identity::start(Arc::clone(&source), identities, node.cipher, stop.clone()).await;
     // An authority that is a part of this process will not do better later.
     match missing.into_iter().next() {
@@ -52,7 +61,7 @@ async fn from_embedded(node: &Node, identities: Vec<Identity>, stop: &Cancellati
 
 async fn from_control(
     (node, wanted): (&Node, &snapshot::Control),
-    identities: Vec<Identity>,
+    (identities, federation): Wants,
     stop: &CancellationToken,
 ) -> Result<Identities, Error> {
     let wanted = client::Wanted {
@@ -67,7 +76,7 @@ async fn from_control(
     if !control.told(TOLD).await {
         tracing::warn!("control has not told whom to trust yet; starting all the same");
     }
-    let source: Arc<dyn Source> = control;
+    let source: Arc<dyn Source> = Arc::new(Federated::new(control, federation));
     let (store, missing) = identity::start(Arc::clone(&source), identities, node.cipher, stop.clone()).await;
     for error in missing {
         let cause = std::error::Error::source(&error).map(ToString::to_string);
@@ -78,7 +87,7 @@ async fn from_control(
 
 async fn from_workload_api(
     (node, socket): (&Node, &PathBuf),
-    identities: Vec<Identity>,
+    (identities, federation): Wants,
     stop: &CancellationToken,
 ) -> Identities {
     let wanted = workload_source::Wanted {
@@ -86,6 +95,7 @@ async fn from_workload_api(
         trust_domain: node.trust_domain.clone(),
         identities: identities.clone(),
         cipher: node.cipher,
+        federation,
     };
     let (store, trusted) = workload_source::start(wanted, stop.clone()).await;
     for identity in identities.iter().filter(|identity| store.get(identity).is_err()) {

@@ -72,7 +72,12 @@ fn unique<'a>(kind: &str, names: impl Iterator<Item = &'a Located<String>>, prob
 }
 
 fn check_trust_domain(objects: &Objects, problems: &mut Problems) {
-    let [RawNode { trust_domain: Some(domain), .. }] = objects.nodes.as_slice() else { return };
+    let [RawNode { trust_domain: Some(domain), federation, .. }] = objects.nodes.as_slice() else { return };
+    for (other, _) in federation.iter().filter(|(other, _)| other.value == domain.value) {
+        let message =
+            format!("{:?} is the node's own trust domain; its bundle comes from its CA; remove it", other.value);
+        problems.add(other.at, message);
+    }
     for identity in objects.workloads.iter().filter_map(|workload| workload.identity.as_ref()) {
         if identity.value.trust_domain() != domain.value {
             problems.add(
@@ -209,6 +214,7 @@ fn node(raw: RawNode) -> Option<Node> {
         admin: raw.admin?.value,
         pair: raw.pair?.value,
         cipher: raw.cipher?.value,
+        federation: raw.federation.into_iter().map(|(domain, bundle)| (domain.value, bundle)).collect(),
         control: raw.control.map(|control| control.value),
         identity_source: raw.identity_source.map(|socket| socket.value),
         workload_api: raw.workload_api?.value,

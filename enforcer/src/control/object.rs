@@ -14,8 +14,8 @@ use super::field::{Fields, choice, integer, read_each, read_located};
 use super::host::Inode;
 use super::problem::{Located, Position, Problems};
 use super::scalar::{
-    PAIR_PORT, agent, api_version, checked_label, cipher, host_and_port, identity, label, listening, loopback, mode,
-    name, offload, path, pid, port, prefix, socket, trust_domain, wanted_path, workload_api,
+    PAIR_PORT, agent, api_version, checked_label, checked_trust_domain, cipher, host_and_port, identity, label,
+    listening, loopback, mode, name, offload, path, pid, port, prefix, socket, trust_domain, wanted_path, workload_api,
 };
 use super::snapshot::{Cipher, Control, Mode, NetworkRef, Offload, Speaks, WantedPath};
 use super::yaml::{Entry, Tree, Value, documents};
@@ -47,6 +47,7 @@ pub(super) struct RawNode {
     pub(super) pair: Option<Located<SocketAddr>>,
     pub(super) cipher: Option<Located<Cipher>>,
     pub(super) control: Option<Located<Control>>,
+    pub(super) federation: Vec<(Located<String>, PathBuf)>,
     pub(super) identity_source: Option<Located<PathBuf>>,
     pub(super) workload_api: Option<Located<Option<PathBuf>>>,
 }
@@ -136,6 +137,7 @@ fn object(tree: Tree, objects: &mut Objects, problems: &mut Problems) -> Option<
 fn node(spec: Tree, problems: &mut Problems) -> Option<RawNode> {
     let at = spec.at;
     let mut spec = Fields::open(spec, "Node spec", problems)?;
+    let federation = spec.take("federation");
     let (control, source) = (spec.take("control"), spec.take("identitySource"));
     let node = RawNode {
         at,
@@ -147,12 +149,39 @@ fn node(spec: Tree, problems: &mut Problems) -> Option<RawNode> {
         pair: spec.optional("pair", listening, SocketAddr::from((Ipv4Addr::UNSPECIFIED, PAIR_PORT))),
         cipher: spec.optional("cipher", cipher, Cipher::default()),
         control: None,
+        federation: Vec::new(),
         identity_source: None,
         workload_api: spec.optional("workloadApi", |tree| socket(tree).map(Some), None),
     };
     spec.close();
     let control = control.and_then(|tree| self::control(tree, problems));
-    Some(RawNode { control, identity_source: source.and_then(|tree| identity_source(tree, problems)), ..node })
+    let federation = federation.map(|tree| self::federation(tree, problems)).unwrap_or_default();
+    Some(RawNode {
+        control,
+        federation,
+        identity_source: source.and_then(|tree| identity_source(tree, problems)),
+        ..node
+    })
+}
+
+/// The bundles that could be read about, by trust domain.
+fn federation(tree: Tree, problems: &mut Problems) -> Vec<(Located<String>, PathBuf)> {
+    let Value::Mapping(entries) = tree.value else {
+        let how = "write {partner.example: /etc/enforcer/partner.pem}";
+        let message = format!("expected trust domains, found {}; each has a bundle; {how}", tree.found());
+        problems.add(tree.at, message);
+        return Vec::new();
+    };
+    let mut bundles = Vec::new();
+    for Entry { key, value } in entries {
+        if let Err(message) = checked_trust_domain(&key.value) {
+            problems.add(key.at, message);
+        }
+        if let Some(bundle) = read_located(&value, path, problems) {
+            bundles.push((key, bundle.value));
+        }
+    }
+    bundles
 }
 
 fn identity_source(tree: Tree, problems: &mut Problems) -> Option<Located<PathBuf>> {

@@ -34,7 +34,11 @@ pub(super) fn name(tree: &Tree) -> Result<String, String> {
 
 /// A SPIFFE trust domain.
 pub(super) fn trust_domain(tree: &Tree) -> Result<String, String> {
-    let text = text(tree)?;
+    checked_trust_domain(text(tree)?)
+}
+
+/// The same, where it is the key of a mapping.
+pub(super) fn checked_trust_domain(text: &str) -> Result<String, String> {
     let allowed = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_');
     if (1..=255).contains(&text.len()) && text.bytes().all(allowed) {
         return Ok(text.to_owned());

@@ -110,6 +110,8 @@ pub struct Node {
     pub pair: SocketAddr,
     /// What its connections are to be encrypted with.
     pub cipher: Cipher,
+    /// Files with the bundles of other trust domains, by their names.
+    pub federation: BTreeMap<String, PathBuf>,
     /// Who issues its certificates. `None`: the embedded CA, or whoever [`Self::identity_source`] names.
     pub control: Option<Control>,
     /// The socket of a SPIFFE Workload API that gives it its certificates, with their keys; absolute. Never beside

@@ -7,6 +7,7 @@
 //! gives workloads that ask for it a certificate of their own; `workload_source` has the agent's own from somebody else's.
 
 pub mod client;
+pub mod federation;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod name;

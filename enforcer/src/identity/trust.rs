@@ -7,6 +7,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use tokio::sync::watch;
 
 use super::Serial;
+use super::federation::Federation;
 use super::verify::{Anchors, Revocations, Uncovered, Unreadable, Unusable};
 
 /// Whom to trust. Immutable: a change makes another. The default is nobody.
@@ -81,30 +82,44 @@ impl Trust {
 
 /// Whom to trust now, and later. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Trusted(watch::Receiver<Arc<Trust>>);
+pub struct Trusted {
+    current: watch::Receiver<Arc<Trust>>,
+    federation: Arc<Federation>,
+}
 
 impl Trusted {
     /// What whoever has the other end says.
     #[must_use]
     pub fn new(trust: watch::Receiver<Arc<Trust>>) -> Self {
-        Self(trust)
+        Self { current: trust, federation: Arc::default() }
     }
 
     /// Always the same.
     #[must_use]
     pub fn always(trust: Trust) -> Self {
-        Self(watch::channel(Arc::new(trust)).1)
+        Self::new(watch::channel(Arc::new(trust)).1)
+    }
+
+    /// And other trust domains for what is theirs.
+    #[must_use]
+    pub fn with(self, federation: &Arc<Federation>) -> Self {
+        Self { federation: Arc::clone(federation), ..self }
+    }
+
+    /// The other trust domains.
+    pub(super) fn federation(&self) -> &Federation {
+        &self.federation
     }
 
     /// Whom to trust now.
     #[must_use]
     pub fn current(&self) -> Arc<Trust> {
-        Arc::clone(&self.0.borrow())
+        Arc::clone(&self.current.borrow())
     }
 
     /// Returns when it has changed since this was last called; never, if nobody can change it any more.
     pub async fn changed(&mut self) {
-        if self.0.changed().await.is_err() {
+        if self.current.changed().await.is_err() {
             std::future::pending().await
         }
     }

@@ -46,6 +46,14 @@ fn the_example_is_valid() {
 }
 
 #[test]
+fn other_trust_domains_have_their_bundles() {
+    let text = edited("  admin:", "  federation: { partner.example: /etc/partner.pem, b: /etc/b.pem }\n  admin:");
+    let federation = accept(&text).node().federation.clone();
+    let bundles: Vec<_> = federation.iter().map(|(domain, path)| (domain.as_str(), path.to_str().unwrap())).collect();
+    assert_eq!(bundles, [("b", "/etc/b.pem"), ("partner.example", "/etc/partner.pem")]);
+}
+
+#[test]
 fn where_certificates_come_from_and_go_to() {
     let node = accept(BASE).node().clone();
     assert_eq!((node.identity_source, node.workload_api), (None, None));

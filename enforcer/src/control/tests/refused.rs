@@ -105,6 +105,16 @@ fn fields_of_a_node() {
 }
 
 #[test]
+fn other_trust_domains() {
+    check(&[
+        ("  admin:", "  federation: partner.example\n  admin:", &[("6:15", "expected trust domains")]),
+        ("  admin:", "  federation: { partner.example: a.pem }\n  admin:", &[("6:34", "no absolute path")]),
+        ("  admin:", "  federation: { Partner: /a.pem }\n  admin:", &[("6:17", "no trust domain")]),
+        ("  admin:", "  federation: { example.org: /a.pem }\n  admin:", &[("6:17", "the node's own trust domain")]),
+    ]);
+}
+
+#[test]
 fn where_certificates_come_from_and_go_to() {
     const LONG: &str = "/a23456789/123456789/123456789/123456789/123456789/123456789/123456789/123456789/123456789/\
                         123456789/1234567";

@@ -72,9 +72,14 @@ impl Verifier {
             Ok(verify(workload, intermediates, &terms).map(drop)?)
         };
         match &self.roots {
+            // Nobody tells us what other trust domains have revoked.
             Roots::Trusted(trusted) => {
-                let trust = trusted.current();
-                judge(&trust.anchors, trust.revocations.as_ref())
+                if let Some(roots) = trusted.federation().roots_for(workload) {
+                    judge(roots, None)
+                } else {
+                    let trust = trusted.current();
+                    judge(&trust.anchors, trust.revocations.as_ref())
+                }
             }
             Roots::Pinned(pinned) => {
                 check_amount(workload, intermediates)?;

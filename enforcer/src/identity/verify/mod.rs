@@ -125,6 +125,12 @@ fn recognize(claimed: Result<Identity, NoClaim>, expected: &Expected) -> Result<
     }
 }
 
+/// Who a workload's certificate claims to be. Nothing is proved by it.
+pub(super) fn claimed(workload: &CertificateDer<'_>) -> Option<Identity> {
+    let (_, workload) = X509Certificate::from_der(workload).ok()?;
+    claim(&certificate::uris(&workload)).ok()
+}
+
 /// The trust domain that an authority's certificate names, if it is as an authority's must be.
 #[must_use]
 pub fn authority_domain(certificate: &CertificateDer<'_>) -> Option<String> {

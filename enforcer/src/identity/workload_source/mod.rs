@@ -10,7 +10,7 @@
 //! as long as it is valid; so do all when nobody answers. What is taken back is taken back: an answer without an
 //! identity, or the answer that there is none, is not one that failed (SPIFFE Workload API, 5.2.1).
 //!
-//! Not used: bundles of other trust domains, and hints; of several certificates for one identity the first that passes.
+//! Not used: bundles of other trust domains that the answer has, and hints; of several certificates for one identity the first that passes.
 //!
 //! [`Source`]: super::source::Source
 
@@ -37,6 +37,7 @@ use tonic::transport::{Endpoint, Uri};
 use tonic::{Code, Request, Status, Streaming};
 use tower::service_fn;
 
+use super::federation::Federation;
 use super::name::Identity;
 use super::request::{blocking, check};
 use super::rotate::pause;
@@ -68,6 +69,8 @@ pub struct Wanted {
     pub identities: Vec<Identity>,
     /// What their handshakes prefer.
     pub cipher: Cipher,
+    /// Whom else they trust.
+    pub federation: Arc<Federation>,
 }
 
 /// Nothing comes from the Workload API.
@@ -98,7 +101,7 @@ enum Error {
 pub async fn start(wanted: Wanted, stop: CancellationToken) -> (Arc<Store>, Trusted) {
     let (writer, store) = Store::new();
     let (trust, trusted) = watch::channel(Arc::new(Trust::default()));
-    let trusted = Trusted::new(trusted);
+    let trusted = Trusted::new(trusted).with(&wanted.federation);
     let provider = crypto_provider_for(wanted.cipher);
     let feed = Feed { wanted, provider, writer, trust, trusted: trusted.clone(), chains: HashMap::new(), failures: 0 };
     let (first, mut tried) = watch::channel(false);

@@ -141,6 +141,7 @@ impl Other {
             trust_domain: "example.org".to_owned(),
             identities: vec![EXPECTED.parse().unwrap(), DB.parse().unwrap()],
             cipher: Cipher::default(),
+            federation: Arc::default(),
         };
         start(wanted, CancellationToken::new()).await
     }
