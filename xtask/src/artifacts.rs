@@ -14,8 +14,10 @@ pub(crate) struct Artifacts {
     pub(crate) endpoint: PathBuf,
     /// The demo.
     pub(crate) demo: PathBuf,
-    /// All suites.
+    /// All suites that want worlds.
     pub(crate) suites: PathBuf,
+    /// Those of the authority.
+    pub(crate) issuer: PathBuf,
 }
 
 /// For what the binaries are optimized.
@@ -28,26 +30,18 @@ pub(crate) enum Profile {
 }
 
 /// Builds them; what is up to date costs nothing.
-pub(crate) fn build(profile: Profile) -> Result<Artifacts> {
-    let enforcer = enforcer(profile)?;
-    let profile = profile.flag();
-    let bins = executables(&["build", profile, "--package", "enforcer-tests", "--bins"])?;
+///
+/// All of the workspace in one command, the same as for the unit tests: cargo compiles a dependency anew for each set of
+/// features that the packages of a command want of it.
+pub(crate) fn build() -> Result<Artifacts> {
+    let built = executables(&["test", Profile::Dev.flag(), "--workspace", "--no-run"])?;
     Ok(Artifacts {
-        enforcer,
-        endpoint: find(&bins, "endpoint")?,
-        demo: find(&bins, "demo")?,
-        suites: suites(profile, "suites")?,
+        enforcer: find(&built, "enforcer")?,
+        endpoint: find(&built, "endpoint")?,
+        demo: find(&built, "demo")?,
+        suites: find(&built, "suites")?,
+        issuer: find(&built, "issuer")?,
     })
-}
-
-/// Builds the suites of the authority, and the agent, which they find where cargo puts it.
-pub(crate) fn issuer(profile: Profile) -> Result<PathBuf> {
-    enforcer(profile)?;
-    suites(profile.flag(), "issuer")
-}
-
-fn suites(profile: &str, name: &str) -> Result<PathBuf> {
-    find(&executables(&["test", profile, "--no-run", "--package", "enforcer-tests", "--test", name])?, name)
 }
 
 /// Builds only these programs of the suites' package; gives each name with its path.
@@ -97,10 +91,15 @@ fn find(executables: &[(String, PathBuf)], name: &str) -> Result<PathBuf> {
     found.map(|(_, path)| path.clone()).with_context(|| format!("cargo built no {name}"))
 }
 
-/// Target and executable of one of cargo's messages, which is one line of JSON. The fields that matter hold names and
-/// paths of this build, so looking for them needs no parser.
+/// Target and executable of one of cargo's messages, which is one line of JSON; none for the unit tests of a library or a
+/// program. The fields that matter hold names and paths of this build, so looking for them needs no parser.
 fn executable(message: &str) -> Option<(String, PathBuf)> {
     let target = message.split_once("\"target\":")?.1;
+    let profile = message.split_once("\"profile\":{")?.1.split_once('}')?.0;
+    let is_test = profile.contains("\"test\":true");
+    if is_test && !target.starts_with("{\"kind\":[\"test\"]") {
+        return None;
+    }
     Some((field(target, "name")?, field(message, "executable")?.into()))
 }
 
@@ -115,9 +114,14 @@ mod tests {
 
     #[test]
     fn executables_are_found_in_cargos_messages() {
-        let message = r#"{"reason":"compiler-artifact","package_id":"p","target":{"kind":["test"],"name":"suites"},"executable":"/t/suites-1","fresh":true}"#;
-        assert_eq!(executable(message), Some(("suites".into(), "/t/suites-1".into())));
-        let library = r#"{"reason":"compiler-artifact","target":{"name":"x"},"executable":null}"#;
-        assert_eq!(executable(library), None);
+        let message = |kind: &str, test: bool, path: &str| {
+            let target = format!(r#""target":{{"kind":["{kind}"],"name":"x","test":true}}"#);
+            format!(r#"{{"reason":"compiler-artifact",{target},"profile":{{"test":{test}}},"executable":{path}}}"#)
+        };
+        let found = Some(("x".to_owned(), "/t/x-1".into()));
+        assert_eq!(executable(&message("test", true, r#""/t/x-1""#)), found);
+        assert_eq!(executable(&message("bin", false, r#""/t/x-1""#)), found);
+        assert_eq!(executable(&message("bin", true, r#""/t/x-1""#)), None, "unit tests of a program");
+        assert_eq!(executable(&message("lib", false, "null")), None);
     }
 }

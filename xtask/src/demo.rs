@@ -7,7 +7,7 @@ use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::artifacts::{self, Profile};
+use crate::artifacts;
 use crate::process;
 use crate::setup::{self, Need};
 use crate::test::{guest_environment, guest_files};
@@ -29,7 +29,7 @@ pub(crate) struct Args {
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     setup::ensure(&[Need::Build, Need::Suites])?;
-    let artifacts = artifacts::build(Profile::Dev)?;
+    let artifacts = artifacts::build()?;
     if args.native || (!args.vm && has_kernel_tls()) {
         // In our place, so that whoever presses Ctrl-C gets the terminal back after the demo has cleaned up, not before.
         return Err(process::root_command(&artifacts.demo).exec()).context("start the demo");

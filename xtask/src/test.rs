@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 
-use crate::artifacts::{self, Artifacts, Profile};
+use crate::artifacts::{self, Artifacts};
 use crate::process;
 use crate::setup::{self, Need};
 use crate::vm::{Kernel, Kernels, Put, Vm};
@@ -99,18 +99,15 @@ fn step(name: &str, run: impl FnOnce(&mut Closing) -> Result<()>) -> Step {
 
 fn unit(args: &Args, sink: &mut Closing) -> Result<()> {
     setup::ensure(&[Need::Issuer])?;
-    let suites = ["--package", "enforcer-tests", "--lib", "--bins"];
-    for packages in [&[][..], &suites] {
-        let mut cargo = process::command(env!("CARGO"));
-        cargo.args(["test", "--quiet"]).args(packages).arg("--").args(&args.filter);
-        succeeded(process::tee(&mut cargo, sink)?)?;
-    }
-    Ok(())
+    // Everything but the suites, and of the same build as these: see `artifacts`.
+    let mut cargo = process::command(env!("CARGO"));
+    cargo.args(["test", "--quiet", "--workspace", "--lib", "--bins", "--test", "hsm", "--"]).args(&args.filter);
+    succeeded(process::tee(&mut cargo, sink)?)
 }
 
 fn namespaces(args: &Args, sink: &mut Closing) -> Result<()> {
     setup::ensure(&[Need::Suites, Need::Programs])?;
-    let artifacts = artifacts::build(Profile::Dev)?;
+    let artifacts = artifacts::build()?;
     artifacts::go_program(&artifacts)?;
     let mut suites = process::root_command(&artifacts.suites);
     succeeded(process::tee(suites.args(&args.filter), sink)?)
@@ -119,13 +116,13 @@ fn namespaces(args: &Args, sink: &mut Closing) -> Result<()> {
 /// Needs no root.
 fn issuer(args: &Args, sink: &mut Closing) -> Result<()> {
     setup::ensure(&[Need::Issuer])?;
-    let mut suites = process::command(artifacts::issuer(Profile::Dev)?);
+    let mut suites = process::command(artifacts::build()?.issuer);
     succeeded(process::tee(suites.args(&args.filter), sink)?)
 }
 
 fn machine(args: &Args, kernel: Kernel, sink: &mut Closing) -> Result<()> {
     setup::ensure(&[Need::Programs])?;
-    let artifacts = artifacts::build(Profile::Dev)?;
+    let artifacts = artifacts::build()?;
     let mut files = guest_files(&artifacts);
     files.push(Put { host: artifacts::go_program(&artifacts)?, guest: GO_PROGRAM.into() });
     let mut command = guest_environment();
