@@ -58,6 +58,7 @@ async fn an_agent_may_have_its_certificates_from_another(directory: PathBuf) -> 
             trust_domain: TRUST_DOMAIN.to_owned(),
             identities: vec![identity(account).parse()?],
             cipher: Cipher::default(),
+            federation: Arc::default(),
         })
     };
     let (store, trusted) = workload_source::start(wanted("web")?, stop.clone()).await;
