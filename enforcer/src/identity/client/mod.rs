@@ -251,11 +251,15 @@ impl Control {
         timeout(longest, trust.wait_for(|trust| trust.version != 0)).await.is_ok_and(|told| told.is_ok())
     }
 
+    /// The authority that has issued the node's certificate; empty if that is not known.
+    fn issuer(&self) -> String {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).issuer.clone()
+    }
+
     /// The authority of every certificate that is used here, the node's too; empty if they are of several.
     fn issuer_in_use(&self) -> String {
         let used = self.used.borrow().clone();
-        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.issuer == used { used } else { String::new() }
+        if self.issuer() == used { used } else { String::new() }
     }
 
     /// Another node certificate is used from now on.

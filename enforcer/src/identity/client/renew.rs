@@ -32,8 +32,8 @@ pub(super) fn renewal(chain: &[CertificateDer<'_>]) -> OffsetDateTime {
 /// Renews until the process ends.
 pub(super) async fn keep(control: Arc<Control>, mut at: OffsetDateTime) {
     let (mut trusted, mut failures) = (control.trusted(), 0);
-    // Not known at first, so an agent that has just started asks for a certificate of whoever issues now.
-    let mut issuer = String::new();
+    // Not known of a certificate that was read from a file: then another is asked for, of whoever issues now.
+    let mut issuer = control.issuer();
     loop {
         let wait = Duration::try_from(at - OffsetDateTime::now_utc()).unwrap_or_default();
         let is_due = tokio::select! {
