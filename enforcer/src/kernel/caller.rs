@@ -123,10 +123,12 @@ fn has_socket(pid: u32, inode: u32) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
+    use std::os::unix::net::{UnixListener, UnixStream};
     use std::process::Command;
 
     use super::*;
+    use crate::kernel::netns::Namespace;
+    use crate::kernel::netns::tests::new_namespace;
 
     /// Both ends are this process's.
     fn pair() -> (UnixStream, UnixStream) {
@@ -145,6 +147,18 @@ mod tests {
             assert_eq!(caller.pid(), std::process::id());
             assert_eq!(caller.place().unwrap(), here);
         }
+    }
+
+    #[test]
+    fn a_caller_may_be_in_another_network_namespace() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let there = new_namespace();
+        let _client = there.enter(|| UnixStream::connect(&path)).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(Namespace::of_socket(&accepted).unwrap().id().unwrap(), there.id().unwrap());
+        assert_eq!(Caller::holding(&accepted, std::process::id()).unwrap().pid(), std::process::id());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::OnceLock;
@@ -33,8 +33,27 @@ impl Namespace {
     ///
     /// When the file cannot be opened, is no network namespace, or may not be entered (CAP_SYS_ADMIN).
     pub fn open(path: &Path) -> io::Result<Self> {
+        Self::new(File::open(path)?)
+    }
+
+    /// The namespace that a socket is in (SIOCGSKNS). An accepted Unix socket is in that of the socket that connected.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::open`], and without CAP_NET_ADMIN there.
+    pub fn of_socket(socket: &impl AsFd) -> io::Result<Self> {
+        // SAFETY: takes a number and no pointer; the descriptor is open while it is borrowed.
+        let descriptor = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::SIOCGSKNS) };
+        if descriptor < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just made this descriptor for the caller, and nobody else knows it.
+        Self::new(unsafe { File::from_raw_fd(descriptor) })
+    }
+
+    fn new(file: File) -> io::Result<Self> {
         let own = socket::netns_cookie(&any_socket()?)?;
-        let mut namespace = Self { file: File::open(path)?, cookie: 0, is_own: false };
+        let mut namespace = Self { file, cookie: 0, is_own: false };
         namespace.cookie = namespace.enter(|| socket::netns_cookie(&any_socket()?))?;
         namespace.is_own = namespace.cookie == own;
         Ok(namespace)

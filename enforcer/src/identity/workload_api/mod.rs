@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use super::source::Source;
+use crate::kernel::caller::Caller;
 use crate::observe::metrics::Metrics;
 use crate::protocol::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer;
 
@@ -71,6 +72,12 @@ pub enum Error {
         /// The socket.
         path: PathBuf,
     },
+    /// The kernel does not tell who connects.
+    #[error(
+        "offer the Workload API: the kernel does not tell who connects; before Linux 6.5 it needs the module unix_diag, \
+         and the agent CAP_NET_ADMIN and CAP_SYS_PTRACE"
+    )]
+    Callers(#[source] io::Error),
 }
 
 /// What it is made of.
@@ -99,6 +106,8 @@ impl Endpoint {
     ///
     /// [`Error`].
     pub fn bind(path: &Path) -> Result<Self, Error> {
+        let (own, _other) = UnixStream::pair().map_err(Error::Callers)?;
+        Caller::of(&own).map_err(Error::Callers)?;
         if UnixStream::connect(path).is_ok() {
             return Err(Error::Running { path: path.to_owned() });
         }

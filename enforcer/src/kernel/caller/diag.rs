@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 use nix::sys::stat::fstat;
 
+use crate::kernel::netns::Namespace;
 use crate::kernel::socket::cookie;
 
 /// Of `struct nlmsghdr`.
@@ -13,10 +14,13 @@ const HEADER: usize = 16;
 /// Of `struct unix_diag_msg`.
 const ABOUT: usize = 16;
 
-/// The inode of the socket that this one is connected to. Both are in whatever network namespaces they are: the kernel
-/// looks for this one only in that of the calling thread.
+/// The inode of the socket that this one is connected to. The kernel looks for this one only in the network namespace of
+/// who asks, so that is asked in its own.
 pub(super) fn peer(connected: &impl AsFd) -> io::Result<u32> {
-    let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
+    let netlink = Namespace::of_socket(connected)?.enter(|| {
+        let (family, protocol) = (AddressFamily::Netlink, SockProtocol::NetlinkSockDiag);
+        Ok(socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?)
+    })?;
     let inode = u32::try_from(fstat(connected)?.st_ino).map_err(io::Error::other)?;
     let request = request(inode, cookie(&connected.as_fd())?);
     send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;

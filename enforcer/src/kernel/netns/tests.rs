@@ -52,7 +52,7 @@ fn loopback_up() -> io::Result<()> {
     (request.ifr_name[0], request.ifr_name[1]) = (b'l'.cast_signed(), b'o'.cast_signed());
     request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP).unwrap();
     // SAFETY: the kernel reads an ifreq, which lives until the call returns.
-    match unsafe { libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&socket), libc::SIOCSIFFLAGS, &raw const request) } {
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
