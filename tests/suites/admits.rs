@@ -1,6 +1,6 @@
 //! What a node lets pass: mutual TLS of peers without an agent, and, when permissive, plaintext for a named reason.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use enforcer_tests::authority;
 use enforcer_tests::ground::{A_EDGE, LEGACY, PARTNER, STRANGER};
 use enforcer_tests::program;
@@ -8,7 +8,7 @@ use enforcer_tests::settings::kernel_has_tls;
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
 
-use crate::stage::{Company, marker, promises, sealed};
+use crate::stage::{Company, marker, pages_come_sealed, promises};
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = foreign_in(Options::STRICT, "");
@@ -87,17 +87,7 @@ fn a_permissive_node_serves_a_stranger_and_says_why(world: &World) -> Result<()>
 }
 
 fn permissive_nodes_still_encrypt_between_each_other(world: &World) -> Result<()> {
-    for route in world.ground.routes() {
-        let secret = marker();
-        let nginx = program::nginx(route.server, &secret)?;
-        sealed(&world.ground, &secret, nginx.port, || {
-            let page = program::curl(route.client, nginx.at(route.target))?.finish()?.success()?;
-            ensure!(page == secret, "curl got `{page}`");
-            Ok(())
-        })
-        .with_context(|| route.to_string())?;
-    }
-    Ok(())
+    pages_come_sealed(world)
 }
 
 /// The reason is the label that the metrics of node `a` count the connection under.

@@ -15,7 +15,7 @@ use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
 
 use crate::direct::{Conversation, sockets};
-use crate::stage::{marker, promises, sealed};
+use crate::stage::{pages_come_sealed, promises};
 
 /// From the moment that `enforcer ca revoke` has returned.
 const DEAD_WITHIN: Duration = Duration::from_secs(1);
@@ -38,15 +38,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn workloads_of_nodes_that_have_joined_talk() -> Result<()> {
     let world = World::create(Options::CONTROL)?;
     let control = control(&world)?;
-    let secret = marker();
-    for route in world.ground.routes() {
-        let nginx = program::nginx(route.server, &secret)?;
-        sealed(&world.ground, &secret, nginx.port, || {
-            let page = program::curl(route.client, nginx.at(route.target))?.finish()?.success()?;
-            ensure!(page == secret, "curl got `{page}`");
-            Ok(())
-        })?;
-    }
+    pages_come_sealed(&world)?;
     for account in ["a", "b"] {
         let serial = serial_of(&world, account)?;
         let listed = control.told(&["ca", "list"])?;

@@ -53,6 +53,7 @@ fn main() -> ExitCode {
         lifecycle::trials(),
     ];
     let conclusion = run(&arguments, trials.into_iter().flatten().collect());
+    stage::print_slowest();
     teardown::sweep();
     conclusion.exit_code()
 }

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use enforcer_tests::config::Offload;
 use enforcer_tests::ground::{Ground, Route};
-use enforcer_tests::program::Script;
+use enforcer_tests::program::{self, Script};
 use enforcer_tests::settings::kernel_has_tls;
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::{Failed, Trial};
@@ -44,29 +45,56 @@ pub(crate) enum Company {
 }
 
 impl Company {
-    fn keep(self, promise: impl FnOnce() -> Result<()>) -> Result<(), Failed> {
+    fn keep(self, name: &str, promise: impl FnOnce() -> Result<()>) -> Result<(), Failed> {
         let result = match self {
             Self::Others => {
                 let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
-                promise()
+                timed(name, promise)
             }
             Self::Nobody => {
                 let _machine = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
-                promise()
+                timed(name, promise)
             }
         };
         result.map_err(|error| Failed::from(format!("{error:#}")))
     }
 }
 
+/// How long each test took, without its wait for company. The first in a world has made that too.
+static TIMES: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
+
+fn timed<T>(name: &str, work: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let done = work();
+    TIMES.lock().unwrap_or_else(PoisonError::into_inner).push((started.elapsed(), name.to_owned()));
+    done
+}
+
+/// Says which tests took longest, for whoever wants the suites to take less.
+pub(crate) fn print_slowest() {
+    const SHOWN: usize = 12;
+    let mut times = TIMES.lock().unwrap_or_else(PoisonError::into_inner);
+    times.sort_unstable_by(|one, other| other.cmp(one));
+    let sum: Duration = times.iter().map(|(took, _)| *took).sum();
+    eprintln!("{:.0} s of tests; those that took longest:", sum.as_secs_f64());
+    for (took, name) in times.iter().take(SHOWN) {
+        eprintln!("{:8.1} s  {name}", took.as_secs_f64());
+    }
+}
+
 /// A test that makes what it needs.
 pub(crate) fn beside_others(name: &str, promise: fn() -> Result<()>) -> Trial {
-    Trial::test(name, move || Company::Others.keep(promise))
+    with_name(name, Company::Others, promise)
 }
 
 /// A test that needs the machine for itself.
 pub(crate) fn alone(name: &str, promise: fn() -> Result<()>) -> Trial {
-    Trial::test(name, move || Company::Nobody.keep(promise))
+    with_name(name, Company::Nobody, promise)
+}
+
+fn with_name(name: &str, company: Company, promise: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    let known = name.to_owned();
+    Trial::test(name, move || company.keep(&known, promise))
 }
 
 /// A test in the world that all tests with these options share; it leaves the agents as they are.
@@ -81,7 +109,7 @@ pub(crate) fn in_world_with(
     options: Options,
     promise: fn(&World) -> Result<()>,
 ) -> Trial {
-    Trial::test(name, move || company.keep(|| shared(options).and_then(|world| world.explain(promise(&world)))))
+    with_name(name, company, move || shared(options).and_then(|world| world.explain(promise(&world))))
 }
 
 /// Each way of writing records that this kernel has, with what is added to the name of a test.
@@ -115,6 +143,19 @@ pub(crate) fn sealed_on(ground: &Ground, secret: &str, ports: &[u16], work: impl
 /// Does it on every way through the mesh, and says on which one it failed.
 pub(crate) fn on_every_route(world: &World, promise: impl Fn(Route<'_>) -> Result<()>) -> Result<()> {
     world.ground.routes().into_iter().try_for_each(|route| promise(route).with_context(|| route.to_string()))
+}
+
+/// On every route curl gets a page from nginx, and nobody on the way reads it.
+pub(crate) fn pages_come_sealed(world: &World) -> Result<()> {
+    on_every_route(world, |route| {
+        let secret = marker();
+        let nginx = program::nginx(route.server, &secret)?;
+        sealed(&world.ground, &secret, nginx.port, || {
+            let page = program::curl(route.client, nginx.at(route.target))?.finish()?.success()?;
+            ensure!(page == secret, "curl got `{page}`");
+            Ok(())
+        })
+    })
 }
 
 /// Runs both ends of a script on every route. They judge for themselves, and end with 0 when all was right.

@@ -25,7 +25,7 @@ use libtest_mimic::Trial;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::stage::{marker, promises, sealed};
+use crate::stage::{pages_come_sealed, promises};
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = promises![in Options::STRICT;
@@ -107,22 +107,9 @@ fn nodes_talk_with_certificates_of_somebody_else() -> Result<()> {
         let [a, b] = held.map(|report| Ok::<_, anyhow::Error>(report?["workloads"][0]["certificate"].is_object()));
         Ok((a? && b?).then_some(()))
     }))?;
-    world.explain(works(&world))?;
+    world.explain(pages_come_sealed(&world))?;
     stop.cancel();
-    world.explain(works(&world))
-}
-
-fn works(world: &World) -> Result<()> {
-    for route in world.ground.routes() {
-        let secret = marker();
-        let nginx = program::nginx(route.server, &secret)?;
-        sealed(&world.ground, &secret, nginx.port, || {
-            let page = program::curl(route.client, nginx.at(route.target))?.finish()?.success()?;
-            ensure!(page == secret, "curl got `{page}`");
-            Ok(())
-        })?;
-    }
-    Ok(())
+    world.explain(pages_come_sealed(&world))
 }
 
 /// What an agent has its certificates from: it knows agents by their control group, in the network of the host.

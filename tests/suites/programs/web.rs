@@ -6,7 +6,7 @@ use enforcer_tests::program::{self, Server};
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
 
-use crate::stage::{Company, marker, on_every_route, promises, sealed, sealed_on};
+use crate::stage::{Company, marker, on_every_route, pages_come_sealed, promises, sealed, sealed_on};
 
 pub(super) fn cheap(options: Options, suffix: &str) -> Vec<Trial> {
     promises![in options, called suffix, Company::Others;
@@ -27,15 +27,7 @@ pub(super) fn thorough(options: Options, suffix: &str) -> Vec<Trial> {
 }
 
 fn curl_gets_a_page_from_nginx(world: &World) -> Result<()> {
-    on_every_route(world, |route| {
-        let secret = marker();
-        let nginx = program::nginx(route.server, &secret)?;
-        sealed(&world.ground, &secret, nginx.port, || {
-            let page = program::curl(route.client, nginx.at(route.target))?.finish()?.success()?;
-            ensure!(page == secret, "curl got `{page}`");
-            Ok(())
-        })
-    })
+    pages_come_sealed(world)
 }
 
 fn curl_gets_a_page_from_python(world: &World) -> Result<()> {

@@ -25,9 +25,14 @@ impl Domain {
     ///
     /// [`Error`].
     pub async fn slots(&self) -> Result<Slots, Error> {
-        self.read(SLOTS)
-            .await?
-            .ok_or_else(|| Error::Entry { key: SLOTS.to_owned(), cause: serde::de::Error::custom("it is missing") })
+        Ok(self.held_slots().await?.1)
+    }
+
+    /// The slots, and their entry for the condition of a transaction.
+    pub(super) async fn held_slots(&self) -> Result<(Option<Vec<u8>>, Slots), Error> {
+        let (entry, slots) = self.held(SLOTS).await?;
+        let missing = || Error::Entry { key: SLOTS.to_owned(), cause: serde::de::Error::custom("it is missing") };
+        Ok((entry, slots.ok_or_else(missing)?))
     }
 
     /// Makes the first authority where there is none. Of several replicas that start at once, one makes it.
@@ -117,8 +122,7 @@ impl Domain {
     /// Makes a new intermediate where the one that issues ends soon, and forgets those that have ended.
     pub(super) async fn renew_intermediates(&self, now: OffsetDateTime) -> Result<(), Error> {
         for _ in 0..ATTEMPTS {
-            let before = self.parts.store.get(SLOTS).await?;
-            let slots = self.slots().await?;
+            let (before, slots) = self.held_slots().await?;
             let mut after = slots.clone();
             for slot in &mut after.slots {
                 let ends = self.issuer(slot).await?.ends;

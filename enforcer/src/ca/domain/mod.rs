@@ -265,8 +265,14 @@ impl Domain {
     }
 
     async fn read<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+        Ok(self.held(key).await?.1)
+    }
+
+    /// An entry as the store holds it, for the condition of a transaction, and what it says.
+    async fn held<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<(Option<Vec<u8>>, Option<T>), Error> {
         let value = self.parts.store.get(key).await?;
-        value.map(|value| journal::read(key, &value)).transpose()
+        let read = value.as_deref().map(|value| journal::read(key, value)).transpose()?;
+        Ok((value, read))
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {

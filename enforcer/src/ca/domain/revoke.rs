@@ -1,5 +1,7 @@
 //! Certificates die: bans first, so that nothing new comes up behind, then what was issued, then everybody is told.
 
+use std::collections::HashSet;
+
 use time::OffsetDateTime;
 
 use super::journal::{self, Issuance, JOURNAL, REVOKED, Reason, Revocation, Target, ban_of_identity};
@@ -24,14 +26,8 @@ impl Domain {
         }
         let now = OffsetDateTime::now_utc();
         // A certificate that is being issued meanwhile is in the journal by now, or meets the ban.
-        let issued = self.issued().await?;
-        let revoked = self.revoked().await?;
-        let dying = |issuance: &Issuance| {
-            target.means(issuance)
-                && !issuance.is_over(now)
-                && !revoked.iter().any(|revoked| revoked.serial == issuance.serial)
-        };
-        let dying: Vec<Issuance> = issued.into_iter().filter(dying).collect();
+        let alive = self.alive(now).await?;
+        let dying: Vec<Issuance> = alive.into_iter().filter(|issuance| target.means(issuance)).collect();
         if dying.is_empty() && target.ban().is_none() {
             return Err(Error::NothingToRevoke { what: target.to_string() });
         }
@@ -64,9 +60,9 @@ impl Domain {
     /// Commits what changes the trust of everybody, with its next version.
     pub(super) async fn tell(&self, with: impl Fn(Transaction) -> Transaction) -> Result<(), Error> {
         for _ in 0..ATTEMPTS {
-            let before = self.parts.store.get(VERSION).await?;
-            let version = self.version().await?;
-            let next = Transaction::new().replace(VERSION, before, Some(journal::write(&(version + 1))));
+            let (before, version) = self.held::<u64>(VERSION).await?;
+            let next = journal::write(&(version.unwrap_or_default() + 1));
+            let next = Transaction::new().replace(VERSION, before, Some(next));
             if self.commit(with(next)).await? == Outcome::Committed {
                 return Ok(());
             }
@@ -105,6 +101,14 @@ impl Domain {
     pub async fn revoked(&self) -> Result<Vec<Revocation>, Error> {
         let entries = self.parts.store.list(REVOKED).await?;
         entries.iter().map(|(key, value)| Revocation::read(key, value)).collect()
+    }
+
+    /// What was issued, is not over and not revoked. What is in the journal when this is asked is there.
+    pub(super) async fn alive(&self, now: OffsetDateTime) -> Result<Vec<Issuance>, Error> {
+        let issued = self.issued().await?;
+        let revoked: HashSet<String> = self.revoked().await?.into_iter().map(|revoked| revoked.serial).collect();
+        let is_alive = |issuance: &Issuance| !issuance.is_over(now) && !revoked.contains(&issuance.serial);
+        Ok(issued.into_iter().filter(is_alive).collect())
     }
 
     /// Refuses a node whose certificate is revoked.

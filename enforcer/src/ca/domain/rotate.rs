@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::journal::{self, Issuance};
 use super::slots::{OutOfStep, Slots};
 use super::trust::VERSION;
-use super::{ATTEMPTS, Asker, Domain, Error, Event, SLOTS, journal};
+use super::{ATTEMPTS, Asker, Domain, Error, Event, SLOTS};
 use crate::ca::store::{Outcome, Transaction};
 
 const NODES: &str = "node/";
@@ -110,9 +111,10 @@ impl Domain {
 
     pub(super) async fn replace_slots(&self, next: impl Fn(&Slots) -> Result<Slots, OutOfStep>) -> Result<(), Error> {
         for _ in 0..ATTEMPTS {
-            let (before, told) = (self.parts.store.get(SLOTS).await?, self.parts.store.get(VERSION).await?);
-            let version = self.version().await? + 1;
-            let slots = Slots { since: version, ..next(&self.slots().await?)? };
+            let (told, version) = self.held::<u64>(VERSION).await?;
+            let (before, slots) = self.held_slots().await?;
+            let version = version.unwrap_or_default() + 1;
+            let slots = Slots { since: version, ..next(&slots)? };
             let changed = Transaction::new().replace(SLOTS, before, Some(journal::write(&slots))).replace(
                 VERSION,
                 told,
@@ -127,12 +129,11 @@ impl Domain {
 
     /// Everybody who has certificates must trust the next root before one appears that it has signed.
     async fn ready_to_activate(&self, slots: &Slots, force: bool) -> Result<(), Error> {
-        let now = OffsetDateTime::now_utc();
         let nodes = self.nodes().await?;
         let knows = |name: &str| nodes.iter().any(|node| node.name == name && node.version >= slots.since);
-        let issued = self.issued().await?;
-        let alive = issued.iter().filter(|issuance| !issuance.is_over(now) && !issuance.node.is_empty());
-        let mut behind: Vec<&str> = alive.map(|issuance| issuance.node.as_str()).filter(|node| !knows(node)).collect();
+        let alive = self.alive(OffsetDateTime::now_utc()).await?;
+        let owners = alive.iter().map(|issuance| issuance.node.as_str());
+        let mut behind: Vec<&str> = owners.filter(|node| !node.is_empty() && !knows(node)).collect();
         behind.sort_unstable();
         behind.dedup();
         if behind.is_empty() || force {
@@ -149,27 +150,25 @@ impl Domain {
     /// Nobody may have a certificate any more that only the former root vouches for.
     async fn ready_to_retire(&self, slots: &Slots, force: bool) -> Result<(), Error> {
         let (_, former) = slots.retired()?;
-        let now = OffsetDateTime::now_utc();
-        let revoked = self.revoked().await?;
-        let issued = self.issued().await?;
-        let alive = issued.iter().filter(|issuance| issuance.slot == former.id && !issuance.is_over(now));
-        let alive = alive.filter(|issuance| !revoked.iter().any(|dead| dead.serial == issuance.serial));
+        let alive = self.alive(OffsetDateTime::now_utc()).await?;
         // What was issued since may not be in use yet, so a node has to say that it is. Control itself uses it at once.
         let nodes = self.nodes().await?;
         let active = slots.active().map(|slot| slot.id.as_str()).unwrap_or_default();
         let has_moved = |node: &str| nodes.iter().any(|known| known.name == node && known.issuer == active);
-        let alive = alive.filter(|issuance| match issuance.node.as_str() {
-            "" => !issued.iter().any(|later| later.supersedes(issuance, &former.id)),
+        let needs = |issuance: &&Issuance| match issuance.node.as_str() {
+            _ if issuance.slot != former.id => false,
+            "" => !alive.iter().any(|later| later.supersedes(issuance, &former.id)),
             node => !has_moved(node),
-        });
-        let alive: Vec<String> = alive.map(|alive| format!("{} ({})", alive.name, alive.serial)).collect();
-        if alive.is_empty() || force {
+        };
+        let needing: Vec<String> =
+            alive.iter().filter(needs).map(|alive| format!("{} ({})", alive.name, alive.serial)).collect();
+        if needing.is_empty() || force {
             return Ok(());
         }
-        let shown: Vec<&str> = alive.iter().map(String::as_str).collect();
+        let shown: Vec<&str> = needing.iter().map(String::as_str).collect();
         let why = format!(
             "{} live certificates need the former root: {}; wait until they are renewed, revoke them, or use --force",
-            alive.len(),
+            needing.len(),
             shortened(&shown)
         );
         Err(Error::TooEarly { step: "retire", why })

@@ -266,6 +266,19 @@ async fn a_rotation_waits_for_everybody_and_trusts_both_meanwhile() {
 }
 
 #[tokio::test]
+async fn a_rotation_does_not_wait_for_a_node_that_is_revoked() {
+    let world = World::new();
+    let domain = world.domain().await;
+    domain.issue(("a", &web()), &request(), &node("a")).await.unwrap();
+    domain.rotate(Step::Prepare, false, &OPERATOR).await.unwrap();
+    let early = domain.rotate(Step::Activate, false, &OPERATOR).await.unwrap_err();
+    assert!(early.to_string().contains("revoke them"), "{early}");
+    domain.revoke(&Target::Node("a".to_owned()), Reason::CessationOfOperation, &OPERATOR).await.unwrap();
+    domain.rotate(Step::Activate, false, &OPERATOR).await.unwrap();
+    domain.rotate(Step::Retire, false, &OPERATOR).await.unwrap();
+}
+
+#[tokio::test]
 async fn replicas_share_everything_and_make_one_authority() {
     let world = World::new();
     let (first, second) = tokio::join!(Domain::open(world.parts()), Domain::open(world.parts()));
