@@ -90,6 +90,7 @@ const SUITES: &[Package] = &[
     package("memcached", "an unmodified server with threads"),
     package("postgresql", "an unmodified server with a process for each connection, its client and its benchmark"),
     package("nodejs", "an event loop that is neither Python's nor Rust's"),
+    package("faketime", "sets the clock of an agent, and of nobody else"),
 ];
 
 const ISSUER: &[Package] = &[
