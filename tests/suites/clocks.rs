@@ -19,6 +19,10 @@ use crate::stage::promises;
 /// From a jump of the clock until all is well again.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(60);
 const MINUTE: Duration = Duration::from_secs(60);
+/// Of the hour that a certificate has.
+const BEYOND_HALF: Duration = Duration::from_secs(40 * 60);
+/// So long after its first certificate an agent tells control whose certificates it uses, and goes back to sleep.
+const QUIET_AFTER: Duration = Duration::from_secs(7);
 
 pub(crate) fn trials() -> Vec<Trial> {
     if kernel_has_tls() {
@@ -26,6 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     }
     promises![beside others;
         when_revocation_lists_have_run_out_nobody_is_accepted_until_control_is_back,
+        a_renewal_that_a_jump_of_the_clock_makes_due_is_made_within_a_minute,
         a_renewal_that_is_due_while_control_is_away_is_made_when_it_is_back,
         a_clock_that_jumps_beyond_the_end_of_all_certificates_does_no_lasting_harm,
     ]
@@ -53,18 +58,27 @@ fn when_revocation_lists_have_run_out_nobody_is_accepted_until_control_is_back()
     Ok(())
 }
 
+/// Nothing happens that an agent would look at its certificates for, except that time has passed.
+fn a_renewal_that_a_jump_of_the_clock_makes_due_is_made_within_a_minute() -> Result<()> {
+    let (world, clock) = world("", None)?;
+    let (begun, before) = (Instant::now(), [serial(&world.a)?, serial(&world.b)?]);
+    let is_quiet = || Ok((begun.elapsed() > QUIET_AFTER).then_some(()));
+    wait::until("an agent that does nothing", wait::patience(), is_quiet)?;
+    clock.ahead(BEYOND_HALF)?;
+    world.explain(renewed(&world, &before, Instant::now()))?;
+    world.explain(talk(&world))
+}
+
 fn a_renewal_that_is_due_while_control_is_away_is_made_when_it_is_back() -> Result<()> {
     let (mut world, clock) = world("", None)?;
     let before = [serial(&world.a)?, serial(&world.b)?];
     control(&mut world)?.kill()?;
-    // Of the hour that a certificate has.
-    clock.ahead(40 * MINUTE)?;
+    clock.ahead(BEYOND_HALF)?;
     let jumped = Instant::now();
     world.explain(talk(&world)).context("while control is away")?;
     ensure!([serial(&world.a)?, serial(&world.b)?] == before, "somebody has issued certificates");
     control(&mut world)?.restart()?;
-    let renewed = || Ok((serial(&world.a)? != before[0] && serial(&world.b)? != before[1]).then_some(()));
-    world.explain(wait::until("the next certificates", left(jumped), renewed))?;
+    world.explain(renewed(&world, &before, jumped))?;
     world.explain(talk(&world))
 }
 
@@ -115,6 +129,12 @@ fn pages(world: &World) -> Result<Vec<(Route<'_>, Result<String>)>> {
         Ok((route, program::curl(route.client, nginx.at(route.target))?.finish()?.success()))
     });
     asked.into_iter().collect()
+}
+
+/// Waits until both workloads have other certificates.
+fn renewed(world: &World, before: &[String; 2], jumped: Instant) -> Result<()> {
+    let are_others = || Ok((serial(&world.a)? != before[0] && serial(&world.b)? != before[1]).then_some(()));
+    wait::until("the next certificates", left(jumped), are_others)
 }
 
 fn left(since: Instant) -> Duration {
