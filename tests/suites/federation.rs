@@ -11,10 +11,10 @@ use enforcer_tests::ground::{A_EDGE, Addresses, Ground, LEGACY, PARTNER};
 use enforcer_tests::peer;
 use enforcer_tests::program;
 use enforcer_tests::settings::kernel_has_tls;
-use enforcer_tests::wait;
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
 
+use crate::direct::Conversation;
 use crate::stage::{marker, on_every_route, promises, sealed};
 
 /// Of node `b`, and of one of the machines outside.
@@ -31,21 +31,18 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn workloads_of_two_trust_domains_talk_when_each_names_the_bundle_of_the_other() -> Result<()> {
     let world = world(usual())?;
     world.explain(talk(&world))?;
-    // Who it was is in the record of each node.
+    // Each node says who it is with, while it is.
     let both = [identity("a"), identity_in(OTHER, "b")];
-    for node in [&world.a, &world.b] {
-        wait::until("the records of both directions", wait::patience(), || {
-            let log = node.agent.log();
-            let recorded = |direction: &str| {
-                let is_it =
-                    |line: &&str| line.contains(direction) && both.iter().all(|identity| line.contains(identity));
-                log.lines().any(|line| is_it(&line))
-            };
-            Ok((recorded("outbound") && recorded("inbound")).then_some(()))
-        })
-        .with_context(|| node.agent.log())?;
-    }
-    Ok(())
+    world.explain(on_every_route(&world, |route| {
+        let redis = program::redis(route.server)?;
+        let _open = Conversation::start(route.client, &redis, route.target)?;
+        for node in [&world.a, &world.b] {
+            let (status, port) = (node.agent.status()?, format!(":{}", redis.port));
+            let is_it = |line: &str| line.contains(&port) && both.iter().all(|identity| line.contains(identity));
+            ensure!(status.lines().any(is_it), "node {} does not say so:\n{status}", node.config.account);
+        }
+        Ok(())
+    }))
 }
 
 /// One of the two nodes does not know the other trust domain, or has somebody else's bundle for it.
