@@ -167,13 +167,13 @@ pub async fn run(config: &Path) -> Result<(), Error> {
         stop: stop.clone(),
         tasks: TaskTracker::new(),
     });
-    tokio::spawn(revoke::watch(Arc::clone(&path), trusted, closing.clone()));
+    tokio::spawn(revoke::watch(Arc::clone(&path), trusted.clone(), closing.clone()));
     offer(workload_api, source, (enrolled.members, &metrics), (&snapshot, &stop));
     for (listener, socket) in enrolled.listeners {
         tokio::spawn(connection::serve(Arc::clone(&path), listener, socket, closing.clone()));
     }
     let readiness = Readiness::default();
-    let known = (store, guard.maps.misses());
+    let known = (store, trusted, guard.maps.misses());
     let status = status::status(Arc::clone(&snapshot), enrolled.workloads, known, abilities);
     let state = admin::State { connections, metrics, readiness: readiness.clone(), status };
     let served = tokio::spawn(admin.serve(state, stop));

@@ -1,11 +1,14 @@
 //! `enforcer control` with the agent's own client, and with those who mean harm.
 
+mod balanced;
+mod etcd_killed;
 mod keys;
 mod refused;
 mod replicas;
 mod upstream;
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,7 +23,15 @@ use rcgen::{CertificateParams, KeyPair};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    [keys::trials(), refused::trials(), replicas::trials(), upstream::trials()].into_iter().flatten().collect()
+    let trials = [
+        keys::trials(),
+        refused::trials(),
+        replicas::trials(),
+        balanced::trials(),
+        etcd_killed::trials(),
+        upstream::trials(),
+    ];
+    trials.into_iter().flatten().collect()
 }
 
 /// A node that joins, or has joined: what an agent does, without the agent.
@@ -36,9 +47,13 @@ impl Node {
     }
 
     async fn join_with(control: &Control, name: &str, directory: &Path, token: &Path) -> Result<Self> {
+        Self::join_at(control.address, name, directory, token).await
+    }
+
+    async fn join_at(address: SocketAddr, name: &str, directory: &Path, token: &Path) -> Result<Self> {
         let stop = CancellationToken::new();
         let wanted = Wanted {
-            address: control.address.to_string(),
+            address: address.to_string(),
             token: Some(token.to_owned()),
             grace: Duration::ZERO,
             directory: directory.join(format!("{name}-state")),
@@ -76,7 +91,11 @@ fn request() -> Result<Vec<u8>> {
 
 /// The serial numbers that control knows.
 fn known(control: &Control) -> Result<HashSet<String>> {
-    let list = control.told(&["ca", "list"])?;
+    serials(&control.told(&["ca", "list"])?)
+}
+
+/// The serial numbers in a list.
+fn serials(list: &serde_json::Value) -> Result<HashSet<String>> {
     let list = list.as_array().context("no list")?;
     Ok(list.iter().filter_map(|listed| listed["serial"].as_str().map(str::to_owned)).collect())
 }

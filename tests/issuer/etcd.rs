@@ -61,6 +61,8 @@ impl Etcd {
         command.args(["--listen-client-urls", &clients, "--advertise-client-urls", &clients]);
         command.args(["--listen-peer-urls", &peers, "--initial-advertise-peer-urls", &peers]);
         command.args(["--initial-cluster", &format!("one={peers}"), "--listen-metrics-urls", &health]);
+        // There is nobody else to be elected, so it need not wait for a second.
+        command.args(["--heartbeat-interval", "20", "--election-timeout", "200"]);
         if let Some(Tls { ca, .. }) = &self.tls {
             command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(ca);
             command.arg("--cert-file").arg(self.directory.join("server.pem"));

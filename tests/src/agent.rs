@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::http;
 use crate::place::Place;
@@ -22,6 +23,7 @@ pub struct Agent {
     config: PathBuf,
     admin: SocketAddr,
     place: Place,
+    clock: Option<Clock>,
     running: Option<Running>,
 }
 
@@ -30,14 +32,15 @@ impl Agent {
     pub fn start(config: &Config, place: &Place) -> Result<Agent> {
         let file = place.directory.join(format!("{}.yaml", config.account));
         fs::write(&file, config.to_string()).with_context(|| format!("write {}", file.display()))?;
-        let mut agent = Agent { config: file, admin: config.admin, place: place.clone(), running: None };
+        let (admin, place, clock) = (config.admin, place.clone(), config.clock.clone());
+        let mut agent = Agent { config: file, admin, place, clock, running: None };
         agent.restart()?;
         Ok(agent)
     }
 
     /// Starts it, after `kill` or `stop`, with the same configuration.
     pub fn restart(&mut self) -> Result<()> {
-        let mut running = launch(&self.place, &self.config)?;
+        let mut running = launch(&self.place, &self.config, self.clock.as_ref())?;
         wait::until("the agent to be ready", wait::patience(), || {
             running.check_alive()?;
             // Until the admin socket is open nobody answers: not ready, and no error.
@@ -115,7 +118,7 @@ impl Agent {
 
 /// Runs an agent that must refuse to start, and gives how it ended.
 pub fn refuse_to_start(config_file: &Path, place: &Place) -> Result<Finished> {
-    launch(place, config_file)?.finish()
+    launch(place, config_file, None)?.finish()
 }
 
 /// Removes all that the agent with this configuration has put into the kernel.
@@ -139,9 +142,14 @@ pub fn free_address() -> Result<SocketAddr> {
     bail!("no port of {PORTS:?} is free")
 }
 
-fn launch(place: &Place, config: &Path) -> Result<Running> {
+fn launch(place: &Place, config: &Path, clock: Option<&Clock>) -> Result<Running> {
     let config = config.to_str().context("the path of the configuration is not text")?;
-    place.start(settings::enforcer_binary()?, &["agent", "--config", config])
+    let (binary, arguments) = (settings::enforcer_binary()?, ["agent", "--config", config]);
+    let Some(clock) = clock else { return place.start(binary, &arguments) };
+    let binary = binary.to_str().context("the path of enforcer is not text")?;
+    let variables: Vec<_> = clock.environment().into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let variables: Vec<&str> = variables.iter().map(String::as_str).collect();
+    place.start("env", &[&variables[..], &[binary], &arguments].concat())
 }
 
 /// The last lines an agent said.

@@ -24,9 +24,14 @@ pub struct Credentials {
 
 /// Makes a new CA in `state`.
 pub fn init(state: &Path) -> Result<()> {
+    init_for(state, TRUST_DOMAIN)
+}
+
+/// The same of another trust domain.
+pub fn init_for(state: &Path, trust_domain: &str) -> Result<()> {
     process::run(
         Command::new(settings::enforcer_binary()?)
-            .args(["ca", "init", "--trust-domain", TRUST_DOMAIN, "--state-dir"])
+            .args(["ca", "init", "--trust-domain", trust_domain, "--state-dir"])
             .arg(state),
     )
     .map(drop)
@@ -46,9 +51,14 @@ pub fn enrol_node(state: &Path, node: &str, out: &Path) -> Result<()> {
 
 /// Issues a certificate for a peer without an agent.
 pub fn issue(state: &Path, account: &str, out: &Path) -> Result<Credentials> {
+    issue_for(state, &identity(account), out)
+}
+
+/// The same for any identity.
+pub fn issue_for(state: &Path, identity: &str, out: &Path) -> Result<Credentials> {
     process::run(
         Command::new(settings::enforcer_binary()?)
-            .args(["ca", "issue", "--identity", &identity(account), "--state-dir"])
+            .args(["ca", "issue", "--identity", identity, "--state-dir"])
             .arg(state)
             .arg("--out")
             .arg(out),
@@ -58,15 +68,25 @@ pub fn issue(state: &Path, account: &str, out: &Path) -> Result<Credentials> {
 
 /// Forges a certificate that ran out in 2021, rightly signed by the intermediate in `state`.
 pub fn forge_expired(state: &Path, account: &str, out: &Path) -> Result<Credentials> {
+    forge(state, &identity(account), [2020, 2021], out)
+}
+
+/// Forges a certificate for an identity that the authority in `state` would not certify, rightly signed by its
+/// intermediate.
+pub fn forge_for(state: &Path, identity: &str, out: &Path) -> Result<Credentials> {
+    forge(state, identity, [2020, 2099], out)
+}
+
+fn forge(state: &Path, identity: &str, [begins, ends]: [i32; 2], out: &Path) -> Result<Credentials> {
     let intermediate = read(&state.join("intermediate.pem"))?;
     let signing_key =
         KeyPair::from_pem(&read(&state.join("intermediate.key"))?).context("read the key of the intermediate")?;
     let issuer = Issuer::from_ca_cert_pem(&intermediate, signing_key).context("read the intermediate")?;
 
     let mut leaf = CertificateParams::default();
-    leaf.not_before = date_time_ymd(2020, 1, 1);
-    leaf.not_after = date_time_ymd(2021, 1, 1);
-    leaf.subject_alt_names = vec![SanType::URI(identity(account).try_into().context("write the identity")?)];
+    leaf.not_before = date_time_ymd(begins, 1, 1);
+    leaf.not_after = date_time_ymd(ends, 1, 1);
+    leaf.subject_alt_names = vec![SanType::URI(identity.try_into().context("write the identity")?)];
     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     let key = KeyPair::generate().context("make a key")?;

@@ -8,12 +8,19 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::clock::Clock;
+
 /// The trust domain of every world.
 pub const TRUST_DOMAIN: &str = "example.org";
 
 /// The SPIFFE ID of an account in the namespace `default`.
 pub fn identity(account: &str) -> String {
-    format!("spiffe://{TRUST_DOMAIN}/ns/default/sa/{account}")
+    identity_in(TRUST_DOMAIN, account)
+}
+
+/// The same in another trust domain.
+pub fn identity_in(trust_domain: &str, account: &str) -> String {
+    format!("spiffe://{trust_domain}/ns/default/sa/{account}")
 }
 
 /// What a node refuses.
@@ -63,6 +70,8 @@ pub enum Speaks {
 pub struct Peer {
     /// Its name, and the account of its identity.
     pub account: &'static str,
+    /// That of its identity.
+    pub trust_domain: &'static str,
     /// Where it is.
     pub addresses: Vec<IpAddr>,
     /// How it speaks.
@@ -76,6 +85,10 @@ pub struct Peer {
 pub struct Config {
     /// The name of the node, and the account of its one workload.
     pub account: &'static str,
+    /// That of its identity.
+    pub trust_domain: &'static str,
+    /// Other trust domains, each with a file that has its bundle.
+    pub federation: Vec<(&'static str, PathBuf)>,
     /// Where its CA lives.
     pub state: PathBuf,
     /// Where its programs are pinned.
@@ -106,6 +119,8 @@ pub struct Config {
     pub workload_api: PathBuf,
     /// On which side of it the agent is.
     pub side: Side,
+    /// What the agent goes by, if not by the machine's clock; not in the file.
+    pub clock: Option<Clock>,
 }
 
 /// A side of the SPIFFE Workload API.
@@ -124,6 +139,8 @@ pub struct Membership {
     pub address: SocketAddr,
     /// A file with a token.
     pub token: PathBuf,
+    /// For so many minutes after its end a revocation list is in force, if that is said.
+    pub grace: Option<u32>,
 }
 
 impl fmt::Display for Config {
@@ -148,7 +165,7 @@ impl Config {
     fn node(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "kind: Node\nspec:")?;
         writeln!(out, "  name: node-{}", self.account)?;
-        writeln!(out, "  trustDomain: {TRUST_DOMAIN}")?;
+        writeln!(out, "  trustDomain: {}", self.trust_domain)?;
         writeln!(out, "  stateDirectory: {}", self.state.display())?;
         writeln!(out, "  bpfDirectory: {}", self.bpf.display())?;
         writeln!(out, "  admin: {}", self.admin)?;
@@ -158,15 +175,22 @@ impl Config {
             Side::Offers => writeln!(out, "  workloadApi: {socket}"),
             Side::Asks => writeln!(out, "  identitySource: {{ workloadApi: \"unix://{socket}\" }}"),
         }?;
-        if let Some(Membership { address, token }) = &self.control {
-            writeln!(out, "  control: {{ address: \"{address}\", tokenFile: {} }}", token.display())?;
+        if let Some(Membership { address, token, grace }) = &self.control {
+            let grace = grace.map(|minutes| format!(", graceMinutes: {minutes}")).unwrap_or_default();
+            writeln!(out, "  control: {{ address: \"{address}\", tokenFile: {}{grace} }}", token.display())?;
+        }
+        if !self.federation.is_empty() {
+            writeln!(out, "  federation:")?;
+        }
+        for (trust_domain, bundle) in &self.federation {
+            writeln!(out, "    {trust_domain}: {}", bundle.display())?;
         }
         self.cipher.iter().try_for_each(|cipher| writeln!(out, "  cipher: {cipher}"))
     }
 
     fn workload(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "---\nkind: Workload\nmetadata: {{ name: {} }}\nspec:", self.account)?;
-        writeln!(out, "  identity: {}", identity(self.account))?;
+        writeln!(out, "  identity: {}", identity_in(self.trust_domain, self.account))?;
         writeln!(out, "  cgroup: {}", self.cgroup.display())?;
         writeln!(out, "  network: {{ path: {} }}", self.network.display())?;
         if !self.ports.is_empty() {
@@ -188,9 +212,10 @@ impl fmt::Display for Peer {
             write!(addresses, "{}\"{address}\"", if addresses.is_empty() { "" } else { ", " })?;
         }
         writeln!(out, "kind: Peer\nmetadata: {{ name: {} }}\nspec:\n  addresses: [{addresses}]", self.account)?;
+        let identity = identity_in(self.trust_domain, self.account);
         match self.speaks {
-            Speaks::Enforcer => writeln!(out, "  identity: {}", identity(self.account)),
-            Speaks::Mtls => writeln!(out, "  identity: {}\n  speaks: mtls", identity(self.account)),
+            Speaks::Enforcer => writeln!(out, "  identity: {identity}"),
+            Speaks::Mtls => writeln!(out, "  identity: {identity}\n  speaks: mtls"),
             Speaks::Plaintext => writeln!(out, "  speaks: plaintext"),
         }?;
         self.agent.iter().try_for_each(|agent| writeln!(out, "  agent: \"{agent}\""))
@@ -205,6 +230,7 @@ mod tests {
     fn writes_a_peer_with_and_without_an_identity() {
         let mut peer = Peer {
             account: "db",
+            trust_domain: TRUST_DOMAIN,
             addresses: vec!["10.0.0.2".parse().unwrap()],
             speaks: Speaks::Enforcer,
             agent: Some("[fd00::7]:15443".parse().unwrap()),

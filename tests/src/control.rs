@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
 use crate::agent::free_address;
+use crate::clock::Clock;
 use crate::config::{TRUST_DOMAIN, identity};
 use crate::process::{Finished, Running};
 use crate::settings;
@@ -42,12 +43,21 @@ impl Control {
 
     /// The same with these lines in its `spec`.
     pub fn start_with(directory: &Path, accounts: &[&str], spec: &str) -> Result<Control> {
+        Control::sealed(directory, accounts, spec, &[])
+    }
+
+    /// The same, going by this clock.
+    pub fn start_by(clock: &Clock, directory: &Path, accounts: &[&str], spec: &str) -> Result<Control> {
+        Control::sealed(directory, accounts, spec, &clock.environment())
+    }
+
+    fn sealed(directory: &Path, accounts: &[&str], spec: &str, environment: &[(String, String)]) -> Result<Control> {
         fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
         let passphrase = directory.join("passphrase");
         fs::write(&passphrase, "correct horse battery staple\n").context("write the passphrase")?;
         fs::set_permissions(&passphrase, fs::Permissions::from_mode(0o600))?;
         let keys = format!("{{ passphrase: {{ file: {} }} }}", passphrase.display());
-        Control::with_environment(directory, accounts, &format!("  keys: {keys}\n{spec}"), &[])
+        Control::with_environment(directory, accounts, &format!("  keys: {keys}\n{spec}"), environment)
     }
 
     /// The same with all of its `spec` that is not always the same, and with environment variables.

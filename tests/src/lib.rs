@@ -10,6 +10,7 @@ pub mod world;
 
 pub mod agent;
 pub mod authority;
+pub mod clock;
 pub mod config;
 pub mod control;
 

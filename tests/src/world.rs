@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::agent::{self, Agent};
 use crate::authority;
-use crate::config::{Config, Membership, Mode, Offload, Path, Peer, Side, Speaks};
+use crate::config::{Config, Membership, Mode, Offload, Path, Peer, Side, Speaks, TRUST_DOMAIN};
 use crate::control::Control;
 use crate::ground::{A, B, Ground, IMPOSTOR, LEGACY, PARTNER};
 use crate::teardown;
@@ -108,25 +108,39 @@ impl World {
 
     /// Makes a world on ground that has no agents yet.
     pub fn on(ground: Ground, options: Options) -> Result<World> {
-        let (state_a, state_b) = (ground.directory("ca-a"), ground.directory("ca-b"));
         let control = match options.authorities {
             Authorities::Control => Some(Control::start(&ground.directory("authority"), &["a", "b"])?),
             Authorities::Shared | Authorities::Foreign | Authorities::WorkloadApi => None,
         };
+        World::arranged(ground, options, control, |_a, _b| {})
+    }
+
+    /// The same, with a control that runs already where one is wanted, and with what a suite changes in the configuration
+    /// of each node before there are authorities and agents.
+    pub fn arranged(
+        ground: Ground,
+        options: Options,
+        control: Option<Control>,
+        arrange: impl FnOnce(&mut Config, &mut Config),
+    ) -> Result<World> {
+        let [mut a, mut b] = [config(&ground, "a", options)?, config(&ground, "b", options)?];
+        (a.peers, b.peers) = (peers_of_a(b.pair), peers_of_b(a.pair));
+        if let Some(control) = &control {
+            (a.control, b.control) = (Some(membership(control, "node-a")?), Some(membership(control, "node-b")?));
+        }
+        arrange(&mut a, &mut b);
         match options.authorities {
             Authorities::Shared => {
-                authority::init(&state_a)?;
-                authority::enrol_node(&state_a, "node-b", &state_b)?;
+                authority::init_for(&a.state, a.trust_domain)?;
+                authority::enrol_node(&a.state, "node-b", &b.state)?;
             }
-            Authorities::Foreign => [&state_a, &state_b].into_iter().try_for_each(|state| authority::init(state))?,
+            Authorities::Foreign => {
+                [&a, &b].into_iter().try_for_each(|node| authority::init_for(&node.state, node.trust_domain))?;
+            }
             Authorities::Control | Authorities::WorkloadApi => {}
         }
         teardown::mount_bpf()?;
-        let (config_a, config_b) = (config(&ground, "a", state_a, options)?, config(&ground, "b", state_b, options)?);
-        let (peers_a, peers_b) = (peers_of_a(config_b.pair), peers_of_b(config_a.pair));
-        let join = |node| control.as_ref().map(|control| membership(control, node)).transpose();
-        let a = start_node(&ground, Config { peers: peers_a, control: join("node-a")?, ..config_a })?;
-        let b = start_node(&ground, Config { peers: peers_b, control: join("node-b")?, ..config_b })?;
+        let (a, b) = (start_node(&ground, a)?, start_node(&ground, b)?);
         Ok(World { a, b, control, ground })
     }
 
@@ -139,7 +153,7 @@ impl World {
 }
 
 fn membership(control: &Control, node: &str) -> Result<Membership> {
-    Ok(Membership { address: control.address, token: control.token(node)? })
+    Ok(Membership { address: control.address, token: control.token(node)?, grace: None })
 }
 
 fn start_node(ground: &Ground, config: Config) -> Result<Node> {
@@ -148,8 +162,11 @@ fn start_node(ground: &Ground, config: Config) -> Result<Node> {
 
 /// Node `a` knows peers of every kind; two of them are where the agent of node `b` is.
 fn peers_of_a(pair_of_b: SocketAddr) -> Vec<Peer> {
-    let others =
-        |account, addresses: [IpAddr; 2], speaks| Peer { account, addresses: addresses.into(), speaks, agent: None };
+    let others = |account, addresses: [IpAddr; 2], speaks| Peer {
+        speaks,
+        agent: None,
+        ..enrolled(account, addresses, pair_of_b)
+    };
     vec![
         enrolled("b", B, pair_of_b),
         enrolled("someone-else", IMPOSTOR, pair_of_b),
@@ -164,16 +181,19 @@ fn peers_of_b(pair_of_a: SocketAddr) -> Vec<Peer> {
 }
 
 fn enrolled(account: &'static str, addresses: [IpAddr; 2], agent: SocketAddr) -> Peer {
-    Peer { account, addresses: addresses.into(), speaks: Speaks::Enforcer, agent: Some(agent) }
+    let (trust_domain, addresses) = (TRUST_DOMAIN, addresses.into());
+    Peer { account, trust_domain, addresses, speaks: Speaks::Enforcer, agent: Some(agent) }
 }
 
 /// A configuration that knows no peers yet.
-fn config(ground: &Ground, account: &'static str, state: PathBuf, options: Options) -> Result<Config> {
+fn config(ground: &Ground, account: &'static str, options: Options) -> Result<Config> {
     let place = if account == "a" { &ground.a } else { &ground.b };
     let namespace = place.namespace.as_ref().context("workloads run in namespaces")?;
     Ok(Config {
         account,
-        state,
+        trust_domain: TRUST_DOMAIN,
+        federation: Vec::new(),
+        state: ground.directory(&format!("ca-{account}")),
         bpf: ground.pins(account),
         admin: agent::free_address()?,
         // Agents are in the network of the host, and reach each other there.
@@ -189,6 +209,7 @@ fn config(ground: &Ground, account: &'static str, state: PathBuf, options: Optio
         control: None,
         workload_api: workload_api(ground, account),
         side: if options.authorities == Authorities::WorkloadApi { Side::Asks } else { Side::Offers },
+        clock: None,
     })
 }
 

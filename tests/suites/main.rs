@@ -16,7 +16,9 @@ mod programs;
 
 mod admits;
 mod certificates;
+mod clocks;
 mod control;
+mod federation;
 mod refuses;
 mod workload_api;
 
@@ -46,6 +48,8 @@ fn main() -> ExitCode {
         admits::trials(),
         certificates::trials(),
         workload_api::trials(),
+        federation::trials(),
+        clocks::trials(),
         control::trials(),
         memory::trials(),
         observed::trials(),

@@ -3,14 +3,18 @@
 use std::sync::Arc;
 
 use enforcer_ebpf::{Missed, Reason};
+use time::OffsetDateTime;
 
 use crate::connection::{Means, Workload};
 use crate::control::snapshot::{Mode, Snapshot};
 use crate::identity::store::Store;
+use crate::identity::trust::Trusted;
 use crate::kernel::bpf::{Guard, Misses};
 use crate::kernel::probe::Abilities;
 use crate::observe::metrics::Sources;
-use crate::observe::report::{CertificateReport, KernelReport, MissedReport, StatusReport, WorkloadReport};
+use crate::observe::report::{
+    CertificateReport, KernelReport, ListsReport, MissedReport, StatusReport, WorkloadReport,
+};
 
 /// What the metrics ask for at each scrape.
 pub(super) fn sources(store: &Arc<Store>, guard: &Guard, workloads: &[Arc<Workload>]) -> Sources {
@@ -34,7 +38,7 @@ pub(super) fn sources(store: &Arc<Store>, guard: &Guard, workloads: &[Arc<Worklo
 pub(super) fn status(
     snapshot: Arc<Snapshot>,
     workloads: Vec<Arc<Workload>>,
-    (store, misses): (Arc<Store>, Misses),
+    (store, trusted, misses): (Arc<Store>, Trusted, Misses),
     abilities: Abilities,
 ) -> Box<dyn Fn() -> StatusReport + Send + Sync> {
     Box::new(move || StatusReport {
@@ -42,7 +46,13 @@ pub(super) fn status(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: KernelReport::from(&abilities),
         workloads: workloads.iter().map(|workload| report(workload, &store, &misses)).collect(),
+        revocation_lists: lists(&trusted),
     })
+}
+
+fn lists(trusted: &Trusted) -> Option<ListsReport> {
+    let until = trusted.current().revocations.as_ref()?.in_force_until()?;
+    Some(ListsReport { until, ended: until <= OffsetDateTime::now_utc().unix_timestamp() })
 }
 
 fn report(workload: &Workload, store: &Store, misses: &Misses) -> WorkloadReport {

@@ -17,6 +17,9 @@ use crate::observe::report::{ConnectionReport, KernelReport, MissedReport, Statu
 const DEADLINE: Duration = Duration::from_secs(5);
 /// More than 100,000 connections.
 const ANSWER_LIMIT: u64 = 64 << 20;
+/// Why nobody is accepted any more.
+const LISTS_ENDED: &str = "The revocation lists have ended, and control has told no newer ones: certificates that they are about are not accepted \
+     until it does.";
 
 /// Show the node, its workloads with their certificates, and every open connection.
 #[derive(Debug, ClapArgs)]
@@ -93,6 +96,9 @@ fn show(answer: &Answer) -> anyhow::Result<String> {
     let mut text = format!("Node {}, enforcer {}, Linux {}\n", status.node, status.version, status.kernel.release);
     show_kernel(&mut text, &status.kernel)?;
     writeln!(text, "\n{}", workloads(&status.workloads))?;
+    if status.revocation_lists.as_ref().is_some_and(|lists| lists.ended) {
+        writeln!(text, "{LISTS_ENDED}\n")?;
+    }
     let missed = missed(&status.workloads)?;
     if !missed.is_empty() {
         writeln!(text, "{missed}")?;
@@ -209,7 +215,7 @@ mod tests {
     use socket2::{Domain, Socket, Type};
 
     use super::*;
-    use crate::observe::report::CertificateReport;
+    use crate::observe::report::{CertificateReport, ListsReport};
 
     fn answer() -> Answer {
         let status = StatusReport {
@@ -239,6 +245,7 @@ mod tests {
                     advice: "set `path: relay`".into(),
                 }],
             }],
+            revocation_lists: None,
         };
         let connection = ConnectionReport {
             id: 7,
@@ -315,6 +322,15 @@ mod tests {
         }
         let nothing = Answer { connections: Vec::new(), ..answer() };
         assert!(show(&nothing).unwrap().ends_with("No open connections.\n"));
+    }
+
+    #[test]
+    fn says_why_nobody_is_accepted_when_lists_have_ended() {
+        let mut answer = answer();
+        for (ended, is_said) in [(false, false), (true, true)] {
+            answer.status.revocation_lists = Some(ListsReport { until: 0, ended });
+            assert_eq!(show(&answer).unwrap().contains("revocation lists have ended"), is_said);
+        }
     }
 
     #[test]

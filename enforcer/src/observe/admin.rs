@@ -220,6 +220,7 @@ mod tests {
                 version: "1.2.3".into(),
                 kernel: KernelReport { release: "6.12".into(), kernel_tls_unable: None, missing: Vec::new() },
                 workloads: Vec::new(),
+                revocation_lists: None,
             }),
         }
     }

@@ -57,6 +57,18 @@ pub struct StatusReport {
     pub kernel: KernelReport,
     /// The enrolled workloads.
     pub workloads: Vec<WorkloadReport>,
+    /// What control has told of revocations; nothing where it is not known, or nobody tells.
+    #[serde(default)]
+    pub revocation_lists: Option<ListsReport>,
+}
+
+/// Revocation lists.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListsReport {
+    /// When the first of them is in force no more, its grace included, seconds since 1970.
+    pub until: i64,
+    /// Whether that is over: what it is about is not accepted then.
+    pub ended: bool,
 }
 
 /// The kernel, as far as it matters to an operator.

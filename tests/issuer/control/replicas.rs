@@ -80,7 +80,7 @@ async fn replicas_issue_apart_and_revoke_together(directory: PathBuf) -> Result<
     Ok(())
 }
 
-fn replica(directory: &std::path::Path, etcd: &Etcd, name: &str) -> Result<Control> {
+pub(super) fn replica(directory: &std::path::Path, etcd: &Etcd, name: &str) -> Result<Control> {
     let place = directory.join(name);
     let store = format!("  store: {{ etcd: {{ endpoints: [\"{}\"] }} }}\n", etcd.endpoint());
     Control::start_with(&place, &["a", "b"], &store)

@@ -14,7 +14,7 @@ pub(crate) enum Need {
     Suites,
     /// Running the suites of the authority.
     Issuer,
-    /// Building the programs of the suites that are not written in Rust.
+    /// What the suites want on this machine alone: building programs that are not written in Rust, and setting clocks.
     Programs,
     /// Running the suites on two virtual machines.
     Vagrant,
@@ -99,7 +99,11 @@ const ISSUER: &[Package] = &[
 ];
 
 /// Not in the virtual machine: Go and its sources are 450 MB, a program that it has linked statically is 5 MB.
-const PROGRAMS: &[Package] = &[package("golang-go", "compiles the program of the suites that is written in Go")];
+/// The suites that set clocks are not run there.
+const PROGRAMS: &[Package] = &[
+    package("golang-go", "compiles the program of the suites that is written in Go"),
+    package("faketime", "sets the clock of agents and control, and of nobody else"),
+];
 
 const VAGRANT: &[Package] = &[
     package("vagrant", "describes and starts the two machines"),

@@ -30,6 +30,8 @@ pub(crate) struct Verifier {
     roots: Roots,
     /// A client without a certificate is let in too: who that is, is not known then.
     or_nobody: bool,
+    /// Revocation lists count as long as there are no newer ones.
+    despite_old_lists: bool,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -53,12 +55,17 @@ impl Verifier {
 
     fn with(expected: Expected, roots: Roots) -> Self {
         let algorithms = crypto_provider().signature_verification_algorithms;
-        Self { expected, roots, or_nobody: false, algorithms }
+        Self { expected, roots, or_nobody: false, despite_old_lists: false, algorithms }
     }
 
     /// Lets a client without a certificate in, too.
     pub(crate) fn or_nobody(self) -> Self {
         Self { or_nobody: true, ..self }
+    }
+
+    /// Accepts whom revocation lists do not name even when these have ended: the one who has newer ones.
+    pub(crate) fn despite_old_lists(self) -> Self {
+        Self { despite_old_lists: true, ..self }
     }
 
     fn verify(
@@ -78,7 +85,9 @@ impl Verifier {
                     judge(roots, None)
                 } else {
                     let trust = trusted.current();
-                    judge(&trust.anchors, trust.revocations.as_ref())
+                    let without_end = trust.revocations.as_ref().filter(|_| self.despite_old_lists);
+                    let without_end = without_end.map(Revocations::without_end);
+                    judge(&trust.anchors, without_end.as_ref().or(trust.revocations.as_ref()))
                 }
             }
             Roots::Pinned(pinned) => {

@@ -5,6 +5,7 @@
 //! then refused.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::{CertificateRevocationListDer, UnixTime};
@@ -29,7 +30,7 @@ pub enum Uncovered {
 /// Revocation lists, newest first.
 #[derive(Debug)]
 pub struct Revocations {
-    lists: Vec<List>,
+    lists: Arc<[List]>,
     uncovered: Uncovered,
     grace: Duration,
 }
@@ -65,13 +66,30 @@ impl Revocations {
         let read = |(place, der)| read(der).map_err(|unusable| (place, unusable));
         let mut lists: Vec<List> = lists.iter().enumerate().map(read).collect::<Result<_, _>>()?;
         lists.sort_by_key(|list| std::cmp::Reverse(list.begins));
-        Ok(Self { lists, uncovered, grace: Duration::ZERO })
+        Ok(Self { lists: lists.into(), uncovered, grace: Duration::ZERO })
     }
 
     /// The same, in force for so long after their end.
     #[must_use]
     pub fn with_grace(self, grace: Duration) -> Self {
         Self { grace, ..self }
+    }
+
+    /// The same, in force for ever.
+    #[must_use]
+    pub fn without_end(&self) -> Self {
+        Self { lists: Arc::clone(&self.lists), uncovered: self.uncovered, grace: Duration::MAX }
+    }
+
+    /// When the first of them is in force no more, its grace included, in seconds since 1970.
+    #[must_use]
+    pub fn in_force_until(&self) -> Option<i64> {
+        self.lists.iter().filter_map(|list| self.end_of(list)).min()
+    }
+
+    fn end_of(&self, list: &List) -> Option<i64> {
+        let grace = i64::try_from(self.grace.as_secs()).unwrap_or(i64::MAX);
+        list.ends.map(|ends| ends.saturating_add(grace))
     }
 
     /// Whether a certificate is on one of the lists.
@@ -96,9 +114,8 @@ impl Revocations {
     /// webpki knows no grace: it is told to look at the end of lists, or not to.
     fn expiration(&self, now: UnixTime) -> ExpirationPolicy {
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        let grace = i64::try_from(self.grace.as_secs()).unwrap_or(i64::MAX);
-        let over = |list: &List| list.ends.is_some_and(|ends| ends.saturating_add(grace) <= now);
-        if grace == 0 || self.lists.iter().any(over) { ExpirationPolicy::Enforce } else { ExpirationPolicy::Ignore }
+        let is_over = self.in_force_until().is_some_and(|end| end <= now);
+        if self.grace.is_zero() || is_over { ExpirationPolicy::Enforce } else { ExpirationPolicy::Ignore }
     }
 
     /// How webpki is to ask these lists: about every certificate of the path, and none that has expired.

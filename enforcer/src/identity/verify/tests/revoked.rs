@@ -170,6 +170,23 @@ fn a_list_is_in_force_for_its_grace_after_its_end_and_then_nothing_is_accepted()
 }
 
 #[test]
+fn a_list_without_end_still_names_whom_it_revokes() {
+    let ground = Ground::new(|_| {}, |_| {});
+    let anchors = Anchors::new(std::slice::from_ref(&ground.root.der)).unwrap();
+    let judged = |dead: &[&Der]| {
+        let list = ground.issuer.list(dead, |p| p.next_update = NOW - Duration::MINUTE);
+        let ended = Revocations::new(&[list], Uncovered::Accept).unwrap();
+        assert_eq!(ended.in_force_until(), Some((NOW - Duration::MINUTE).unix_timestamp()));
+        let (now, expected, endless) = (unix(NOW), Expected::Anyone, ended.without_end());
+        let revocations = Some(&endless);
+        let terms = Terms { anchors: &anchors, revocations, now, role: Role::Both, expected: &expected };
+        verify(&ground.chain[0], &ground.chain[1..], &terms).map(drop)
+    };
+    assert_eq!(judged(&[]), Ok(()));
+    assert_eq!(judged(&[&ground.chain[0]]), Err(Rejection::Revoked));
+}
+
+#[test]
 fn a_list_names_whom_it_revokes() {
     let ground = Ground::new(|_| {}, |_| {});
     let list = ground.issuer.list(&[&ground.chain[0]], |_| {});
