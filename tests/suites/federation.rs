@@ -15,7 +15,7 @@ use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
 
 use crate::direct::Conversation;
-use crate::stage::{marker, on_every_route, promises, sealed};
+use crate::stage::{marker, on_every_route, pages_come_sealed, promises};
 
 /// Of node `b`, and of one of the machines outside.
 const OTHER: &str = "partner.example";
@@ -34,7 +34,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 fn workloads_of_two_trust_domains_talk_when_each_names_the_bundle_of_the_other() -> Result<()> {
     let world = world(usual())?;
-    world.explain(talk(&world))?;
+    world.explain(pages_come_sealed(&world))?;
     // Each node says who it is with, while it is.
     let both = [identity("a"), identity_in(OTHER, "b")];
     world.explain(on_every_route(&world, |route| {
@@ -68,7 +68,7 @@ fn a_trust_domain_without_its_bundle_is_refused() -> Result<()> {
     }
     // It was the bundle, and nothing else.
     restart_b(&mut world, right)?;
-    world.explain(talk(&world))
+    world.explain(pages_come_sealed(&world))
 }
 
 /// The machine outside has two addresses: at one the registry expects an identity of the other trust domain, at the other
@@ -121,18 +121,6 @@ fn world(path: Path) -> Result<World> {
 
 fn usual() -> Path {
     if kernel_has_tls() { Path::Direct } else { Path::Relay }
-}
-
-fn talk(world: &World) -> Result<()> {
-    on_every_route(world, |route| {
-        let secret = marker();
-        let nginx = program::nginx(route.server, &secret)?;
-        sealed(&world.ground, &secret, nginx.port, || {
-            let page = program::curl(route.client, nginx.at(route.target))?.finish()?.success()?;
-            ensure!(page == secret, "curl got `{page}`");
-            Ok(())
-        })
-    })
 }
 
 fn restart_b(world: &mut World, federation: Vec<(&'static str, std::path::PathBuf)>) -> Result<()> {

@@ -18,8 +18,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// More than 100,000 connections.
 const ANSWER_LIMIT: u64 = 64 << 20;
 /// Why nobody is accepted any more.
-const LISTS_ENDED: &str = "The revocation lists have ended, and control has told no newer ones: certificates that they are about are not accepted \
-     until it does.";
+const LISTS_ENDED: &str = "The revocation lists have ended, and control has told no newer ones: certificates that they \
+                           are about are not accepted until it does.";
 
 /// Show the node, its workloads with their certificates, and every open connection.
 #[derive(Debug, ClapArgs)]
