@@ -46,7 +46,7 @@ pub(super) fn status(
 }
 
 fn report(workload: &Workload, store: &Store, misses: &Misses) -> WorkloadReport {
-    let mode = match workload.mode {
+    let mode = match workload.policy.mode {
         Mode::Strict => "strict",
         Mode::Permissive => "permissive",
     };
