@@ -220,3 +220,69 @@ impl Explanation {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::file::parse;
+
+    const EXAMPLE: &str = include_str!("../../examples/agent.yaml");
+
+    fn explained(source: &str, destination: &str) -> anyhow::Result<Vec<Explanation>> {
+        let snapshot = parse(EXAMPLE, "agent.yaml").unwrap();
+        let (destination, port) = split(destination)?;
+        explain(&snapshot, (&End::find(&snapshot, source)?, &End::find(&snapshot, destination)?), port)
+    }
+
+    #[test]
+    fn both_ends_are_explained_where_both_are_here() {
+        let cases: [(&str, &str, &[(&str, &str, Option<&str>)]); 7] = [
+            ("web", "db:5432", &[("mutual-tls", "peer-enrolled", None)]),
+            ("web", "db:22", &[("refused", "policy-denied", Some("shop/outbound.deny/1"))]),
+            ("db", "web:443", &[("mutual-tls", "peer-enrolled", Some("shop/inbound.allow/1"))]),
+            ("10.0.0.2", "web:80", &[("refused", "policy-not-allowed", Some("shop/inbound.allow"))]),
+            (
+                "10.1.7.7",
+                "web:443",
+                &[("refused", "strict-plaintext-peer", Some("shop/inbound.deny/not-from-the-guests"))],
+            ),
+            (
+                "spiffe://partner.example/ns/api/sa/orders",
+                "cache:6379",
+                &[("mutual-tls", "peer-foreign", Some("try-out/inbound.allow"))],
+            ),
+            ("192.0.2.10", "web:443", &[("refused", "policy-not-allowed", Some("shop/inbound.allow"))]),
+        ];
+        for (source, destination, expected) in cases {
+            let found = explained(source, destination).unwrap();
+            let found: Vec<_> =
+                found.iter().map(|found| (found.outcome, found.reason, found.rule.as_deref())).collect();
+            assert_eq!(found, expected, "{source} -> {destination}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_explained_says_why() {
+        let cases = [
+            ("web", "db", "has no port"),
+            ("web", "db:0", "has no port"),
+            ("web", "nobody:80", "no Workload and no Peer \"nobody\""),
+            ("db", "partner:80", "neither end is a workload of this node"),
+            ("db", "web:8080", "takes no connections to port 8080"),
+        ];
+        for (source, destination, expected) in cases {
+            let error = explained(source, destination).map(drop).unwrap_err().to_string();
+            assert!(error.contains(expected), "{source} -> {destination}: {error}");
+        }
+        assert_eq!(split("[fd00::2]:80").unwrap(), ("fd00::2", 80));
+    }
+
+    #[test]
+    fn rules_under_audit_are_named_and_refuse_nothing() {
+        let found = explained("spiffe://partner.example/ns/api/sa/orders", "cache:6379").unwrap();
+        assert!(!found[0].text().is_empty());
+        let found = explained("10.1.7.7", "cache:6379").unwrap();
+        assert!(found[0].audited && found[0].text().contains("under audit"), "{}", found[0].text());
+        assert_eq!(found[0].outcome, "plaintext");
+    }
+}
