@@ -97,6 +97,11 @@ reasons! {
     /// The identity is longer than the table of direct connections has room for.
     IdentityTooLong = 40, "identity-too-long";
 
+    /// A rule of the workload's policies denies it; the record names the rule.
+    PolicyDenied = 43, "policy-denied";
+    /// The workload's policies have rules that allow, and none allows this; the record names their list.
+    PolicyNotAllowed = 44, "policy-not-allowed";
+
     /// The handshake, or the wait for its turn, took longer than its deadline.
     HandshakeTimeout = 48, "handshake-timeout";
     /// The peer answered with something that is not TLS 1.3.

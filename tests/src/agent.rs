@@ -110,6 +110,13 @@ impl Agent {
         serde_json::from_str(&body).with_context(|| format!("/status answered {body}"))
     }
 
+    /// Its open connections, as JSON.
+    pub fn connections(&self) -> Result<serde_json::Value> {
+        let (status, body) = http::get(self.admin, "/connections")?;
+        ensure!(status == 200, "/connections answered {status}: {body}");
+        serde_json::from_str(&body).with_context(|| format!("/connections answered {body}"))
+    }
+
     /// The end of its log, to stand beside a failure.
     pub fn log(&self) -> String {
         self.running.as_ref().map(tail).unwrap_or_else(|| format!("{} does not run", self.config.display()))

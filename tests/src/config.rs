@@ -111,6 +111,8 @@ pub struct Config {
     pub path: Path,
     /// What they are encrypted with, if that is not left to the agent.
     pub cipher: Option<&'static str>,
+    /// The fields of a policy with rules; empty where there is none.
+    pub rules: &'static str,
     /// Who else there is.
     pub peers: Vec<Peer>,
     /// Where its certificates come from, if not from its own CA.
@@ -157,7 +159,11 @@ impl fmt::Display for Config {
             Path::Direct => "direct",
             Path::Relay => "relay",
         };
-        write!(out, "---\nkind: MtlsPolicy\nmetadata: {{ name: default }}\nspec:\n  mode: {mode}\n  path: {path}\n")
+        write!(out, "---\nkind: MtlsPolicy\nmetadata: {{ name: default }}\nspec:\n  mode: {mode}\n  path: {path}\n")?;
+        if self.rules.is_empty() {
+            return Ok(());
+        }
+        write!(out, "---\nkind: MtlsPolicy\nmetadata: {{ name: rules }}\nspec: {{ {} }}\n", self.rules)
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Options {
     pub authorities: Authorities,
     /// The ports of the workloads on which connections are taken; none means every port.
     pub ports: &'static [u16],
+    /// The fields of a policy with rules, for each node; empty where it has none.
+    pub rules: [&'static str; 2],
 }
 
 /// Whom the two nodes trust.
@@ -76,6 +78,7 @@ impl Options {
         cipher: None,
         authorities: Authorities::Shared,
         ports: &[],
+        rules: ["", ""],
     };
 
     /// The same, with every connection direct: what cannot be is refused.
@@ -205,6 +208,7 @@ fn config(ground: &Ground, account: &'static str, options: Options) -> Result<Co
         path: options.path_of_b.filter(|_| account == "b").unwrap_or(options.path),
         mode: options.mode,
         cipher: options.cipher,
+        rules: options.rules[usize::from(account == "b")],
         peers: Vec::new(),
         control: None,
         workload_api: workload_api(ground, account),

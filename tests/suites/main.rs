@@ -19,6 +19,7 @@ mod certificates;
 mod clocks;
 mod control;
 mod federation;
+mod policy;
 mod refuses;
 mod workload_api;
 
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         federation::trials(),
         clocks::trials(),
         control::trials(),
+        policy::trials(),
         memory::trials(),
         observed::trials(),
         configuration::trials(),

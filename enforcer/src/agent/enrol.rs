@@ -148,7 +148,7 @@ fn group(snapshot: &Snapshot, abilities: &Abilities, store: &Arc<Store>, taken: 
         let cgroup = open_cgroup(wanted)?;
         let programs = if taken.loses_the_end(cgroup.id()) { Programs::LoseTheEnd } else { Programs::Unknown };
         let site = Site::of(&namespace);
-        let means = means(snapshot.path_of(wanted), (Kernel::of(abilities), programs), site);
+        let means = means(snapshot.policy_of(wanted).path, (Kernel::of(abilities), programs), site);
         let offload = place_records(wanted.offload, abilities.ktls().map_err(drop));
         let place = (cgroup.id(), port_keys(&namespace, wanted));
         let workload = Arc::new(Workload::new(wanted, snapshot, (means, offload), place, Arc::clone(store)));

@@ -56,7 +56,7 @@ fn lists(trusted: &Trusted) -> Option<ListsReport> {
 }
 
 fn report(workload: &Workload, store: &Store, misses: &Misses) -> WorkloadReport {
-    let mode = match workload.mode {
+    let mode = match workload.policy.mode {
         Mode::Strict => "strict",
         Mode::Permissive => "permissive",
     };

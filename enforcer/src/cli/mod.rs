@@ -7,6 +7,7 @@ pub mod agent;
 pub mod ca;
 pub mod control;
 pub mod doctor;
+pub mod explain;
 pub mod identity;
 mod operator;
 pub mod status;
@@ -46,6 +47,7 @@ enum Verb {
     Ca(ca::Args),
     Identity(identity::Args),
     Status(status::Args),
+    Explain(explain::Args),
     Doctor(doctor::Args),
     Uninstall(uninstall::Args),
 }
@@ -75,6 +77,7 @@ impl Cli {
             Verb::Ca(args) => ca::run(args),
             Verb::Identity(args) => identity::run(args),
             Verb::Status(args) => status::run(args),
+            Verb::Explain(args) => explain::run(args),
             Verb::Doctor(args) => doctor::run(args),
             Verb::Uninstall(args) => uninstall::run(args),
         };

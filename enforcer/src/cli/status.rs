@@ -261,6 +261,8 @@ mod tests {
             group: None,
             peer_serial: None,
             offload: Some("kernel".into()),
+            rule: None,
+            audited: false,
             to_peer: 5,
             from_peer: 6,
             age_seconds: 61.5,

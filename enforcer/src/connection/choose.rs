@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use enforcer_ebpf::Reason;
 
+use crate::control::policy::{Refusal, Verdict};
 use crate::control::snapshot::{Mode, Peer, Speaks, WantedPath};
 use crate::identity::Identity;
 use crate::identity::tls::Alpn;
@@ -34,6 +35,15 @@ pub struct Expected {
 }
 
 impl Choice {
+    /// The same, as far as rules let it be: they can only refuse.
+    #[must_use]
+    pub fn ruled(self, verdict: Verdict) -> Self {
+        match (self, verdict) {
+            (Self::Relay(..) | Self::Plain(_), Verdict::Refused(refusal)) => Self::Refuse(refused(refusal)),
+            (choice, _) => choice,
+        }
+    }
+
     /// The path, as the record has it.
     #[must_use]
     pub fn path(&self) -> Path {
@@ -50,6 +60,15 @@ impl Choice {
         match self {
             Self::Relay(_, reason) | Self::Plain(reason) | Self::Refuse(reason) => *reason,
         }
+    }
+}
+
+/// The reason that a refusal by rules is recorded with.
+#[must_use]
+pub fn refused(refusal: Refusal) -> Reason {
+    match refusal {
+        Refusal::Denied => Reason::PolicyDenied,
+        Refusal::NotAllowed => Reason::PolicyNotAllowed,
     }
 }
 
@@ -206,6 +225,20 @@ mod tests {
         ];
         for (direction, mode, expected) in unknown {
             assert_eq!(choose(direction, wants(mode), None), expected, "{direction:?} {mode:?}");
+        }
+    }
+
+    #[test]
+    fn rules_refuse_and_never_let_pass() {
+        let denied = Verdict::Refused(Refusal::Denied);
+        let plain = Choice::Plain(Reason::PermissiveUnknownSource);
+        assert_eq!(plain.clone().ruled(denied), Choice::Refuse(Reason::PolicyDenied));
+        let not_allowed = Verdict::Refused(Refusal::NotAllowed);
+        assert_eq!(plain.clone().ruled(not_allowed), Choice::Refuse(Reason::PolicyNotAllowed));
+        assert_eq!(plain.clone().ruled(Verdict::Audited(Refusal::Denied)), plain);
+        for verdict in [Verdict::Allowed, denied] {
+            let refused = Choice::Refuse(Reason::StrictUnknownSource);
+            assert_eq!(refused.clone().ruled(verdict), refused, "the mode has spoken");
         }
     }
 

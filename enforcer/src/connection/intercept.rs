@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use super::bonds::Bond;
 use super::serve::{Listener, Path};
 use super::workload::Workload;
+use crate::control::policy::Attempt;
 use crate::control::snapshot::Peer;
 use crate::kernel::netns::Namespace;
 use crate::observe::events::Direction;
@@ -27,6 +28,16 @@ pub struct Request {
     pub peer: Option<Peer>,
     /// To the certificates under which it is carried, once they are known.
     pub bond: Bond,
+}
+
+impl Request {
+    /// As rules see it.
+    #[must_use]
+    pub fn attempt(&self, direction: Direction) -> Attempt<'_> {
+        let other = if direction == Direction::Outbound { self.destination } else { self.source };
+        let identity = self.peer.as_ref().and_then(|peer| peer.speaks.identity());
+        Attempt { direction, identity, address: other.ip(), port: self.destination.port() }
+    }
 }
 
 /// Finds out. `None`: no program sent it here, somebody has connected to the listener; it is reset and counted.

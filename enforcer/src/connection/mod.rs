@@ -2,7 +2,7 @@
 //!
 //! The programs in the kernel hand every connection of an enrolled workload to one of the agent's listeners. From
 //! there [`run`] is the path: learn what was wanted (`intercept`), decide by what is known before a byte is read
-//! (`choose`), carry. Every connection gets one record, with the reason for its path and the reason for its end.
+//! (`choose`, and the rules of the workload's policies), carry. Every connection gets one record, with the reason for its path and the reason for its end.
 //! Nothing falls back to plaintext here: only [`choose`] can say `Plain`, and it never looks at the wire. The one
 //! exception never leaves the host: a destination that turns out to be in the workload's own namespace.
 //!
@@ -20,7 +20,7 @@ mod relay;
 mod serve;
 mod workload;
 
-pub use choose::{Choice, Expected, Kernel, Means, Programs, Site, Wants, choose, means};
+pub use choose::{Choice, Expected, Kernel, Means, Programs, Site, Wants, choose, means, refused};
 pub use intercept::Request;
 pub use serve::{Listener, Path, Place, serve};
 pub use workload::{Workload, place_records};
@@ -40,7 +40,8 @@ use crate::observe::events::{Direction, Opening};
 /// Takes one accepted connection from its start to its end.
 async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
     let Some(request) = intercept::intercept(&path, &listener, &accepted) else { return };
-    let choice = choose(listener.direction, request.workload.wants(), request.peer.as_ref());
+    let decision = request.workload.policy.decide(&request.attempt(listener.direction));
+    let choice = choose(listener.direction, request.workload.wants(), request.peer.as_ref()).ruled(decision.verdict);
     let record = path.connections.open(Opening {
         direction: listener.direction,
         workload: Arc::clone(&request.workload.name),
@@ -48,6 +49,7 @@ async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
         source: request.source,
         destination: request.destination,
     });
+    record.ruled(decision);
     record.decided(choice.path(), choice.reason());
     let carry = async {
         let _place = request.workload.place()?;

@@ -7,7 +7,8 @@ use enforcer_ebpf::{PortKey, Reason};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::choose::{Means, Wants};
-use crate::control::snapshot::{self, Mode, Offload, Snapshot, WantedPath};
+use crate::control::policy::Policy;
+use crate::control::snapshot::{self, Offload, Snapshot, WantedPath};
 use crate::identity::Identity;
 use crate::identity::store::{Credentials, Store};
 use crate::observe::events::{Offloaded, UserSpace};
@@ -25,10 +26,8 @@ pub struct Workload {
     pub name: Arc<str>,
     /// What it proves to be.
     pub identity: Identity,
-    /// What happens to connections that cannot be mutual TLS.
-    pub mode: Mode,
-    /// Which path its connections are to take.
-    pub wanted_path: WantedPath,
+    /// What policies say of it.
+    pub policy: Arc<Policy>,
     /// Its cgroup's directory.
     pub cgroup: PathBuf,
     /// Its cgroup's id.
@@ -71,8 +70,7 @@ impl Workload {
         Self {
             name: wanted.name.as_str().into(),
             identity: wanted.identity.clone(),
-            mode: snapshot.mode_of(wanted),
-            wanted_path: snapshot.path_of(wanted),
+            policy: snapshot.policy_of(wanted),
             means: Mutex::new(means),
             cgroup: wanted.cgroup.clone(),
             cgroup_id,
@@ -88,7 +86,7 @@ impl Workload {
     /// What it wants and can have.
     #[must_use]
     pub fn wants(&self) -> Wants {
-        Wants { mode: self.mode, path: self.wanted_path, means: self.means() }
+        Wants { mode: self.policy.mode, path: self.policy.path, means: self.means() }
     }
 
     /// Which path its connections can take.
@@ -113,7 +111,7 @@ impl Workload {
     #[must_use]
     pub fn loses_the_end(&self) -> bool {
         let mut means = self.means.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_spared = self.wanted_path == WantedPath::Auto && *means == Means::Direct;
+        let is_spared = self.policy.path == WantedPath::Auto && *means == Means::Direct;
         if is_spared {
             *means = Means::Relay(Reason::ProgramLosesTheEnd);
         }

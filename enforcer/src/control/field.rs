@@ -65,6 +65,11 @@ impl<'p> Fields<'p> {
         }
     }
 
+    /// Whether everything in the mapping was taken: nothing is misspelt.
+    pub(super) fn are_used_up(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Says that `name` should be there.
     pub(super) fn missing(&mut self, name: &str) {
         let message = format!("{0} has no field {name:?}; {0} means nothing without it; add `{name}:`", self.owner);
@@ -131,6 +136,14 @@ pub(super) fn text(tree: &Tree) -> Result<&str, String> {
             Err(format!("expected text, found {}; YAML gives it another type; put it in quotes", tree.found()))
         }
         _ => Err(format!("expected text, found {}; nothing else can be meant here; write a text", tree.found())),
+    }
+}
+
+/// Yes or no.
+pub(super) fn boolean(tree: &Tree) -> Result<bool, String> {
+    match &tree.value {
+        Value::Boolean(value) => Ok(*value),
+        _ => Err(format!("expected true or false, found {}; nothing else can be meant here; write one", tree.found())),
     }
 }
 

@@ -62,6 +62,14 @@ pub fn load(path: &Path) -> Result<Snapshot, LoadError> {
     snapshot(&bytes, &path.display().to_string(), host::check)
 }
 
+/// Reads and checks the file at `path` without looking at this host: it may be another one's.
+///
+/// # Errors
+/// As for [`load`].
+pub fn parse_file(path: &Path) -> Result<Snapshot, LoadError> {
+    parse(read_text(path)?, &path.display().to_string())
+}
+
 /// Checks the text of a file that is called `name` in messages, as far as that needs no file system.
 ///
 /// # Errors

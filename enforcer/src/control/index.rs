@@ -2,16 +2,17 @@
 //!
 //! Pure: the same objects always give the same problems or the same snapshot, whatever source they come from.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
 
 use super::host::Inode;
-use super::object::{Objects, RawNode, RawPeer, RawPolicy, RawWorkload};
+use super::object::{Objects, RawNode, RawPeer, RawWorkload};
+use super::policy::assign::policies;
 use super::problem::{Located, Position, Problems};
-use super::snapshot::{NetworkRef, Node, Peer, Ruling, Snapshot, Speaks, Workload};
+use super::snapshot::{NetworkRef, Node, Peer, Snapshot, Speaks, Workload};
 
 /// The snapshot that `objects` ask for; `None` if one of them lacks something, for which there is a problem already.
 /// Even a snapshot may be returned beside problems: it counts only if there are none.
@@ -22,12 +23,12 @@ pub(super) fn build(objects: Objects, problems: &mut Problems) -> Option<Snapsho
     check_cgroups(&objects.workloads, problems);
     check_namespaces(&objects.workloads, problems);
     check_prefixes(&objects.peers, problems);
-    let rulings = rulings(&objects, problems);
+    let policies = policies(&objects, problems);
 
     let node = objects.nodes.into_iter().next().and_then(node)?;
     let workloads = (0..).zip(objects.workloads).map(|(id, raw)| workload(id, raw)).collect::<Option<_>>()?;
     let peers = objects.peers.into_iter().map(peer).collect::<Option<_>>()?;
-    Some(Snapshot::new(node, workloads, peers, rulings))
+    Some(Snapshot::new(node, workloads, peers, policies))
 }
 
 fn check_nodes(objects: &Objects, problems: &mut Problems) {
@@ -169,40 +170,6 @@ fn check_prefixes(peers: &[RawPeer], problems: &mut Problems) {
             }
         }
     }
-}
-
-/// What policy says of each workload by name: the one that names it, else the one for all, else what holds without.
-fn rulings(objects: &Objects, problems: &mut Problems) -> HashMap<String, Ruling> {
-    let names: HashSet<_> = objects.workloads.iter().map(|workload| &workload.name.value).collect();
-    let mut general: Option<&RawPolicy> = None;
-    let mut specific: HashMap<&String, &RawPolicy> = HashMap::new();
-    for policy in &objects.policies {
-        let Some(selected) = &policy.workloads else {
-            if let Some(first) = general.replace(policy) {
-                problems.add(policy.name.at, second_policy("every workload", first));
-            }
-            continue;
-        };
-        for name in selected {
-            if !names.contains(&name.value) && !objects.incomplete {
-                let message =
-                    format!("there is no workload {:?}; the policy would protect nothing; mend the name", name.value);
-                problems.add(name.at, message);
-            }
-            if let Some(first) = specific.insert(&name.value, policy) {
-                problems.add(name.at, second_policy(&format!("workload {:?}", name.value), first));
-            }
-        }
-    }
-    let ruling = |name| {
-        let policy = specific.get(name).copied().or(general)?;
-        Some(Ruling { mode: policy.mode.as_ref()?.value, path: policy.path.as_ref()?.value })
-    };
-    names.into_iter().map(|name| (name.clone(), ruling(name).unwrap_or_default())).collect()
-}
-
-fn second_policy(subject: &str, first: &RawPolicy) -> String {
-    format!("{subject} has a policy already, {:?}; which one holds would be chance; remove one", first.name.value)
 }
 
 fn node(raw: RawNode) -> Option<Node> {

@@ -18,6 +18,8 @@
 
 pub mod snapshot;
 
+pub mod policy;
+
 pub mod file;
 pub mod issuing;
 pub mod problem;

@@ -12,12 +12,13 @@ use ipnet::IpNet;
 
 use super::field::{Fields, choice, integer, read_each, read_located};
 use super::host::Inode;
+use super::policy::read::{RawPolicy, policy};
 use super::problem::{Located, Position, Problems};
 use super::scalar::{
     PAIR_PORT, agent, api_version, checked_label, checked_trust_domain, cipher, host_and_port, identity, label,
-    listening, loopback, mode, name, offload, path, pid, port, prefix, socket, trust_domain, wanted_path, workload_api,
+    listening, loopback, name, offload, path, pid, port, prefix, socket, trust_domain, workload_api,
 };
-use super::snapshot::{Cipher, Control, Mode, NetworkRef, Offload, Speaks, WantedPath};
+use super::snapshot::{Cipher, Control, NetworkRef, Offload, Speaks};
 use super::yaml::{Entry, Tree, Value, documents};
 use crate::identity::Identity;
 
@@ -74,15 +75,6 @@ pub(super) struct RawPeer {
     pub(super) addresses: Vec<Located<IpNet>>,
     pub(super) speaks: Option<Speaks>,
     pub(super) agent: Option<SocketAddr>,
-}
-
-#[derive(Debug)]
-pub(super) struct RawPolicy {
-    pub(super) name: Located<String>,
-    /// The workloads it names; `None`: every workload.
-    pub(super) workloads: Option<Vec<Located<String>>>,
-    pub(super) mode: Option<Located<Mode>>,
-    pub(super) path: Option<Located<WantedPath>>,
 }
 
 /// The objects in `text`.
@@ -235,7 +227,7 @@ fn workload_metadata(metadata: Tree, problems: &mut Problems) -> Option<Metadata
 }
 
 /// The labels that could be read.
-fn labels(tree: Tree, problems: &mut Problems) -> BTreeMap<String, String> {
+pub(super) fn labels(tree: Tree, problems: &mut Problems) -> BTreeMap<String, String> {
     let Value::Mapping(entries) = tree.value else {
         let message =
             format!("expected labels, found {}; each has a key and a value; write {{app: web}}", tree.found());
@@ -315,25 +307,12 @@ fn protocol(tree: &Tree) -> Result<Protocol, String> {
     choice(tree, &choices)
 }
 
-fn policy(metadata: Option<Tree>, spec: Tree, problems: &mut Problems) -> Option<RawPolicy> {
-    let name = only_name(metadata, "MtlsPolicy metadata", problems);
-    let mut spec = Fields::open(spec, "MtlsPolicy spec", problems)?;
-    let mode = spec.required("mode", mode);
-    let path = spec.optional("path", wanted_path, WantedPath::Auto);
-    let selector = spec.take("selector");
-    spec.close();
-    let workloads = selector.map(|tree| selected(tree, problems).unwrap_or_default());
-    Some(RawPolicy { name: name?, workloads, mode, path })
-}
-
-fn selected(selector: Tree, problems: &mut Problems) -> Option<Vec<Located<String>>> {
-    let mut selector = Fields::open(selector, "selector", problems)?;
-    let workloads = selector.take_required("workloads");
-    selector.close();
-    Some(read_each(workloads?, name, problems))
-}
-
-fn only_name(metadata: Option<Tree>, owner: &'static str, problems: &mut Problems) -> Option<Located<String>> {
+/// The name in metadata that has nothing else.
+pub(super) fn only_name(
+    metadata: Option<Tree>,
+    owner: &'static str,
+    problems: &mut Problems,
+) -> Option<Located<String>> {
     let mut metadata = Fields::open(metadata?, owner, problems)?;
     let name = metadata.required("name", name);
     metadata.close();

@@ -7,12 +7,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use prefix_trie::joint::JointPrefixMap;
 use serde::Serialize;
 
+use super::policy::Policy;
 use crate::identity::Identity;
 
 /// Everything that is wanted on this node at one moment.
@@ -21,18 +23,18 @@ pub struct Snapshot {
     node: Node,
     workloads: Vec<Workload>,
     peers: Vec<Peer>,
-    rulings: HashMap<String, Ruling>,
+    policies: HashMap<String, Arc<Policy>>,
     /// Position in `peers` by prefix.
     prefixes: JointPrefixMap<IpNet, usize>,
 }
 
 impl Snapshot {
-    /// Puts the parts together; `rulings` are by workload name. The index has checked them against each other.
+    /// Puts the parts together; `policies` are by workload name. The index has checked them against each other.
     pub(super) fn new(
         node: Node,
         workloads: Vec<Workload>,
         peers: Vec<Peer>,
-        rulings: HashMap<String, Ruling>,
+        policies: HashMap<String, Arc<Policy>>,
     ) -> Self {
         let mut prefixes = JointPrefixMap::new();
         for (position, peer) in peers.iter().enumerate() {
@@ -40,7 +42,7 @@ impl Snapshot {
                 prefixes.insert(*prefix, position);
             }
         }
-        Self { node, workloads, peers, rulings, prefixes }
+        Self { node, workloads, peers, policies, prefixes }
     }
 
     /// This node.
@@ -71,26 +73,10 @@ impl Snapshot {
         paired.filter_map(|peer| peer.speaks.identity().cloned()).collect()
     }
 
-    /// The mode of `workload`. A workload that this snapshot does not know is strict.
-    pub fn mode_of(&self, workload: &Workload) -> Mode {
-        self.ruling(workload).mode
+    /// What policies say of `workload`. One that this snapshot does not know is strict, and has no rules.
+    pub fn policy_of(&self, workload: &Workload) -> Arc<Policy> {
+        self.policies.get(&workload.name).cloned().unwrap_or_default()
     }
-
-    /// The path that connections of `workload` are to take. One that this snapshot does not know may take either.
-    pub fn path_of(&self, workload: &Workload) -> WantedPath {
-        self.ruling(workload).path
-    }
-
-    fn ruling(&self, workload: &Workload) -> Ruling {
-        self.rulings.get(&workload.name).copied().unwrap_or_default()
-    }
-}
-
-/// What the policy for a workload says.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Ruling {
-    pub(super) mode: Mode,
-    pub(super) path: WantedPath,
 }
 
 /// The node that the agent runs on.

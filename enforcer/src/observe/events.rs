@@ -18,6 +18,7 @@ use super::metrics::Metrics;
 pub use super::record::{Counters, Direction, Offloaded, Opening, Path, Tls, UserSpace};
 use super::record::{Progress, Record};
 use super::report::ConnectionReport;
+use crate::control::policy::Decision;
 use crate::identity::Identity;
 
 /// The connections that are open now. Clones are the same table.
@@ -99,6 +100,11 @@ impl Entry {
         locked(&self.live.progress).decision = Some((path, reason));
     }
 
+    /// Rules have spoken.
+    pub fn ruled(&self, ruling: Decision) {
+        locked(&self.live.progress).ruling = Some(ruling);
+    }
+
     /// The handshake is over, and took this long.
     pub fn handshake_took(&self, duration: Duration) {
         locked(&self.live.progress).handshake = Some(duration);
@@ -178,6 +184,8 @@ impl Live {
             group: tls.and_then(Tls::group_label).map(Into::into),
             peer_serial: tls.and_then(|tls| tls.peer_serial).map(|serial| serial.to_string()),
             offload: progress.offloaded.map(|offloaded| offloaded.label().into()),
+            rule: progress.ruling.as_ref().and_then(|ruling| ruling.rule.as_deref()).map(Into::into),
+            audited: progress.ruling.as_ref().is_some_and(Decision::is_audited),
             to_peer: self.counters.to_peer.load(Ordering::Relaxed),
             from_peer: self.counters.from_peer.load(Ordering::Relaxed),
             age_seconds: self.opened.elapsed().as_secs_f64(),

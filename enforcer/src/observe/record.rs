@@ -13,6 +13,7 @@ use rustls::{CipherSuite, NamedGroup};
 use tracing::Level;
 use tracing::field::display;
 
+use crate::control::policy::Decision;
 use crate::identity::{Identity, Serial};
 
 /// What is known of a connection when it opens.
@@ -187,6 +188,8 @@ pub struct Progress {
     pub handshake: Option<Duration>,
     /// Where the records are made.
     pub offloaded: Option<Offloaded>,
+    /// What rules say of it.
+    pub ruling: Option<Decision>,
 }
 
 /// A connection that has ended.
@@ -221,6 +224,7 @@ impl Record<'_> {
         let (path, reason) = self.decision();
         let peer = progress.peer.as_ref().map(display);
         let tls = progress.tls.as_ref();
+        let is_audited = progress.ruling.as_ref().is_some_and(Decision::is_audited);
         macro_rules! write {
             ($level:expr) => {
                 tracing::event!(
@@ -239,6 +243,8 @@ impl Record<'_> {
                     group = tls.and_then(Tls::group_label),
                     peer_serial = tls.and_then(|tls| tls.peer_serial).map(display),
                     offload = progress.offloaded.map(Offloaded::label),
+                    rule = progress.ruling.as_ref().and_then(|ruling| ruling.rule.as_deref()),
+                    audit = is_audited.then_some("would-refuse"),
                     to_peer = self.to_peer,
                     from_peer = self.from_peer,
                     duration = self.duration.as_secs_f64(),
@@ -247,7 +253,7 @@ impl Record<'_> {
             };
         }
         match (path, self.end) {
-            (Path::Direct, Reason::Closed) => write!(Level::DEBUG),
+            (Path::Direct, Reason::Closed) if !is_audited => write!(Level::DEBUG),
             _ => write!(Level::INFO),
         }
     }

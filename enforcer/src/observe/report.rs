@@ -38,6 +38,12 @@ pub struct ConnectionReport {
     pub peer_serial: Option<String>,
     /// `kernel`, or why the TLS records are made in user space.
     pub offload: Option<String>,
+    /// The rule that decided; nothing where there is none for it.
+    #[serde(default)]
+    pub rule: Option<String>,
+    /// The rule is under audit, and would refuse the connection if it were in force.
+    #[serde(default)]
+    pub audited: bool,
     /// Payload bytes from the workload to its peer.
     pub to_peer: u64,
     /// Payload bytes from the peer to the workload.

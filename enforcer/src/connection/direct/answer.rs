@@ -106,6 +106,7 @@ impl Answers {
         }
         let record = self.direct.record(held).ok_or(Reason::PortUnknown)?;
         self.direct.lives.begin(cookie, record);
+        self.direct.judge((cookie, held), workload, &self.pair.remote)?;
         bond.tie(&self.session.facts().serials())?;
         let _place = workload.place()?;
         let socket = install::fetch(&self.direct, cookie, held).await?;

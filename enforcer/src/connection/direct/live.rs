@@ -14,9 +14,10 @@ use enforcer_ebpf::{DIRECTION_OUTBOUND, Event, Held, Live, Missed, Reason, SEEN_
 use rustls::CipherSuite;
 use tokio::sync::Notify;
 
-use super::Direct;
 use super::written::{self, Opened, Proof, held, identity};
+use super::{Direct, attempt};
 use crate::connection::pair::Connection;
+use crate::control::policy::Verdict;
 use crate::control::snapshot::Speaks;
 use crate::identity::{Identity, Serial};
 use crate::observe::events::{Direction, Entry, Offloaded, Opening, Path, Tls};
@@ -205,11 +206,17 @@ impl Direct {
             destination: live.destination.into(),
         });
         record.decided(Path::Direct, Reason::PeerEnrolled);
+        let decision = workload.policy.decide(&attempt(live.direction, Connection::from(&held(live)), &peer));
+        let is_refused = matches!(decision.verdict, Verdict::Refused(_));
+        record.ruled(decision);
         let cipher = u16::try_from(live.cipher).ok().map(CipherSuite::from);
         record.authenticated(&peer, Tls { cipher, group: None, peer_serial: Some(live.peer_serial.into()) });
         record.offloaded(Offloaded::Kernel);
         self.lives.begin(cookie, record);
         self.lives.is_proved(cookie, proof);
+        if is_refused {
+            return Err(Reason::PolicyChanged);
+        }
         // As when it was opened.
         if self.bonds.are_revoked(&proof.serials) { Err(Reason::CertificateRevoked) } else { Ok(()) }
     }

@@ -52,7 +52,8 @@ use tokio_util::task::TaskTracker;
 
 use super::bonds::Bonds;
 use super::pair::Connection;
-use super::{Place, Workload};
+use super::{Place, Workload, refused};
+use crate::control::policy::{Attempt, Verdict};
 use crate::control::snapshot::{Peer, Snapshot, Speaks};
 use crate::identity::Identity;
 use crate::kernel::bpf::{Holds, Misses, Taken};
@@ -136,6 +137,22 @@ impl Direct {
         }
     }
 
+    /// Whether rules let the workload have a connection with this identity; its record says what they said.
+    fn judge(&self, (cookie, held): (u64, &Held), workload: &Workload, remote: &Identity) -> Result<(), Reason> {
+        let decision = workload.policy.decide(&attempt(held.direction, Connection::from(held), remote));
+        let verdict = decision.verdict;
+        self.lives.with(cookie, |record| {
+            record.ruled(decision);
+            if let Verdict::Refused(refusal) = verdict {
+                record.decided(Path::Refused, refused(refusal));
+            }
+        });
+        match verdict {
+            Verdict::Refused(refusal) => Err(refused(refusal)),
+            Verdict::Allowed | Verdict::Audited(_) => Ok(()),
+        }
+    }
+
     /// Ends a connection that will not be open. What the application has ended already may end in order, as it would
     /// without us; everything else is reset.
     fn give_up(self: &Arc<Self>, cookie: u64, held: &Held, reason: Reason) {
@@ -165,6 +182,16 @@ impl Direct {
             Err(error) => tracing::warn!(%error, %source, %destination, %reason, "connection not ended"),
         }
     }
+}
+
+/// A direct connection as rules see it.
+fn attempt(direction: u32, connection: Connection, remote: &Identity) -> Attempt<'_> {
+    let Connection { source, destination } = connection;
+    let (direction, other) = match direction {
+        DIRECTION_OUTBOUND => (Direction::Outbound, destination),
+        _ => (Direction::Inbound, source),
+    };
+    Attempt { direction, identity: Some(remote), address: other.ip(), port: destination.port() }
 }
 
 impl From<&Held> for Connection {

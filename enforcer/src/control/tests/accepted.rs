@@ -27,21 +27,21 @@ fn the_base_means_what_it_says() {
     assert_eq!(job.network.path(), Path::new("/proc/1234/ns/net"));
     assert_eq!((web.ports.as_deref(), job.ports.as_deref()), (Some(&[80, 443][..]), None));
     assert_eq!(web.offload, Offload::Auto);
-    assert_eq!((snapshot.mode_of(web), snapshot.mode_of(job)), (Mode::Strict, Mode::Permissive));
+    assert_eq!((snapshot.policy_of(web).mode, snapshot.policy_of(job).mode), (Mode::Strict, Mode::Permissive));
 
     let [db, printer] = snapshot.peers() else { panic!("two peers") };
     assert!(matches!(&db.speaks, Speaks::Enforcer(identity) if identity.path().ends_with("/sa/db")));
     assert_eq!(printer.speaks.identity(), None);
     assert_eq!((db.agent, printer.agent), (None, None));
-    assert_eq!(snapshot.path_of(web), WantedPath::Auto);
+    assert_eq!(snapshot.policy_of(web).path, WantedPath::Auto);
 }
 
 #[test]
 fn the_example_is_valid() {
     let snapshot = accept(include_str!("../../../examples/agent.yaml"));
     assert_eq!((snapshot.workloads().len(), snapshot.peers().len()), (2, 3));
-    assert_eq!(snapshot.mode_of(&snapshot.workloads()[1]), Mode::Permissive);
-    assert_eq!(snapshot.path_of(&snapshot.workloads()[1]), WantedPath::Relay);
+    assert_eq!(snapshot.policy_of(&snapshot.workloads()[1]).mode, Mode::Permissive);
+    assert_eq!(snapshot.policy_of(&snapshot.workloads()[1]).path, WantedPath::Relay);
     assert!(snapshot.peers()[0].agent.is_some());
 }
 
@@ -123,13 +123,16 @@ fn an_agent_without_a_port_is_at_the_usual_one() {
 fn the_policy_that_names_a_workload_wins() {
     let general = "kind: MtlsPolicy\nmetadata: { name: all }\nspec: { mode: permissive, path: direct }\n---\n";
     let snapshot = accept(&format!("{general}{}", edited("mode: permissive", "mode: strict")));
-    let modes: Vec<_> = snapshot.workloads().iter().map(|workload| snapshot.mode_of(workload)).collect();
+    let modes: Vec<_> = snapshot.workloads().iter().map(|workload| snapshot.policy_of(workload).mode).collect();
     assert_eq!(modes, [Mode::Permissive, Mode::Strict]);
-    let paths: Vec<_> = snapshot.workloads().iter().map(|workload| snapshot.path_of(workload)).collect();
-    assert_eq!(paths, [WantedPath::Direct, WantedPath::Auto]);
+    let paths: Vec<_> = snapshot.workloads().iter().map(|workload| snapshot.policy_of(workload).path).collect();
+    assert_eq!(paths, [WantedPath::Direct, WantedPath::Direct]);
     let mut stranger = snapshot.workloads()[0].clone();
     stranger.name = "stranger".to_owned();
-    assert_eq!((snapshot.mode_of(&stranger), snapshot.path_of(&stranger)), (Mode::Strict, WantedPath::Auto));
+    assert_eq!(
+        (snapshot.policy_of(&stranger).mode, snapshot.policy_of(&stranger).path),
+        (Mode::Strict, WantedPath::Auto)
+    );
 }
 
 #[test]

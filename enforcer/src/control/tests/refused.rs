@@ -214,13 +214,9 @@ fn fields_of_peers_and_policies() {
         ),
         ("mode: permissive", "mode: permissive\n  path: relayed", &[("41:9", "did you mean \"relay\"?")]),
         ("mode: permissive", "mode: permisive", &[("40:9", "did you mean \"permissive\"?")]),
-        ("  mode: permissive\n", "", &[("39:3", "no field \"mode\"")]),
-        ("{ workloads: [job] }", "{}", &[("39:13", "no field \"workloads\"")]),
-        (
-            "{ workloads: [job] }",
-            "{ labels: {app: web} }",
-            &[("39:13", "no field \"workloads\""), ("39:15", "unknown field \"labels\"")],
-        ),
+        ("  mode: permissive\n", "", &[("39:3", "the policy says nothing")]),
+        ("{ workloads: [job] }", "{}", &[("39:13", "the selector is empty")]),
+        ("{ workloads: [job] }", "{ labels: {app: db} }", &[("39:13", "selects no workload")]),
         ("[job]", "[job, job]", &[("39:32", "stands in the list before")]),
     ]);
 }
@@ -256,10 +252,11 @@ fn objects_against_each_other() {
     assert!(two_agents[0].message.starts_with("10.0.0.2/32 means something else in peer \"db\""), "{two_agents:?}");
     let two_nodes = format!("{BASE}---\nkind: Node\nspec: {{ name: b, trustDomain: b, stateDirectory: /b }}\n");
     assert!(refuse(&two_nodes)[0].message.starts_with("a second Node"));
-    let two_general = format!("{BASE}{SECOND_POLICY}{}", SECOND_POLICY.replace("other", "another"));
-    assert!(refuse(&two_general)[0].message.starts_with("every workload has a policy already, \"other\""));
+    let two_general =
+        format!("{BASE}{SECOND_POLICY}{}", SECOND_POLICY.replace("other", "another").replace("strict", "permissive"));
+    assert!(refuse(&two_general)[0].message.starts_with("workload \"web\" has another mode in policy \"other\""));
     let two_specific = format!("{BASE}{}", SECOND_POLICY.replace("{ mode", "{ selector: { workloads: [job] }, mode"));
-    assert!(refuse(&two_specific)[0].message.starts_with("workload \"job\" has a policy already, \"slack\""));
+    assert!(refuse(&two_specific)[0].message.starts_with("workload \"job\" has another mode in policy \"slack\""));
     for empty in ["", "---\n---\n# nothing\n", "\u{feff}"] {
         assert!(refuse(empty)[0].message.starts_with("there is no Node"));
     }

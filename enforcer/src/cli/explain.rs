@@ -1,0 +1,288 @@
+//! `enforcer explain`: what would happen to a connection, and which rule says so.
+//!
+//! It is the agent's own decision, on its configuration, without an agent and without a connection. Each node decides for
+//! its own workloads: the other end of the connection is explained where its configuration is.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+use anyhow::{Context, bail, ensure};
+use clap::Args as ClapArgs;
+use enforcer_ebpf::Reason;
+use serde::Serialize;
+
+use super::ExitCode;
+use crate::connection::{Choice, Means, Wants, choose};
+use crate::control::file::parse_file;
+use crate::control::policy::{Attempt, Decision, Policy, Verdict};
+use crate::control::snapshot::{Peer, Snapshot, WantedPath, Workload};
+use crate::identity::Identity;
+use crate::observe::events::Direction;
+
+/// Say what would happen to a connection, which rule decides, and which path it takes.
+///
+/// An end is the name of a Workload or a Peer of the configuration, a SPIFFE ID, or an address.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+The exit code is 1 if a node with this configuration would refuse the connection.
+
+Examples:
+  enforcer explain --config /etc/enforcer/agent.yaml web db:5432
+  enforcer explain --config agent.yaml spiffe://example.org/ns/shop/sa/front web:443
+  enforcer explain --config agent.yaml --json 10.0.0.2 web:443 | jq '.[].rule'")]
+pub struct Args {
+    /// The agent's configuration.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// JSON instead of text.
+    #[arg(long)]
+    json: bool,
+
+    /// Who opens the connection.
+    #[arg(value_name = "SOURCE")]
+    source: String,
+
+    /// Whom it is opened to.
+    #[arg(value_name = "DESTINATION:PORT")]
+    destination: String,
+}
+
+/// Decides and prints.
+///
+/// # Errors
+///
+/// When an end is unknown, or standard output cannot be written.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let snapshot = match parse_file(&args.config) {
+        Ok(snapshot) => snapshot,
+        Err(error) => {
+            super::complain(&format_args!("{error}"));
+            return Ok(ExitCode::BadConfig);
+        }
+    };
+    let (destination, port) = split(&args.destination)?;
+    let ends = (End::find(&snapshot, &args.source)?, End::find(&snapshot, destination)?);
+    let explanations = explain(&snapshot, (&ends.0, &ends.1), port)?;
+    let text = if args.json {
+        serde_json::to_string_pretty(&explanations)? + "\n"
+    } else {
+        explanations.iter().map(Explanation::text).collect()
+    };
+    super::print(&text)?;
+    let is_refused = explanations.iter().any(|explanation| explanation.outcome == "refused");
+    Ok(if is_refused { ExitCode::Failed } else { ExitCode::Ok })
+}
+
+/// `NAME:PORT`, of which the name may have colons itself.
+fn split(destination: &str) -> anyhow::Result<(&str, u16)> {
+    let ends = destination.rsplit_once(':').and_then(|(name, port)| Some((name, port.parse().ok()?)));
+    let (name, port) = ends.filter(|&(_, port)| port != 0).with_context(|| {
+        format!("{destination:?} has no port; rules may depend on it; write it like db:5432 or [fd00::2]:5432")
+    })?;
+    Ok((name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name), port))
+}
+
+/// One end of the connection, as far as this node knows it.
+struct End<'a> {
+    /// It is enrolled here.
+    workload: Option<&'a Workload>,
+    /// The registry has it.
+    peer: Option<&'a Peer>,
+    identity: Option<Identity>,
+    address: Option<IpAddr>,
+}
+
+impl<'a> End<'a> {
+    fn find(snapshot: &'a Snapshot, text: &str) -> anyhow::Result<Self> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            let peer = snapshot.peer_of(address);
+            let identity = peer.and_then(|peer| peer.speaks.identity().cloned());
+            return Ok(Self { workload: None, peer, identity, address: Some(address) });
+        }
+        let named = |workload: &&Workload| workload.name == text || workload.identity.as_str() == text;
+        let workload = snapshot.workloads().iter().find(named);
+        let identity = workload.map(|workload| workload.identity.clone()).or_else(|| text.parse().ok());
+        let is_meant = |peer: &&Peer| match &identity {
+            Some(identity) => peer.speaks.identity() == Some(identity),
+            None => peer.name == text,
+        };
+        let peer = snapshot.peers().iter().find(is_meant);
+        let identity = identity.or_else(|| peer.and_then(|peer| peer.speaks.identity().cloned()));
+        if workload.is_none() && peer.is_none() && identity.is_none() {
+            bail!(
+                "there is no Workload and no Peer {text:?} in the configuration, and it is no SPIFFE ID and no address"
+            );
+        }
+        let address = peer.and_then(|peer| peer.addresses.first()).map(ipnet::IpNet::addr);
+        Ok(Self { workload, peer, identity, address })
+    }
+
+    fn shown(&self) -> String {
+        let identity = self.identity.as_ref().map(Identity::to_string);
+        let address = self.address.map(|address| address.to_string());
+        match (identity, address) {
+            (Some(identity), Some(address)) => format!("{identity} at {address}"),
+            (Some(known), None) | (None, Some(known)) => known,
+            (None, None) => "nobody".to_owned(),
+        }
+    }
+}
+
+/// What one workload of this node does with the connection.
+#[derive(Serialize)]
+struct Explanation {
+    direction: &'static str,
+    workload: String,
+    other: String,
+    port: u16,
+    /// `mutual-tls`, `plaintext` or `refused`.
+    outcome: &'static str,
+    reason: &'static str,
+    rule: Option<String>,
+    audited: bool,
+    path: &'static str,
+}
+
+/// What each end that is enrolled here says.
+fn explain(
+    snapshot: &Snapshot,
+    (source, destination): (&End<'_>, &End<'_>),
+    port: u16,
+) -> anyhow::Result<Vec<Explanation>> {
+    let ends = [(Direction::Outbound, source, destination), (Direction::Inbound, destination, source)];
+    let mut explanations = Vec::new();
+    for (direction, own, other) in ends {
+        let Some(workload) = own.workload else { continue };
+        if direction == Direction::Inbound {
+            let is_taken = workload.ports.as_ref().is_none_or(|ports| ports.contains(&port));
+            ensure!(
+                is_taken,
+                "workload {} takes no connections to port {port}: it is not among its ports",
+                workload.name
+            );
+        }
+        explanations.push(judge(&snapshot.policy_of(workload), workload, (direction, other, port)));
+    }
+    ensure!(
+        !explanations.is_empty(),
+        "neither end is a workload of this node; ask with the configuration of another one"
+    );
+    Ok(explanations)
+}
+
+fn judge(policy: &Policy, workload: &Workload, (direction, other, port): (Direction, &End<'_>, u16)) -> Explanation {
+    // Where no address is known, rules that name addresses do not match, but for those that name all.
+    let address = other.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let attempt = Attempt { direction, identity: other.identity.as_ref(), address, port };
+    let Decision { verdict, rule } = policy.decide(&attempt);
+    let wants = Wants { mode: policy.mode, path: policy.path, means: Means::Direct };
+    let has_agent = other.peer.is_some_and(|peer| peer.agent.is_some());
+    let choice = match choose(direction, wants, other.peer) {
+        // With an agent at the other end it need not come to the relay.
+        Choice::Refuse(Reason::DirectImpossible) if has_agent => Choice::Plain(Reason::PeerEnrolled),
+        choice => choice,
+    };
+    let is_mutual = has_agent || matches!(choice, Choice::Relay(..));
+    let choice = choice.ruled(verdict);
+    let (outcome, path) = match (&choice, policy.path) {
+        (Choice::Refuse(_), _) => ("refused", "none"),
+        (Choice::Plain(_), _) if !is_mutual => ("plaintext", "none"),
+        (_, WantedPath::Relay) => ("mutual-tls", "relay"),
+        (_, WantedPath::Direct) => ("mutual-tls", "direct"),
+        (_, WantedPath::Auto) if has_agent => ("mutual-tls", "direct where both kernels can, else relay"),
+        (_, WantedPath::Auto) => ("mutual-tls", "relay"),
+    };
+    let reason = if has_agent && outcome == "mutual-tls" { Reason::PeerEnrolled } else { choice.reason() };
+    Explanation {
+        direction: direction.label(),
+        workload: workload.name.clone(),
+        other: other.shown(),
+        port,
+        outcome,
+        reason: reason.label(),
+        rule: rule.map(|rule| rule.to_string()),
+        audited: matches!(verdict, Verdict::Audited(_)),
+        path,
+    }
+}
+
+impl Explanation {
+    fn text(&self) -> String {
+        let Self { direction, workload, other, port, outcome, reason, rule, audited, path } = self;
+        let towards = if *direction == "outbound" { "to" } else { "from" };
+        let mut text = format!("{direction}: workload {workload}, {towards} {other}, port {port}\n");
+        let rule = rule.as_deref().unwrap_or("none speaks of it");
+        let audit = if *audited { " (under audit: it would refuse)" } else { "" };
+        // Writing to a string does not fail.
+        let _written = write!(text, "  outcome  {outcome} ({reason})\n  rule     {rule}{audit}\n  path     {path}\n");
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::file::parse;
+
+    const EXAMPLE: &str = include_str!("../../examples/agent.yaml");
+
+    fn explained(source: &str, destination: &str) -> anyhow::Result<Vec<Explanation>> {
+        let snapshot = parse(EXAMPLE, "agent.yaml").unwrap();
+        let (destination, port) = split(destination)?;
+        explain(&snapshot, (&End::find(&snapshot, source)?, &End::find(&snapshot, destination)?), port)
+    }
+
+    #[test]
+    fn both_ends_are_explained_where_both_are_here() {
+        let cases: [(&str, &str, &[(&str, &str, Option<&str>)]); 7] = [
+            ("web", "db:5432", &[("mutual-tls", "peer-enrolled", None)]),
+            ("web", "db:22", &[("refused", "policy-denied", Some("shop/outbound.deny/1"))]),
+            ("db", "web:443", &[("mutual-tls", "peer-enrolled", Some("shop/inbound.allow/1"))]),
+            ("10.0.0.2", "web:80", &[("refused", "policy-not-allowed", Some("shop/inbound.allow"))]),
+            (
+                "10.1.7.7",
+                "web:443",
+                &[("refused", "strict-plaintext-peer", Some("shop/inbound.deny/not-from-the-guests"))],
+            ),
+            (
+                "spiffe://partner.example/ns/api/sa/orders",
+                "cache:6379",
+                &[("mutual-tls", "peer-foreign", Some("try-out/inbound.allow"))],
+            ),
+            ("192.0.2.10", "web:443", &[("refused", "policy-not-allowed", Some("shop/inbound.allow"))]),
+        ];
+        for (source, destination, expected) in cases {
+            let found = explained(source, destination).unwrap();
+            let found: Vec<_> =
+                found.iter().map(|found| (found.outcome, found.reason, found.rule.as_deref())).collect();
+            assert_eq!(found, expected, "{source} -> {destination}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_explained_says_why() {
+        let cases = [
+            ("web", "db", "has no port"),
+            ("web", "db:0", "has no port"),
+            ("web", "nobody:80", "no Workload and no Peer \"nobody\""),
+            ("db", "partner:80", "neither end is a workload of this node"),
+            ("db", "web:8080", "takes no connections to port 8080"),
+        ];
+        for (source, destination, expected) in cases {
+            let error = explained(source, destination).map(drop).unwrap_err().to_string();
+            assert!(error.contains(expected), "{source} -> {destination}: {error}");
+        }
+        assert_eq!(split("[fd00::2]:80").unwrap(), ("fd00::2", 80));
+    }
+
+    #[test]
+    fn rules_under_audit_are_named_and_refuse_nothing() {
+        let found = explained("spiffe://partner.example/ns/api/sa/orders", "cache:6379").unwrap();
+        assert!(!found[0].text().is_empty());
+        let found = explained("10.1.7.7", "cache:6379").unwrap();
+        assert!(found[0].audited && found[0].text().contains("under audit"), "{}", found[0].text());
+        assert_eq!(found[0].outcome, "plaintext");
+    }
+}

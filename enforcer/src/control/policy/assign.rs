@@ -1,0 +1,207 @@
+//! Which policies hold for which workload: the checks among policies, workloads and the node.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::read::{RawPolicy, RawRule, RawRules, RawSelector};
+use super::{Policy, Rule, Rules};
+use crate::control::object::{Objects, RawNode, RawWorkload};
+use crate::control::problem::{Located, Position, Problems};
+
+/// What policies say of each workload, by its name.
+pub(in crate::control) fn policies(objects: &Objects, problems: &mut Problems) -> HashMap<String, Arc<Policy>> {
+    for policy in &objects.policies {
+        check_selection(policy, objects, problems);
+        check_rules(policy, objects, problems);
+    }
+    let assigned = objects.workloads.iter().map(|workload| {
+        let selecting: Vec<&RawPolicy> =
+            objects.policies.iter().filter(|policy| rank(policy, workload).is_some()).collect();
+        let policy = Policy {
+            mode: wanted(&selecting, workload, "mode", |policy| policy.mode.as_ref(), problems),
+            path: wanted(&selecting, workload, "path", |policy| policy.path.as_ref(), problems),
+            inbound: combined(&selecting, "inbound", |policy| &policy.inbound),
+            outbound: combined(&selecting, "outbound", |policy| &policy.outbound),
+        };
+        (workload.name.value.clone(), Arc::new(policy))
+    });
+    assigned.collect()
+}
+
+/// How closely a policy means a workload; `None`: not at all.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// It is for every workload.
+    General,
+    /// It is for workloads like this one.
+    Selected,
+    /// It names it.
+    Named,
+}
+
+fn rank(policy: &RawPolicy, workload: &RawWorkload) -> Option<Rank> {
+    let Some(selector) = &policy.selector else { return Some(Rank::General) };
+    let RawSelector { workloads, labels, identities, namespaces, .. } = selector;
+    let is_named = workloads.as_ref().is_none_or(|names| names.iter().any(|name| name.value == workload.name.value));
+    let is_labelled = labels.iter().all(|(key, value)| workload.labels.get(key) == Some(value));
+    let is_meant = identities.as_ref().is_none_or(|identities| {
+        let own = workload.identity.as_ref();
+        own.is_some_and(|own| identities.iter().any(|these| these.value.hold(&own.value)))
+    });
+    let is_inside = namespaces.as_ref().is_none_or(|names| {
+        let own = workload.namespace.as_ref();
+        own.is_some_and(|own| names.iter().any(|name| name.value == own.value))
+    });
+    let rank = if workloads.is_some() { Rank::Named } else { Rank::Selected };
+    (is_named && is_labelled && is_meant && is_inside).then_some(rank)
+}
+
+/// What the policies that mean the workload most closely want. Two that want different things are a problem.
+fn wanted<T: Copy + Default + Eq>(
+    selecting: &[&RawPolicy],
+    workload: &RawWorkload,
+    what: &str,
+    field: impl Fn(&RawPolicy) -> Option<&Located<T>>,
+    problems: &mut Problems,
+) -> T {
+    let mut closest: Option<(Rank, T, &str)> = None;
+    for policy in selecting {
+        let (Some(rank), Some(Located { at, value })) = (rank(policy, workload), field(policy)) else { continue };
+        match closest {
+            Some((closer, ..)) if closer > rank => {}
+            Some((same, first, owner)) if same == rank => {
+                if first != *value {
+                    let name = &workload.name.value;
+                    let message = format!(
+                        "workload {name:?} has another {what} in policy {owner:?}; which one holds would be chance; \
+                         remove one"
+                    );
+                    problems.add(*at, message);
+                }
+            }
+            _ => closest = Some((rank, *value, &policy.name.value)),
+        }
+    }
+    closest.map(|(_, value, _)| value).unwrap_or_default()
+}
+
+fn combined(selecting: &[&RawPolicy], direction: &str, rules: impl Fn(&RawPolicy) -> &RawRules) -> Rules {
+    let mut combined = Rules::default();
+    for policy in selecting {
+        let RawRules { deny, allow } = rules(policy);
+        combined.deny.extend(deny.iter().enumerate().map(|(index, raw)| rule((policy, direction, "deny"), index, raw)));
+        combined
+            .allow
+            .extend(allow.iter().enumerate().map(|(index, raw)| rule((policy, direction, "allow"), index, raw)));
+    }
+    combined
+}
+
+fn rule((policy, direction, list): (&RawPolicy, &str, &str), index: usize, raw: &RawRule) -> Rule {
+    let list = format!("{}/{direction}.{list}", policy.name.value);
+    let own = raw.name.as_ref().map_or_else(|| (index + 1).to_string(), |name| name.value.clone());
+    Rule {
+        name: format!("{list}/{own}").into(),
+        list: list.into(),
+        audit: policy.audit,
+        identities: values(&raw.identities),
+        namespaces: values(&raw.namespaces),
+        trust_domains: values(&raw.trust_domains),
+        addresses: values(&raw.addresses),
+        ports: values(&raw.ports),
+    }
+}
+
+fn values<T: Clone>(located: &[Located<T>]) -> Vec<T> {
+    located.iter().map(|located| located.value.clone()).collect()
+}
+
+/// A policy that selects nothing would protect nothing.
+fn check_selection(policy: &RawPolicy, objects: &Objects, problems: &mut Problems) {
+    let Some(selector) = &policy.selector else { return };
+    if objects.incomplete {
+        return;
+    }
+    let mut missing = false;
+    for name in selector.workloads.iter().flatten() {
+        if !objects.workloads.iter().any(|workload| workload.name.value == name.value) {
+            missing = true;
+            let message =
+                format!("there is no workload {:?}; the policy would protect nothing; mend the name", name.value);
+            problems.add(name.at, message);
+        }
+    }
+    // Where something could not be read there is a problem already.
+    let is_whole = objects.workloads.iter().all(|workload| workload.identity.is_some() && workload.namespace.is_some());
+    if is_whole && !missing && !objects.workloads.iter().any(|workload| rank(policy, workload).is_some()) {
+        let message = "the selector selects no workload of this node; the policy would protect nothing; mend it";
+        problems.add(selector.at, message);
+    }
+}
+
+/// Rules that can never match, or that cannot be told apart.
+fn check_rules(policy: &RawPolicy, objects: &Objects, problems: &mut Problems) {
+    for rules in [&policy.inbound, &policy.outbound] {
+        for list in [&rules.deny, &rules.allow] {
+            let mut names = HashSet::new();
+            for rule in list {
+                if let Some(name) = rule.name.as_ref().filter(|name| !names.insert(name.value.as_str())) {
+                    let message =
+                        format!("a second rule {:?} in this list; names tell them apart; rename one", name.value);
+                    problems.add(name.at, message);
+                }
+                check_domains(rule, objects, problems);
+                check_agreement(rule, problems);
+            }
+        }
+    }
+    let inbound = policy.inbound.deny.iter().chain(&policy.inbound.allow);
+    inbound.for_each(|rule| check_ports(policy, rule, objects, problems));
+}
+
+/// Nobody whose bundle this node does not have proves an identity to it.
+fn check_domains(rule: &RawRule, objects: &Objects, problems: &mut Problems) {
+    let [RawNode { trust_domain: Some(own), federation, .. }] = objects.nodes.as_slice() else { return };
+    let mut check = |domain: &str, at: Position| {
+        if domain != own.value && !federation.iter().any(|(other, _)| other.value == domain) {
+            let how = "add its bundle to `federation` of the Node, or mend the name";
+            let message = format!("nobody of trust domain {domain:?} is trusted here; this would never match; {how}");
+            problems.add(at, message);
+        }
+    };
+    rule.identities.iter().for_each(|these| check(these.value.trust_domain(), these.at));
+    rule.trust_domains.iter().for_each(|domain| check(&domain.value, domain.at));
+}
+
+/// Identities that the other conditions of the same rule leave out.
+fn check_agreement(rule: &RawRule, problems: &mut Problems) {
+    for Located { at, value } in &rule.identities {
+        let is_named = |names: &[Located<String>], is_it: &dyn Fn(&str) -> bool| {
+            names.is_empty() || names.iter().any(|name| is_it(&name.value))
+        };
+        let is_left_out = !is_named(&rule.trust_domains, &|domain| domain == value.trust_domain())
+            || !is_named(&rule.namespaces, &|namespace| value.may_be_in(namespace));
+        if is_left_out {
+            let how = "remove it, or write a rule of its own for it";
+            problems.add(
+                *at,
+                format!("{value} is outside the rule's namespaces or trust domains; it would never match; {how}"),
+            );
+        }
+    }
+}
+
+/// Connections come to the ports that workloads have.
+fn check_ports(policy: &RawPolicy, rule: &RawRule, objects: &Objects, problems: &mut Problems) {
+    let selected: Vec<_> = objects.workloads.iter().filter(|workload| rank(policy, workload).is_some()).collect();
+    for Located { at, value } in &rule.ports {
+        let has = |workload: &&RawWorkload| {
+            workload.ports.as_ref().is_none_or(|ports| ports.iter().any(|port| value.hold(port.value)))
+        };
+        if !selected.is_empty() && !selected.iter().any(has) {
+            let how = "add the port to a Workload, or mend it";
+            problems
+                .add(*at, format!("no workload of the policy takes connections here; this would never match; {how}"));
+        }
+    }
+}
