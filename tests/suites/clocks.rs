@@ -1,6 +1,6 @@
 //! Time that passes while control is away, and time that passes at once: agents whose clock a suite sets.
 //!
-//! The same on every kernel, so it is tried on this machine alone.
+//! The same on every kernel, so most of it is tried on this machine alone.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use enforcer_tests::clock::Clock;
 use enforcer_tests::control::Control;
 use enforcer_tests::ground::{Ground, Route};
 use enforcer_tests::program;
-use enforcer_tests::settings::kernel_has_tls;
+use enforcer_tests::settings::{Depth, direct_depth};
 use enforcer_tests::wait;
 use enforcer_tests::world::{Node, Options, World};
 use libtest_mimic::Trial;
@@ -25,8 +25,13 @@ const BEYOND_HALF: Duration = Duration::from_secs(40 * 60);
 const QUIET_AFTER: Duration = Duration::from_secs(7);
 
 pub(crate) fn trials() -> Vec<Trial> {
-    if kernel_has_tls() {
-        return Vec::new();
+    match direct_depth() {
+        Depth::Nothing => {}
+        Depth::Everyday => return Vec::new(),
+        // A connection under a session that is older than the end of the lists.
+        Depth::Thorough => {
+            return promises![beside others; when_revocation_lists_have_run_out_no_direct_connection_opens];
+        }
     }
     promises![beside others;
         when_revocation_lists_have_run_out_nobody_is_accepted_until_control_is_back,
@@ -36,9 +41,18 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Certificates are good for a day, lists for ten minutes, and for five more when control is away.
 fn when_revocation_lists_have_run_out_nobody_is_accepted_until_control_is_back() -> Result<()> {
-    let (mut world, clock) = world("  workloadLifetimeMinutes: 1440\n  revocationListMinutes: 10\n", Some(5))?;
+    nobody_is_accepted_without_lists(Options::CONTROL)
+}
+
+fn when_revocation_lists_have_run_out_no_direct_connection_opens() -> Result<()> {
+    nobody_is_accepted_without_lists(Options { path: Options::DIRECT.path, ..Options::CONTROL })
+}
+
+/// Certificates are good for a day, lists for ten minutes, and for five more when control is away.
+fn nobody_is_accepted_without_lists(options: Options) -> Result<()> {
+    let spec = "  workloadLifetimeMinutes: 1440\n  revocationListMinutes: 10\n";
+    let (mut world, clock) = world(options, spec, Some(5))?;
     world.explain(talk(&world))?;
     control(&mut world)?.kill()?;
     clock.ahead(12 * MINUTE)?;
@@ -60,7 +74,7 @@ fn when_revocation_lists_have_run_out_nobody_is_accepted_until_control_is_back()
 
 /// Nothing happens that an agent would look at its certificates for, except that time has passed.
 fn a_renewal_that_a_jump_of_the_clock_makes_due_is_made_within_a_minute() -> Result<()> {
-    let (world, clock) = world("", None)?;
+    let (world, clock) = world(Options::CONTROL, "", None)?;
     let (begun, before) = (Instant::now(), [serial(&world.a)?, serial(&world.b)?]);
     let is_quiet = || Ok((begun.elapsed() > QUIET_AFTER).then_some(()));
     wait::until("an agent that does nothing", wait::patience(), is_quiet)?;
@@ -70,7 +84,7 @@ fn a_renewal_that_a_jump_of_the_clock_makes_due_is_made_within_a_minute() -> Res
 }
 
 fn a_renewal_that_is_due_while_control_is_away_is_made_when_it_is_back() -> Result<()> {
-    let (mut world, clock) = world("", None)?;
+    let (mut world, clock) = world(Options::CONTROL, "", None)?;
     let before = [serial(&world.a)?, serial(&world.b)?];
     control(&mut world)?.kill()?;
     clock.ahead(BEYOND_HALF)?;
@@ -83,7 +97,7 @@ fn a_renewal_that_is_due_while_control_is_away_is_made_when_it_is_back() -> Resu
 }
 
 fn a_clock_that_jumps_beyond_the_end_of_all_certificates_does_no_lasting_harm() -> Result<()> {
-    let (world, clock) = world("", None)?;
+    let (world, clock) = world(Options::CONTROL, "", None)?;
     world.explain(talk(&world))?;
     // Longer than certificates and revocation lists live, and not as long as those of nodes.
     clock.ahead(3 * 24 * 60 * MINUTE)?;
@@ -92,12 +106,12 @@ fn a_clock_that_jumps_beyond_the_end_of_all_certificates_does_no_lasting_harm() 
 }
 
 /// Both agents and control go by one clock.
-fn world(spec: &str, grace: Option<u32>) -> Result<(World, Clock)> {
+fn world(options: Options, spec: &str, grace: Option<u32>) -> Result<(World, Clock)> {
     let ground = Ground::create()?;
     let directory = ground.directory("authority");
     let clock = Clock::create(&directory)?;
     let control = Control::start_by(&clock, &directory, &["a", "b"], spec)?;
-    let world = World::arranged(ground, Options::CONTROL, Some(control), |a, b| {
+    let world = World::arranged(ground, options, Some(control), |a, b| {
         for node in [a, b] {
             node.clock = Some(clock.clone());
             node.control.iter_mut().for_each(|control| control.grace = grace);

@@ -5,6 +5,7 @@ use enforcer_tests::agent::Agent;
 use enforcer_tests::ground::Ground;
 use enforcer_tests::leaks::{KernelObjects, connection_entries, pins};
 use enforcer_tests::program;
+use enforcer_tests::settings::{Depth, direct_depth};
 use enforcer_tests::wait;
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
@@ -16,8 +17,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_killed_agent_lets_nothing_through_until_it_is_back,
         a_stopped_agent_lets_nothing_through_until_it_is_back,
     ];
+    if direct_depth() != Depth::Everyday {
+        trials.extend(promises![alone; twenty_starts_and_stops_leave_nothing_behind]);
+    }
     trials.extend(promises![alone;
-        twenty_starts_and_stops_leave_nothing_behind,
         uninstalling_leaves_nothing_behind_and_lets_plaintext_pass,
     ]);
     trials

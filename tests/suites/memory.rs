@@ -33,12 +33,11 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 fn a_stalled_reader_stops_its_sender_and_costs_little_memory() -> Result<()> {
-    let in_kernel = kernel_has_tls().then_some(Offload::On);
-    for offload in [Some(Offload::Off), in_kernel].into_iter().flatten() {
-        let world = World::create(Options { offload, ..Options::STRICT })?;
-        for route in [world.ground.routes()[0], world.ground.routes()[3]] {
-            world.explain(stall(&world, route).with_context(|| format!("{route}, {offload:?}")))?;
-        }
+    // Records in user space are the same on every kernel, so they are tried where it is quick.
+    let offload = if kernel_has_tls() { Offload::On } else { Offload::Off };
+    let world = World::create(Options { offload, ..Options::STRICT })?;
+    for route in [world.ground.routes()[0], world.ground.routes()[3]] {
+        world.explain(stall(&world, route).with_context(|| format!("{route}, {offload:?}")))?;
     }
     Ok(())
 }

@@ -51,8 +51,12 @@ pub(super) fn status(
 }
 
 fn lists(trusted: &Trusted) -> Option<ListsReport> {
-    let until = trusted.current().revocations.as_ref()?.in_force_until()?;
-    Some(ListsReport { until, ended: until <= OffsetDateTime::now_utc().unix_timestamp() })
+    let trust = trusted.current();
+    let lists = trust.revocations.as_ref()?;
+    Some(ListsReport {
+        until: lists.in_force_until()?,
+        ended: lists.are_over(OffsetDateTime::now_utc().unix_timestamp()),
+    })
 }
 
 fn report(workload: &Workload, store: &Store, misses: &Misses) -> WorkloadReport {

@@ -228,6 +228,9 @@ mod tests {
 
     const EXAMPLE: &str = include_str!("../../examples/agent.yaml");
 
+    /// Outcome, reason, rule.
+    type Expected = (&'static str, &'static str, Option<&'static str>);
+
     fn explained(source: &str, destination: &str) -> anyhow::Result<Vec<Explanation>> {
         let snapshot = parse(EXAMPLE, "agent.yaml").unwrap();
         let (destination, port) = split(destination)?;
@@ -236,7 +239,7 @@ mod tests {
 
     #[test]
     fn both_ends_are_explained_where_both_are_here() {
-        let cases: [(&str, &str, &[(&str, &str, Option<&str>)]); 7] = [
+        let cases: [(&str, &str, &[Expected]); 7] = [
             ("web", "db:5432", &[("mutual-tls", "peer-enrolled", None)]),
             ("web", "db:22", &[("refused", "policy-denied", Some("shop/outbound.deny/1"))]),
             ("db", "web:443", &[("mutual-tls", "peer-enrolled", Some("shop/inbound.allow/1"))]),

@@ -83,6 +83,11 @@ impl Federation {
         }
         self.0.get(claimed(workload)?.trust_domain())
     }
+
+    /// Whether this trust domain is another one.
+    pub(super) fn has(&self, trust_domain: &str) -> bool {
+        self.0.contains_key(trust_domain)
+    }
 }
 
 fn read(trust_domain: &str, path: &Path) -> Result<Anchors, Error> {

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::Serial;
 use super::federation::Federation;
 use super::verify::{Anchors, Revocations, Uncovered, Unreadable, Unusable};
+use super::{Identity, Serial};
 
 /// Whom to trust. Immutable: a change makes another. The default is nobody.
 #[derive(Debug, Default)]
@@ -115,6 +116,16 @@ impl Trusted {
     #[must_use]
     pub fn current(&self) -> Arc<Trust> {
         Arc::clone(&self.current.borrow())
+    }
+
+    /// Whether it would be known if a certificate of this identity had been revoked: the lists are in force. A handshake
+    /// finds out by itself; this is for what goes on under an earlier one. Nobody says what other trust domains have
+    /// revoked.
+    #[must_use]
+    pub fn knows_revocations_of(&self, identity: &Identity, now: OffsetDateTime) -> bool {
+        let trust = self.current();
+        let is_ours = !self.federation.has(identity.trust_domain());
+        !(is_ours && trust.revocations.as_ref().is_some_and(|lists| lists.are_over(now.unix_timestamp())))
     }
 
     /// Returns when it has changed since this was last called; never, if nobody can change it any more.

@@ -14,7 +14,7 @@ pub(crate) enum Need {
     Suites,
     /// Running the suites of the authority.
     Issuer,
-    /// What the suites want on this machine alone: building programs that are not written in Rust, and setting clocks.
+    /// Building the programs of the suites that are not written in Rust.
     Programs,
     /// Running the suites on two virtual machines.
     Vagrant,
@@ -90,6 +90,7 @@ const SUITES: &[Package] = &[
     package("memcached", "an unmodified server with threads"),
     package("postgresql", "an unmodified server with a process for each connection, its client and its benchmark"),
     package("nodejs", "an event loop that is neither Python's nor Rust's"),
+    package("faketime", "sets the clock of agents and control, and of nobody else"),
 ];
 
 const ISSUER: &[Package] = &[
@@ -99,11 +100,7 @@ const ISSUER: &[Package] = &[
 ];
 
 /// Not in the virtual machine: Go and its sources are 450 MB, a program that it has linked statically is 5 MB.
-/// The suites that set clocks are not run there.
-const PROGRAMS: &[Package] = &[
-    package("golang-go", "compiles the program of the suites that is written in Go"),
-    package("faketime", "sets the clock of agents and control, and of nobody else"),
-];
+const PROGRAMS: &[Package] = &[package("golang-go", "compiles the program of the suites that is written in Go")];
 
 const VAGRANT: &[Package] = &[
     package("vagrant", "describes and starts the two machines"),

@@ -46,8 +46,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use enforcer_ebpf::{DIRECTION_OUTBOUND, Held, Reason, STAGE_ENDED};
+use time::OffsetDateTime;
 use tokio::time::sleep;
-
 use tokio_util::task::TaskTracker;
 
 use super::bonds::Bonds;
@@ -137,7 +137,8 @@ impl Direct {
         }
     }
 
-    /// Whether rules let the workload have a connection with this identity; its record says what they said.
+    /// Whether the workload may have a connection with this identity: rules let it, and their record says so; and it would
+    /// be known if the other end had been revoked, since the session that vouches for it is an earlier one.
     fn judge(&self, (cookie, held): (u64, &Held), workload: &Workload, remote: &Identity) -> Result<(), Reason> {
         let decision = workload.policy.decide(&attempt(held.direction, Connection::from(held), remote));
         let verdict = decision.verdict;
@@ -147,9 +148,13 @@ impl Direct {
                 record.decided(Path::Refused, refused(refusal));
             }
         });
-        match verdict {
-            Verdict::Refused(refusal) => Err(refused(refusal)),
-            Verdict::Allowed | Verdict::Audited(_) => Ok(()),
+        if let Verdict::Refused(refusal) = verdict {
+            return Err(refused(refusal));
+        }
+        let trusted = &workload.credentials()?.trusted;
+        match trusted.knows_revocations_of(remote, OffsetDateTime::now_utc()) {
+            true => Ok(()),
+            false => Err(Reason::PeerCertificateInvalid),
         }
     }
 

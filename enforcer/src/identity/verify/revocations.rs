@@ -87,6 +87,12 @@ impl Revocations {
         self.lists.iter().filter_map(|list| self.end_of(list)).min()
     }
 
+    /// Whether one of them is in force no more at this moment, its grace included; in seconds since 1970.
+    #[must_use]
+    pub fn are_over(&self, now: i64) -> bool {
+        self.in_force_until().is_some_and(|end| end <= now)
+    }
+
     fn end_of(&self, list: &List) -> Option<i64> {
         let grace = i64::try_from(self.grace.as_secs()).unwrap_or(i64::MAX);
         list.ends.map(|ends| ends.saturating_add(grace))
@@ -114,8 +120,7 @@ impl Revocations {
     /// webpki knows no grace: it is told to look at the end of lists, or not to.
     fn expiration(&self, now: UnixTime) -> ExpirationPolicy {
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        let is_over = self.in_force_until().is_some_and(|end| end <= now);
-        if self.grace.is_zero() || is_over { ExpirationPolicy::Enforce } else { ExpirationPolicy::Ignore }
+        if self.grace.is_zero() || self.are_over(now) { ExpirationPolicy::Enforce } else { ExpirationPolicy::Ignore }
     }
 
     /// How webpki is to ask these lists: about every certificate of the path, and none that has expired.

@@ -177,6 +177,7 @@ fn a_list_without_end_still_names_whom_it_revokes() {
         let list = ground.issuer.list(dead, |p| p.next_update = NOW - Duration::MINUTE);
         let ended = Revocations::new(&[list], Uncovered::Accept).unwrap();
         assert_eq!(ended.in_force_until(), Some((NOW - Duration::MINUTE).unix_timestamp()));
+        assert_eq!([-61, -60].map(|second| ended.are_over(NOW.unix_timestamp() + second)), [false, true]);
         let (now, expected, endless) = (unix(NOW), Expected::Anyone, ended.without_end());
         let revocations = Some(&endless);
         let terms = Terms { anchors: &anchors, revocations, now, role: Role::Both, expected: &expected };
