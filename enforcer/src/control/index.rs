@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::host::Inode;
 use super::object::{Objects, RawNode, RawPeer, RawPolicy, RawWorkload};
 use super::problem::{Located, Position, Problems};
+use super::public;
 use super::snapshot::{NetworkRef, Node, Peer, Ruling, Snapshot, Speaks, Workload};
 
 /// The snapshot that `objects` ask for; `None` if one of them lacks something, for which there is a problem already.
@@ -22,6 +23,7 @@ pub(super) fn build(objects: Objects, problems: &mut Problems) -> Option<Snapsho
     check_cgroups(&objects.workloads, problems);
     check_namespaces(&objects.workloads, problems);
     check_prefixes(&objects.peers, problems);
+    public::check(&objects, problems);
     let rulings = rulings(&objects, problems);
 
     let node = objects.nodes.into_iter().next().and_then(node)?;
@@ -218,6 +220,7 @@ fn node(raw: RawNode) -> Option<Node> {
         control: raw.control.map(|control| control.value),
         identity_source: raw.identity_source.map(|socket| socket.value),
         workload_api: raw.workload_api?.value,
+        acme: raw.acme,
     })
 }
 
@@ -232,6 +235,7 @@ fn workload(id: u32, raw: RawWorkload) -> Option<Workload> {
         network: raw.network?.value,
         ports: raw.ports.map(sorted),
         offload: raw.offload?.value,
+        public: raw.public.map(public::wanted),
     })
 }
 
