@@ -7,6 +7,7 @@ use enforcer_ebpf::Reason;
 use tokio::net::TcpStream;
 
 use super::bonds::Bond;
+use super::public::Public;
 use super::serve::{Listener, Path};
 use super::workload::Workload;
 use crate::control::snapshot::Peer;
@@ -27,6 +28,15 @@ pub struct Request {
     pub peer: Option<Peer>,
     /// To the certificates under which it is carried, once they are known.
     pub bond: Bond,
+}
+
+impl Request {
+    /// What the workload offers to everybody, if this connection may be meant for that.
+    #[must_use]
+    pub fn public(&self, direction: Direction) -> Option<&Public> {
+        let public = self.workload.public.as_ref().filter(|_| direction == Direction::Inbound);
+        public.filter(|public| public.may_be_called(self.destination.port(), self.peer.as_ref()))
+    }
 }
 
 /// Finds out. `None`: no program sent it here, somebody has connected to the listener; it is reset and counted.

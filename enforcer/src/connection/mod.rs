@@ -2,7 +2,8 @@
 //!
 //! The programs in the kernel hand every connection of an enrolled workload to one of the agent's listeners. From
 //! there [`run`] is the path: learn what was wanted (`intercept`), decide by what is known before a byte is read
-//! (`choose`), carry. Every connection gets one record, with the reason for its path and the reason for its end.
+//! (`choose`), carry. Where a workload has a public name, the first bytes are looked at before (`public`): a client that calls
+//! it is carried under that name's certificate, whatever was chosen. Every connection gets one record, with the reason for its path and the reason for its end.
 //! Nothing falls back to plaintext here: only [`choose`] can say `Plain`, and it never looks at the wire. The one
 //! exception never leaves the host: a destination that turns out to be in the workload's own namespace.
 //!
@@ -16,6 +17,7 @@ mod choose;
 pub mod direct;
 mod intercept;
 pub mod pair;
+pub mod public;
 mod relay;
 mod serve;
 mod workload;
@@ -48,8 +50,14 @@ async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
         source: request.source,
         destination: request.destination,
     });
-    record.decided(choice.path(), choice.reason());
     let carry = async {
+        if let Some(public) = request.public(listener.direction) {
+            let _guest = public.place()?;
+            if let Some(called) = public.called(&accepted).await {
+                return relay::public::carry(accepted, &request, (public, &called, &path), &record).await;
+            }
+        }
+        record.decided(choice.path(), choice.reason());
         let _place = request.workload.place()?;
         match (&choice, listener.direction) {
             (Choice::Refuse(reason), _) => Err(*reason),

@@ -7,8 +7,10 @@ use enforcer_ebpf::{PortKey, Reason};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::choose::{Means, Wants};
+use super::public::Public;
 use crate::control::snapshot::{self, Mode, Offload, Snapshot, WantedPath};
 use crate::identity::Identity;
+use crate::identity::acme::Names;
 use crate::identity::store::{Credentials, Store};
 use crate::observe::events::{Offloaded, UserSpace};
 
@@ -41,6 +43,8 @@ pub struct Workload {
     pub opening: Semaphore,
     /// Turns to shake hands on connections that others open to it.
     pub answering: Semaphore,
+    /// What it offers to clients without an identity.
+    pub public: Option<Public>,
     means: Mutex<Means>,
     places: Arc<Semaphore>,
     store: Arc<Store>,
@@ -66,8 +70,9 @@ impl Workload {
         snapshot: &Snapshot,
         (means, offload): (Means, Offloaded),
         (cgroup_id, ports): (u64, Vec<PortKey>),
-        store: Arc<Store>,
+        (store, certificates): (Arc<Store>, Option<&Names>),
     ) -> Self {
+        let public = wanted.public.as_ref().zip(certificates);
         Self {
             name: wanted.name.as_str().into(),
             identity: wanted.identity.clone(),
@@ -80,6 +85,7 @@ impl Workload {
             offload,
             opening: Semaphore::new(HANDSHAKES),
             answering: Semaphore::new(HANDSHAKES),
+            public: public.map(|(wanted, certificates)| Public::new(wanted, certificates.clone())),
             places: Arc::new(Semaphore::new(CONNECTIONS)),
             store,
         }

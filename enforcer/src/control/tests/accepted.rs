@@ -79,7 +79,10 @@ fn public_names_have_an_authority_and_ports() {
     assert_eq!((public.names.len(), public.ports), (2, vec![443]));
     let all = format!("{acme}, contact: ['mailto:a@b.example'], roots: /etc/roots.pem");
     let found = accept(&text.replace(acme, &all)).node().acme.clone().unwrap();
-    assert_eq!((found.contact.as_slice(), found.roots.to_str()), (&["mailto:a@b.example".to_owned()][..], Some("/etc/roots.pem")));
+    assert_eq!(
+        (found.contact.as_slice(), found.roots.to_str()),
+        (&["mailto:a@b.example".to_owned()][..], Some("/etc/roots.pem"))
+    );
 }
 
 #[test]

@@ -298,8 +298,14 @@ fn public_names() {
         ("  public: { names: [192.0.2.1], ports: [443] }", &[("16:21", "an address has no name")]),
         (
             "  public: { names: [A.example, a..b, -a.b, a_b.c, localhost, a.example.], ports: [443] }",
-            &[("16:21", "labels"), ("16:32", "labels"), ("16:38", "labels"), ("16:44", "labels"), ("16:51", "labels"),
-              ("16:62", "labels")],
+            &[
+                ("16:21", "labels"),
+                ("16:32", "labels"),
+                ("16:38", "labels"),
+                ("16:44", "labels"),
+                ("16:51", "labels"),
+                ("16:62", "labels"),
+            ],
         ),
     ];
     for (public, expected) in cases {
@@ -318,7 +324,11 @@ fn public_names() {
     let twice = web("  public: { names: [a.example], ports: [443] }")
         .replace("{ pid: 1234 }", "{ pid: 1234 }\n  public: { names: [a.example], ports: [1] }");
     assert!(refuse(&twice)[0].message.contains("is also a name of \"web\""));
-    check(&[("  offload: auto", "  public: { names: [a.example], ports: [443] }", &[("15:11", "without an authority")])]);
+    check(&[(
+        "  offload: auto",
+        "  public: { names: [a.example], ports: [443] }",
+        &[("15:11", "without an authority")],
+    )]);
 }
 
 #[test]

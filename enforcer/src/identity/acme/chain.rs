@@ -87,7 +87,9 @@ impl Held {
         let moment = |at: i64| OffsetDateTime::from_unix_timestamp(at).map_err(|_far_away| UNREADABLE);
         let not_before = moment(parsed.validity().not_before.timestamp())?;
         let not_after = moment(parsed.validity().not_after.timestamp())?;
-        check_path(name, &chain, not_before)?;
+        // While the certificate is valid, if it ever is: whether it is now is judged elsewhere.
+        let at = OffsetDateTime::now_utc().max(not_before).min(not_after);
+        check_path(name, &chain, at)?;
         let serial = Serial::of(leaf).ok_or(UNREADABLE)?;
         let signed_by = plain(&parsed.issuer().to_string(), LONGEST_ISSUER);
         let key = CertifiedKey::from_der(chain.clone(), key.clone_key().into(), &provider());
@@ -126,7 +128,8 @@ fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Unusable> {
 /// The name alone, in whatever case, and nothing else beside it.
 fn check_names(name: &str, leaf: &X509Certificate<'_>) -> Result<(), Unusable> {
     let names = leaf.subject_alternative_name().map_err(|_malformed| UNREADABLE)?.ok_or(Unusable::OtherNames)?;
-    let is_ours = |found: &GeneralName<'_>| matches!(found, GeneralName::DNSName(found) if found.eq_ignore_ascii_case(name));
+    let is_ours =
+        |found: &GeneralName<'_>| matches!(found, GeneralName::DNSName(found) if found.eq_ignore_ascii_case(name));
     let names = &names.value.general_names;
     if !names.is_empty() && names.iter().all(is_ours) { Ok(()) } else { Err(Unusable::OtherNames) }
 }
@@ -141,8 +144,8 @@ fn check_path(name: &str, chain: &[CertificateDer<'_>], at: OffsetDateTime) -> R
     leaf.verify_is_valid_for_subject_name(&server).map_err(|_other| Unusable::OtherNames)?;
     let Some((last, between)) = issuers.split_last() else { return Ok(()) };
     let anchors = [anchor_from_trusted_cert(last).map_err(failed)?];
-    // The time is judged elsewhere.
-    let at = UnixTime::since_unix_epoch(Duration::seconds(at.unix_timestamp()).try_into().map_err(|_before| UNREADABLE)?);
+    let at =
+        UnixTime::since_unix_epoch(Duration::seconds(at.unix_timestamp()).try_into().map_err(|_before| UNREADABLE)?);
     let algorithms = provider().signature_verification_algorithms.all;
     let verified = leaf.verify_for_usage(algorithms, &anchors, between, at, KeyUsage::server_auth(), None, None);
     verified.map(drop).map_err(failed)

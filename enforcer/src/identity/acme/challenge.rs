@@ -23,8 +23,9 @@ const DIGEST: usize = 32;
 pub(super) fn answer(name: &str, digest: &[u8; DIGEST]) -> Result<Arc<ServerConfig>, Error> {
     let (certificate, key) = certificate(name, digest).map_err(Error::Key)?;
     let key = PrivatePkcs8KeyDer::from(key.serialize_der());
-    let key = CertifiedKey::from_der(vec![certificate.der().clone()], key.into(), &provider()).map_err(Error::Tls)?;
-    let mut config = server(key).map_err(Error::Tls)?;
+    let key = provider().key_provider.load_private_key(key.into()).map_err(Error::Tls)?;
+    // Not `from_der`, which refuses the critical extension.
+    let mut config = server(CertifiedKey::new(vec![certificate.der().clone()], key)).map_err(Error::Tls)?;
     config.alpn_protocols = vec![ACME.to_vec()];
     Ok(Arc::new(config))
 }

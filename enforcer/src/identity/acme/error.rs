@@ -164,7 +164,11 @@ mod tests {
     fn what_the_authority_says_is_cut_and_cannot_forge_a_line_of_the_log() {
         let detail = "no\\nlevel=ERROR \\u001b[2J\\u202e".to_owned() + &"x".repeat(1000);
         let text = of_json(&format!(r#"{{"type":"urn:ietf:params:acme:error:dns","detail":"{detail}"}}"#)).to_string();
-        assert!(text.starts_with("ACME server refuses: urn:ietf:params:acme:error:dns: no\\nlevel=ERROR \\u{1b}[2J\\u{202e}x"));
+        assert!(
+            text.starts_with(
+                "ACME server refuses: urn:ietf:params:acme:error:dns: no\\nlevel=ERROR \\u{1b}[2J\\u{202e}x"
+            )
+        );
         assert!(text.ends_with("x...") && text.len() < 400 && text.is_ascii(), "{text}");
         assert!(of_json("{}").to_string().ends_with("nothing said: nothing said"));
         let nested = of_json(r#"{"detail":"some","subproblems":[{"detail":"this one"}]}"#);
@@ -174,11 +178,10 @@ mod tests {
     #[test]
     fn only_what_no_authority_counts_is_tried_again_soon() {
         let refused = |kind: &str| of_json(&format!(r#"{{"type":"urn:ietf:params:acme:error:{kind}"}}"#)).again();
-        assert_eq!([refused("badNonce"), refused("rateLimited"), refused("unauthorized")], [
-            Again::Soon,
-            Again::Later,
-            Again::Later
-        ]);
+        assert_eq!(
+            [refused("badNonce"), refused("rateLimited"), refused("unauthorized")],
+            [Again::Soon, Again::Later, Again::Later]
+        );
         assert_eq!(Error::TimedOut.again(), Again::Later);
         assert_eq!(Error::Unreachable(String::new()).again(), Again::Soon);
         assert_eq!(Error::from(Acme::Other(Box::new(http::Error::TimedOut))).again(), Again::Soon);

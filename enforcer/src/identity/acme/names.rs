@@ -36,6 +36,12 @@ impl Names {
         (Writer(writer), Self(names))
     }
 
+    /// No names.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self::new().1
+    }
+
     /// How a client is answered that calls this name. `None`: there is no valid certificate for it.
     #[must_use]
     pub fn serve(&self, name: &str) -> Option<Arc<ServerConfig>> {

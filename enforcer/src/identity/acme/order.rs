@@ -32,11 +32,7 @@ pub(super) struct Obtained {
 }
 
 /// Has a certificate issued for a name and a new key.
-pub(super) async fn obtain(
-    account: &Account,
-    name: &str,
-    (names, told): (&Writer, &Told),
-) -> Result<Obtained, Error> {
+pub(super) async fn obtain(account: &Account, name: &str, (names, told): (&Writer, &Told)) -> Result<Obtained, Error> {
     let ordering = order(account, name, (names, told));
     timeout(DEADLINE, ordering).await.unwrap_or(Err(Error::TimedOut))
 }

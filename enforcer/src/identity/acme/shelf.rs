@@ -62,12 +62,7 @@ impl Shelf {
     }
 
     /// Keeps it: what was there before is whole until the new one is.
-    pub(super) fn keep_certificate(
-        &self,
-        name: &str,
-        chain: &str,
-        key: &PrivatePkcs8KeyDer<'_>,
-    ) -> Result<(), Error> {
+    pub(super) fn keep_certificate(&self, name: &str, chain: &str, key: &PrivatePkcs8KeyDer<'_>) -> Result<(), Error> {
         let both = Zeroizing::new(format!("{}{chain}", *pem_of(key)));
         write_private(&self.0, &file(name), &both).map_err(Error::Write)
     }
@@ -159,7 +154,9 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
         let swapped = [other.as_bytes(), chain.as_bytes()].concat();
-        for damaged in [&[][..], &[0xff; 10], &whole[..whole.len() / 8], &whole[..whole.len() / 2], chain.as_bytes(), &swapped] {
+        for damaged in
+            [&[][..], &[0xff; 10], &whole[..whole.len() / 8], &whole[..whole.len() / 2], chain.as_bytes(), &swapped]
+        {
             fs::write(&path, damaged).unwrap();
             let error = shelf.certificate(NAME).unwrap_err().to_string();
             assert!(error.contains("www.example.org.pem, which") && error.contains("move it away"), "{error}");
