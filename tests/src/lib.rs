@@ -12,6 +12,7 @@ pub mod agent;
 pub mod authority;
 pub mod config;
 pub mod control;
+pub mod pebble;
 
 pub mod peer;
 pub mod program;

@@ -189,6 +189,7 @@ fn config(ground: &Ground, account: &'static str, state: PathBuf, options: Optio
         control: None,
         workload_api: workload_api(ground, account),
         side: if options.authorities == Authorities::WorkloadApi { Side::Asks } else { Side::Offers },
+        public: None,
     })
 }
 

@@ -17,6 +17,7 @@ mod programs;
 mod admits;
 mod certificates;
 mod control;
+mod public;
 mod refuses;
 mod workload_api;
 
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         certificates::trials(),
         workload_api::trials(),
         control::trials(),
+        public::trials(),
         memory::trials(),
         observed::trials(),
         configuration::trials(),
