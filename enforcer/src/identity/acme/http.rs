@@ -183,7 +183,7 @@ fn check_directory(body: &[u8]) -> Result<(), Error> {
     let Ok(directory) = serde_json::from_slice::<serde_json::Value>(body) else { return Ok(()) };
     for resource in ["newNonce", "newAccount", "newOrder"] {
         let url = directory.get(resource).and_then(serde_json::Value::as_str).and_then(|url| url.parse().ok());
-        if !url.is_some_and(|url| target(&url).is_ok()) {
+        if url.is_none_or(|url| target(&url).is_err()) {
             return Err(Error::Directory(resource));
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use instant_acme::Account;
 use rand::Rng;
 use time::OffsetDateTime;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::account;
@@ -21,6 +21,9 @@ use super::shelf::Shelf;
 use crate::control::snapshot::Acme;
 use crate::identity::request::blocking;
 use crate::identity::rotate::wait_until;
+
+/// For all of an order. An authority that looks from several places, one after the other, takes half a minute.
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Keeps the certificates of all public names of the node.
 pub struct Keeper {
@@ -49,7 +52,7 @@ impl Keeper {
             Self { acme, shelf, names, plans: HashMap::new(), account: None, told: Arc::new(Told::default()) };
         for name in wanted {
             match keeper.shelf.certificate(&name) {
-                Ok(Some(held)) => keeper.take(&name, held, |validity, jitter| renewal_at(validity, jitter)),
+                Ok(Some(held)) => keeper.take(&name, held, renewal_at),
                 Ok(None) => {
                     keeper.names.change(&name, |_nothing| {});
                     keeper.plans.insert(name, Plan { at: now, failures: 0 });
@@ -107,18 +110,24 @@ impl Keeper {
         {
             return Ok(held);
         }
-        let account = match self.account.take() {
-            Some(account) => account,
-            None => account::open(&self.acme, &self.shelf, &self.told).await?,
-        };
-        let Obtained { held, chain, key } = obtain(&account, name, (&self.names, &self.told)).await?;
-        self.account = Some(account);
+        let ordering = timeout(DEADLINE, self.order(name));
+        let Obtained { held, chain, key } = ordering.await.unwrap_or(Err(Error::TimedOut))?;
         let (shelf, kept) = (self.shelf.clone(), name.to_owned());
         if let Err(error) = blocking(move || shelf.keep_certificate(&kept, &chain, &key)).await {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::error!(name, %error, cause, "the next agent will have to ask for another one");
         }
         Ok(held)
+    }
+
+    async fn order(&mut self, name: &str) -> Result<Obtained, Error> {
+        let account = match self.account.take() {
+            Some(account) => account,
+            None => account::open(&self.acme, &self.shelf, &self.told).await?,
+        };
+        let obtained = obtain(&account, name, (&self.names, &self.told)).await?;
+        self.account = Some(account);
+        Ok(obtained)
     }
 
     fn take(

@@ -1,4 +1,4 @@
-//! One certificate for one name: order, prove, request, take (RFC 8555 7.4), within a deadline.
+//! One certificate for one name: order, prove, request, take (RFC 8555 7.4). The caller has a deadline for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use instant_acme::{
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use time::OffsetDateTime;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::chain::{Held, LONGEST, Unusable};
 use super::challenge::answer;
@@ -18,8 +18,6 @@ use super::http::Told;
 use super::names::{Staged, Writer};
 use crate::identity::request::blocking;
 
-/// For all of an order. An authority that looks from several places, one after the other, takes half a minute.
-const DEADLINE: Duration = Duration::from_secs(180);
 /// Between two looks at an order: at first, and at most. The authority may ask for more.
 const FIRST_LOOK: Duration = Duration::from_millis(250);
 const LONGEST_LOOK: Duration = Duration::from_secs(5);
@@ -33,11 +31,6 @@ pub(super) struct Obtained {
 
 /// Has a certificate issued for a name and a new key.
 pub(super) async fn obtain(account: &Account, name: &str, (names, told): (&Writer, &Told)) -> Result<Obtained, Error> {
-    let ordering = order(account, name, (names, told));
-    timeout(DEADLINE, ordering).await.unwrap_or(Err(Error::TimedOut))
-}
-
-async fn order(account: &Account, name: &str, (names, told): (&Writer, &Told)) -> Result<Obtained, Error> {
     let identifiers = [Identifier::Dns(name.to_owned())];
     let mut order = account.new_order(&NewOrder::new(&identifiers)).await?;
     if order.state().authorizations.len() != 1 {
@@ -94,7 +87,7 @@ async fn settle(order: &mut Order, told: &Told, there: OrderStatus) -> Result<()
             OrderStatus::Valid => return Err(unexpected("an order is valid before its request")),
             OrderStatus::Pending | OrderStatus::Ready | OrderStatus::Processing => {}
         }
-        // The deadline of the order bounds this, whatever the authority asks for.
+        // The caller's deadline bounds this, whatever the authority asks for.
         sleep(told.last().unwrap_or_default().max(pause)).await;
         pause = (pause * 2).min(LONGEST_LOOK);
         order.refresh().await?;

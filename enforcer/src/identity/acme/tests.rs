@@ -1,5 +1,7 @@
 //! What the tests of this module have in common: an authority that signs whatever it is given. And what is refused of it.
 
+mod hostile;
+
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType,
