@@ -63,6 +63,11 @@ reasons! {
     /// Relayed, because a program of the workload has closed a direct connection after MSG_MORE, which loses data.
     ProgramLosesTheEnd = 11, "program-loses-the-end";
 
+    /// Carried under a public name: TLS with a certificate that everybody trusts, and a client that proves nothing.
+    PublicName = 12, "public-name";
+    /// An authority looked whether this node has a public name, and was shown that it has.
+    AcmeChallenge = 13, "acme-challenge";
+
     /// Kernel: no enrolled workload belongs to the calling cgroup.
     WorkloadUnknown = 16, "workload-unknown";
     /// Kernel: the agent is not listening in the workload's namespace.
@@ -97,6 +102,8 @@ reasons! {
     /// The identity is longer than the table of direct connections has room for.
     IdentityTooLong = 40, "identity-too-long";
 
+    /// A public name was called for which there is no valid certificate, or no proof that somebody wants.
+    NoPublicCertificate = 41, "no-public-certificate";
     /// A rule of the workload's policies denies it; the record names the rule.
     PolicyDenied = 43, "policy-denied";
     /// The workload's policies have rules that allow, and none allows this; the record names their list.

@@ -8,6 +8,7 @@
 mod direct;
 mod enrol;
 mod identities;
+mod public;
 mod revoke;
 mod shutdown;
 mod status;
@@ -87,6 +88,9 @@ pub enum Error {
     /// Control issues nothing to this node.
     #[error("use control")]
     Control(#[from] client::Error),
+    /// Certificates of public names cannot be kept.
+    #[error("keep certificates of public names")]
+    Public(#[from] identity::acme::Error),
     /// There is no first certificate.
     #[error("issue first certificates")]
     Identity(#[from] identity::Error),
@@ -136,12 +140,14 @@ pub async fn run(config: &Path) -> Result<(), Error> {
     report(&abilities);
     let stop = CancellationToken::new();
     let Identities { store, trusted, source } = identities::start(&snapshot, &stop).await?;
+    let public = public::open(&snapshot)?;
     let admin = admin::bind(snapshot.node().admin).await?;
     let workload_api = snapshot.node().workload_api.as_deref().map(Endpoint::bind).transpose()?;
     let mut guard = Guard::open(&snapshot.node().bpf_directory)?;
-    let mut enrolled = enrol::enrol(&snapshot, &abilities, &store, &mut guard)?;
+    let mut enrolled = enrol::enrol(&snapshot, &abilities, (&store, public.names()), &mut guard)?;
 
-    let metrics = Arc::new(Metrics::new(status::sources(&store, &guard, &enrolled.workloads)));
+    let sources = status::sources(&store, &guard, &enrolled.workloads);
+    let metrics = Arc::new(Metrics::new(sources).with_public_names(public.names()));
     let connections = Connections::new(Arc::clone(&metrics));
     let (closing, bonds) = (CancellationToken::new(), Bonds::default());
     let parts = direct::Parts {
@@ -172,6 +178,7 @@ pub async fn run(config: &Path) -> Result<(), Error> {
     for (listener, socket) in enrolled.listeners {
         tokio::spawn(connection::serve(Arc::clone(&path), listener, socket, closing.clone()));
     }
+    public.keep(&stop);
     let readiness = Readiness::default();
     let known = (store, trusted, guard.maps.misses());
     let status = status::status(Arc::clone(&snapshot), enrolled.workloads, known, abilities);

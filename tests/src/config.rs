@@ -123,6 +123,21 @@ pub struct Config {
     pub side: Side,
     /// What the agent goes by, if not by the machine's clock; not in the file.
     pub clock: Option<Clock>,
+    /// Under which names the workload serves clients without an identity.
+    pub public: Option<Public>,
+}
+
+/// Public names, and who certifies them.
+#[derive(Debug, Clone)]
+pub struct Public {
+    /// The URL of the ACME directory.
+    pub directory: String,
+    /// A file with the roots that it is trusted by.
+    pub roots: PathBuf,
+    /// The names.
+    pub names: &'static [&'static str],
+    /// The ports.
+    pub ports: Vec<u16>,
 }
 
 /// A side of the SPIFFE Workload API.
@@ -191,6 +206,10 @@ impl Config {
         for (trust_domain, bundle) in &self.federation {
             writeln!(out, "    {trust_domain}: {}", bundle.display())?;
         }
+        if let Some(Public { directory, roots, .. }) = &self.public {
+            let roots = roots.display();
+            writeln!(out, "  acme: {{ directory: \"{directory}\", termsOfServiceAgreed: true, roots: {roots} }}")?;
+        }
         self.cipher.iter().try_for_each(|cipher| writeln!(out, "  cipher: {cipher}"))
     }
 
@@ -201,6 +220,9 @@ impl Config {
         writeln!(out, "  network: {{ path: {} }}", self.network.display())?;
         if !self.ports.is_empty() {
             writeln!(out, "  ports: {:?}", self.ports)?;
+        }
+        if let Some(Public { names, ports, .. }) = &self.public {
+            writeln!(out, "  public: {{ names: {names:?}, ports: {ports:?} }}")?;
         }
         let offload = match self.offload {
             Offload::Auto => "auto",

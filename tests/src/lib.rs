@@ -13,6 +13,7 @@ pub mod authority;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod pebble;
 
 pub mod peer;
 pub mod program;

@@ -214,6 +214,7 @@ fn config(ground: &Ground, account: &'static str, options: Options) -> Result<Co
         workload_api: workload_api(ground, account),
         side: if options.authorities == Authorities::WorkloadApi { Side::Asks } else { Side::Offers },
         clock: None,
+        public: None,
     })
 }
 

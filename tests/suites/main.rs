@@ -20,6 +20,7 @@ mod clocks;
 mod control;
 mod federation;
 mod policy;
+mod public;
 mod refuses;
 mod workload_api;
 
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         clocks::trials(),
         control::trials(),
         policy::trials(),
+        public::trials(),
         memory::trials(),
         observed::trials(),
         configuration::trials(),

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use super::Error;
 use crate::connection::{Kernel, Listener, Means, Place, Programs, Site, Workload, means, place_records};
 use crate::control::snapshot::{self, Peer, Snapshot, Speaks};
+use crate::identity::acme::Names;
 use crate::identity::store::Store;
 use crate::identity::workload_api;
 use crate::kernel::bpf::{Events, Guard, Paths, Taken};
@@ -35,6 +36,9 @@ pub(super) struct Enrolled {
     /// Where programs tell of direct connections, if there may be any.
     pub(super) events: Option<Events>,
 }
+
+/// Those of identities, and those of public names, if there are any.
+type Certificates<'a> = (&'a Arc<Store>, Option<&'a Names>);
 
 /// A workload with what belongs to it in the kernel.
 struct Member {
@@ -61,11 +65,11 @@ impl Group {
 pub(super) fn enrol(
     snapshot: &Snapshot,
     abilities: &Abilities,
-    store: &Arc<Store>,
+    certificates: Certificates<'_>,
     guard: &mut Guard,
 ) -> Result<Enrolled, Error> {
     let taken = guard.maps.taken();
-    let groups = group(snapshot, abilities, store, &taken)?;
+    let groups = group(snapshot, abilities, certificates, &taken)?;
     let is_direct = groups.iter().any(Group::has_direct);
     let events = if is_direct { Some(guard.prepare_direct()?) } else { None };
     let mut enrolled = Enrolled {
@@ -139,7 +143,12 @@ fn prefixes(peer: &Peer) -> impl Iterator<Item = (IpNet, u32)> {
 }
 
 /// Opens what the workloads are made of and sorts them by namespace: two may name the same one differently.
-fn group(snapshot: &Snapshot, abilities: &Abilities, store: &Arc<Store>, taken: &Taken) -> Result<Vec<Group>, Error> {
+fn group(
+    snapshot: &Snapshot,
+    abilities: &Abilities,
+    (store, public): Certificates<'_>,
+    taken: &Taken,
+) -> Result<Vec<Group>, Error> {
     let mut groups: Vec<Group> = Vec::new();
     for wanted in snapshot.workloads() {
         let path = wanted.network.path();
@@ -151,7 +160,7 @@ fn group(snapshot: &Snapshot, abilities: &Abilities, store: &Arc<Store>, taken: 
         let means = means(snapshot.policy_of(wanted).path, (Kernel::of(abilities), programs), site);
         let offload = place_records(wanted.offload, abilities.ktls().map_err(drop));
         let place = (cgroup.id(), port_keys(&namespace, wanted));
-        let workload = Arc::new(Workload::new(wanted, snapshot, (means, offload), place, Arc::clone(store)));
+        let workload = Arc::new(Workload::new(wanted, snapshot, (means, offload), place, (Arc::clone(store), public)));
         let member = Member { wanted: wanted.clone(), workload, cgroup };
         announce(&member.workload);
         match groups.iter_mut().find(|group| group.namespace.cookie() == namespace.cookie()) {

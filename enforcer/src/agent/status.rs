@@ -5,6 +5,7 @@ use std::sync::Arc;
 use enforcer_ebpf::{Missed, Reason};
 use time::OffsetDateTime;
 
+use crate::connection::public::Public;
 use crate::connection::{Means, Workload};
 use crate::control::snapshot::{Mode, Snapshot};
 use crate::identity::store::Store;
@@ -13,7 +14,7 @@ use crate::kernel::bpf::{Guard, Misses};
 use crate::kernel::probe::Abilities;
 use crate::observe::metrics::Sources;
 use crate::observe::report::{
-    CertificateReport, KernelReport, ListsReport, MissedReport, StatusReport, WorkloadReport,
+    CertificateReport, KernelReport, ListsReport, MissedReport, PublicReport, StatusReport, WorkloadReport,
 };
 
 /// What the metrics ask for at each scrape.
@@ -82,8 +83,26 @@ fn report(workload: &Workload, store: &Store, misses: &Misses) -> WorkloadReport
             signed_by: held.signed_by.clone(),
             renewal: held.renewal.map(|at| at.unix_timestamp()),
         }),
+        public: workload.public.as_ref().map(public).unwrap_or_default(),
         missed: misses.of(workload.cgroup_id).into_iter().map(|missed| advise(missed, workload.means())).collect(),
     }
+}
+
+fn public(public: &Public) -> Vec<PublicReport> {
+    let report = |name: &str| {
+        let known = public.certificates.known(name);
+        PublicReport {
+            name: name.to_owned(),
+            certificate: known.held.map(|held| CertificateReport {
+                serial: held.serial.to_string(),
+                expires: held.not_after.unix_timestamp(),
+                signed_by: held.signed_by.clone(),
+                renewal: known.renewal.map(|at| at.unix_timestamp()),
+            }),
+            failure: known.failure,
+        }
+    };
+    public.names().into_iter().map(report).collect()
 }
 
 /// What an operator can do about it.

@@ -24,7 +24,8 @@ const LISTS_ENDED: &str = "The revocation lists have ended, and control has told
 /// Show the node, its workloads with their certificates, and every open connection.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-A connection's path is relay (mutual TLS), plain (in the clear, with the reason) or refused. Its records are made in \
+A connection's path is direct or relay (mutual TLS), public (TLS of a client without an identity, who has called a \
+public name), plain (in the clear, with the reason) or refused. Its records are made in \
 the kernel, or in user space for the reason shown. A dash is something that is not there, or not yet. What programs of a workload want of TCP and a direct \
 connection does not do is counted since the workload was enrolled.
 
@@ -244,6 +245,7 @@ mod tests {
                     count: 3,
                     advice: "set `path: relay`".into(),
                 }],
+                public: Vec::new(),
             }],
             revocation_lists: None,
         };

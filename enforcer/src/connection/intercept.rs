@@ -7,6 +7,7 @@ use enforcer_ebpf::Reason;
 use tokio::net::TcpStream;
 
 use super::bonds::Bond;
+use super::public::Public;
 use super::serve::{Listener, Path};
 use super::workload::Workload;
 use crate::control::policy::Attempt;
@@ -37,6 +38,13 @@ impl Request {
         let other = if direction == Direction::Outbound { self.destination } else { self.source };
         let identity = self.peer.as_ref().and_then(|peer| peer.speaks.identity());
         Attempt { direction, identity, address: other.ip(), port: self.destination.port() }
+    }
+
+    /// What the workload offers to everybody, if this connection may be meant for that.
+    #[must_use]
+    pub fn public(&self, direction: Direction) -> Option<&Public> {
+        let public = self.workload.public.as_ref().filter(|_| direction == Direction::Inbound);
+        public.filter(|public| public.may_be_called(self.destination.port(), self.peer.as_ref()))
     }
 }
 

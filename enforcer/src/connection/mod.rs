@@ -2,7 +2,9 @@
 //!
 //! The programs in the kernel hand every connection of an enrolled workload to one of the agent's listeners. From
 //! there [`run`] is the path: learn what was wanted (`intercept`), decide by what is known before a byte is read
-//! (`choose`, and the rules of the workload's policies), carry. Every connection gets one record, with the reason for its path and the reason for its end.
+//! (`choose`, and the rules of the workload's policies), carry. Where a workload has a public name, the first bytes are
+//! looked at before (`public`): a client that calls it is carried under that name's certificate, whatever was chosen, if
+//! no rule denies it. Every connection gets one record, with the reason for its path and the reason for its end.
 //! Nothing falls back to plaintext here: only [`choose`] can say `Plain`, and it never looks at the wire. The one
 //! exception never leaves the host: a destination that turns out to be in the workload's own namespace.
 //!
@@ -16,6 +18,7 @@ mod choose;
 pub mod direct;
 mod intercept;
 pub mod pair;
+pub mod public;
 mod relay;
 mod serve;
 mod workload;
@@ -35,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 use bonds::{Bond, Revoked};
 
+use crate::control::policy::{Refusal, Verdict};
 use crate::observe::events::{Direction, Opening};
 
 /// Takes one accepted connection from its start to its end.
@@ -42,6 +46,9 @@ async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
     let Some(request) = intercept::intercept(&path, &listener, &accepted) else { return };
     let decision = request.workload.policy.decide(&request.attempt(listener.direction));
     let choice = choose(listener.direction, request.workload.wants(), request.peer.as_ref()).ruled(decision.verdict);
+    // Rules that allow are about those who prove an identity; that clients prove none is what a public name is for.
+    let is_denied = decision.verdict == Verdict::Refused(Refusal::Denied);
+    let public = request.public(listener.direction).filter(|_| !is_denied);
     let record = path.connections.open(Opening {
         direction: listener.direction,
         workload: Arc::clone(&request.workload.name),
@@ -49,9 +56,15 @@ async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
         source: request.source,
         destination: request.destination,
     });
-    record.ruled(decision);
-    record.decided(choice.path(), choice.reason());
     let carry = async {
+        if let Some(public) = public {
+            let _guest = public.place()?;
+            if let Some(called) = public.called(&accepted).await {
+                return relay::public::carry(accepted, &request, (public, &called, &path), &record).await;
+            }
+        }
+        record.ruled(decision);
+        record.decided(choice.path(), choice.reason());
         let _place = request.workload.place()?;
         match (&choice, listener.direction) {
             (Choice::Refuse(reason), _) => Err(*reason),

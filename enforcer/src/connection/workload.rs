@@ -7,9 +7,11 @@ use enforcer_ebpf::{PortKey, Reason};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::choose::{Means, Wants};
+use super::public::Public;
 use crate::control::policy::Policy;
 use crate::control::snapshot::{self, Offload, Snapshot, WantedPath};
 use crate::identity::Identity;
+use crate::identity::acme::Names;
 use crate::identity::store::{Credentials, Store};
 use crate::observe::events::{Offloaded, UserSpace};
 
@@ -40,6 +42,8 @@ pub struct Workload {
     pub opening: Semaphore,
     /// Turns to shake hands on connections that others open to it.
     pub answering: Semaphore,
+    /// What it offers to clients without an identity.
+    pub public: Option<Public>,
     means: Mutex<Means>,
     places: Arc<Semaphore>,
     store: Arc<Store>,
@@ -65,8 +69,9 @@ impl Workload {
         snapshot: &Snapshot,
         (means, offload): (Means, Offloaded),
         (cgroup_id, ports): (u64, Vec<PortKey>),
-        store: Arc<Store>,
+        (store, certificates): (Arc<Store>, Option<&Names>),
     ) -> Self {
+        let public = wanted.public.as_ref().zip(certificates);
         Self {
             name: wanted.name.as_str().into(),
             identity: wanted.identity.clone(),
@@ -78,6 +83,7 @@ impl Workload {
             offload,
             opening: Semaphore::new(HANDSHAKES),
             answering: Semaphore::new(HANDSHAKES),
+            public: public.map(|(wanted, certificates)| Public::new(wanted, certificates.clone())),
             places: Arc::new(Semaphore::new(CONNECTIONS)),
             store,
         }

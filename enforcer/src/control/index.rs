@@ -12,6 +12,7 @@ use super::host::Inode;
 use super::object::{Objects, RawNode, RawPeer, RawWorkload};
 use super::policy::assign::policies;
 use super::problem::{Located, Position, Problems};
+use super::public;
 use super::snapshot::{NetworkRef, Node, Peer, Snapshot, Speaks, Workload};
 
 /// The snapshot that `objects` ask for; `None` if one of them lacks something, for which there is a problem already.
@@ -23,6 +24,7 @@ pub(super) fn build(objects: Objects, problems: &mut Problems) -> Option<Snapsho
     check_cgroups(&objects.workloads, problems);
     check_namespaces(&objects.workloads, problems);
     check_prefixes(&objects.peers, problems);
+    public::check(&objects, problems);
     let policies = policies(&objects, problems);
 
     let node = objects.nodes.into_iter().next().and_then(node)?;
@@ -185,6 +187,7 @@ fn node(raw: RawNode) -> Option<Node> {
         control: raw.control.map(|control| control.value),
         identity_source: raw.identity_source.map(|socket| socket.value),
         workload_api: raw.workload_api?.value,
+        acme: raw.acme,
     })
 }
 
@@ -199,6 +202,7 @@ fn workload(id: u32, raw: RawWorkload) -> Option<Workload> {
         network: raw.network?.value,
         ports: raw.ports.map(sorted),
         offload: raw.offload?.value,
+        public: raw.public.map(public::wanted),
     })
 }
 

@@ -4,6 +4,7 @@
 //! file.rs      `load`: reads the bytes, takes these steps, prints what they found
 //!   yaml.rs    -> trees with positions     no alias, no tag, no duplicate key, bounded
 //!   object.rs  -> objects, one by one      fields taken by field.rs, values checked by scalar.rs, none left over
+//!     public.rs  -> its part about clients   who may come without a certificate, and under which names
 //!   host.rs    what only this host knows   cgroup2 directories, namespaces
 //!   index.rs   -> snapshot.rs              what holds among objects: names, prefixes, ports, cgroups, policies
 //! ```
@@ -30,6 +31,7 @@ mod field;
 mod scalar;
 
 mod object;
+mod public;
 
 mod host;
 mod index;

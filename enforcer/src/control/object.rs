@@ -14,11 +14,12 @@ use super::field::{Fields, choice, integer, read_each, read_located};
 use super::host::Inode;
 use super::policy::read::{RawPolicy, policy};
 use super::problem::{Located, Position, Problems};
+use super::public::{RawPublic, acme, public};
 use super::scalar::{
     PAIR_PORT, agent, api_version, checked_label, checked_trust_domain, cipher, host_and_port, identity, label,
     listening, loopback, name, offload, path, pid, port, prefix, socket, trust_domain, workload_api,
 };
-use super::snapshot::{Cipher, Control, NetworkRef, Offload, Speaks};
+use super::snapshot::{Acme, Cipher, Control, NetworkRef, Offload, Speaks};
 use super::yaml::{Entry, Tree, Value, documents};
 use crate::identity::Identity;
 
@@ -51,6 +52,9 @@ pub(super) struct RawNode {
     pub(super) federation: Vec<(Located<String>, PathBuf)>,
     pub(super) identity_source: Option<Located<PathBuf>>,
     pub(super) workload_api: Option<Located<Option<PathBuf>>>,
+    /// It says who issues certificates for public names, readably or not.
+    pub(super) has_acme: bool,
+    pub(super) acme: Option<Acme>,
 }
 
 #[derive(Debug)]
@@ -66,6 +70,7 @@ pub(super) struct RawWorkload {
     /// The ports that could be read; `None` only if the field is absent.
     pub(super) ports: Option<Vec<Located<u16>>>,
     pub(super) offload: Option<Located<Offload>>,
+    pub(super) public: Option<RawPublic>,
 }
 
 #[derive(Debug)]
@@ -130,7 +135,7 @@ fn node(spec: Tree, problems: &mut Problems) -> Option<RawNode> {
     let at = spec.at;
     let mut spec = Fields::open(spec, "Node spec", problems)?;
     let federation = spec.take("federation");
-    let (control, source) = (spec.take("control"), spec.take("identitySource"));
+    let (control, source, acme) = (spec.take("control"), spec.take("identitySource"), spec.take("acme"));
     let node = RawNode {
         at,
         name: spec.required("name", name),
@@ -144,6 +149,8 @@ fn node(spec: Tree, problems: &mut Problems) -> Option<RawNode> {
         federation: Vec::new(),
         identity_source: None,
         workload_api: spec.optional("workloadApi", |tree| socket(tree).map(Some), None),
+        has_acme: acme.is_some(),
+        acme: None,
     };
     spec.close();
     let control = control.and_then(|tree| self::control(tree, problems));
@@ -152,6 +159,7 @@ fn node(spec: Tree, problems: &mut Problems) -> Option<RawNode> {
         control,
         federation,
         identity_source: source.and_then(|tree| identity_source(tree, problems)),
+        acme: acme.and_then(|tree| self::acme(tree, problems)),
         ..node
     })
 }
@@ -201,13 +209,14 @@ fn workload(metadata: Option<Tree>, spec: Tree, problems: &mut Problems) -> Opti
     let cgroup = spec.required("cgroup", path);
     let offload = spec.optional("offload", offload, Offload::Auto);
     let network_tree = spec.take_required("network");
-    let ports_tree = spec.take("ports");
+    let (ports_tree, public_tree) = (spec.take("ports"), spec.take("public"));
     spec.close();
 
     let network = network_tree.and_then(|tree| network(tree, problems));
     let ports = ports_tree.map(|tree| read_each(tree, port, problems));
+    let public = public_tree.and_then(|tree| public(tree, problems));
     let Metadata { name, namespace, labels } = metadata?;
-    Some(RawWorkload { name, namespace, labels, identity, cgroup, network, inode: None, ports, offload })
+    Some(RawWorkload { name, namespace, labels, identity, cgroup, network, inode: None, ports, offload, public })
 }
 
 struct Metadata {

@@ -106,6 +106,19 @@ pub struct Node {
     /// The socket on which it offers the Workload API to its own workloads; absolute. Never beside `identity_source`: there is
     /// nobody who would issue.
     pub workload_api: Option<PathBuf>,
+    /// Who issues certificates for public names.
+    pub acme: Option<Acme>,
+}
+
+/// An authority that speaks ACME (RFC 8555), whose terms of service are agreed to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acme {
+    /// Its directory: an `https` URL.
+    pub directory: String,
+    /// Whom it may write to: `mailto:` URLs.
+    pub contact: Vec<String>,
+    /// A file with the roots that its own certificate is verified against; absolute.
+    pub roots: PathBuf,
 }
 
 /// An `enforcer control`, as a node reaches it.
@@ -141,6 +154,17 @@ pub struct Workload {
     pub ports: Option<Vec<u16>>,
     /// Where the TLS records of a relayed connection are made.
     pub offload: Offload,
+    /// Under which names it serves clients that have no certificate; `None`: it does not.
+    pub public: Option<Public>,
+}
+
+/// What a workload offers to everybody. The node has an [`Acme`] then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Public {
+    /// DNS names in lower case, each once on the node.
+    pub names: Vec<String>,
+    /// Ports that are the workload's.
+    pub ports: Vec<u16>,
 }
 
 /// How the file names a network namespace.

@@ -5,7 +5,9 @@
 //! of this node; `rotate` renews them at half life. `tls` turns credentials into handshakes, whose other end `verify`
 //! pins to whom it expects; `pair` is about those between two agents; `reason` says why a handshake failed. `workload_api`
 //! gives workloads that ask for it a certificate of their own; `workload_source` has the agent's own from somebody else's.
+//! `acme` is about clients that have no identity: certificates for public names, from an authority that they trust.
 
+pub mod acme;
 pub mod client;
 pub mod federation;
 #[cfg(test)]

@@ -20,6 +20,15 @@ const ENFORCER: &[u8] = b"enforcer/1";
 /// That of sessions between two agents. A connection of workloads can never be taken for one.
 pub(super) const PAIR: &[u8] = b"enforcer-pair/2";
 
+/// By which an authority asks who has a name (RFC 8737 4).
+pub(crate) const ACME: &[u8] = b"acme-tls/1";
+
+/// Whether a ClientHello that offers this protocol is of an agent.
+#[must_use]
+pub(crate) fn is_ours(protocol: &[u8]) -> bool {
+    protocol == ENFORCER || protocol == PAIR
+}
+
 /// Which application protocol is agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Alpn {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -110,6 +110,15 @@ pub fn prepare_session(stream: &TcpStream) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&keepalive())?;
     socket.set_tcp_user_timeout(Some(SESSION_UNANSWERED))
+}
+
+/// What has come and is not read yet, as much of it as there is room for. It stays there.
+///
+/// # Errors
+///
+/// The operating system's; `WouldBlock`, when there is nothing.
+pub fn peek(stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
+    Ok(recv(stream.as_raw_fd(), into, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?)
 }
 
 /// Lets the socket close with FIN. Relay sockets are made to close with RST, however they come to their end, even

@@ -117,6 +117,11 @@ impl Entry {
         progress.tls = Some(tls);
     }
 
+    /// The handshake has agreed on this, and the other end has proved nothing.
+    pub fn agreed(&self, tls: Tls) {
+        locked(&self.live.progress).tls = Some(tls);
+    }
+
     /// The records have their place.
     pub fn offloaded(&self, offloaded: Offloaded) {
         locked(&self.live.progress).offloaded = Some(offloaded);

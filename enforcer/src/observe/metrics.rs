@@ -20,6 +20,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::record::{Direction, Path, Record};
 use crate::identity::Identity;
+use crate::identity::acme::Names;
 
 /// What is asked for at each scrape. The functions must be quick: a scrape waits for them.
 pub struct Sources {
@@ -125,6 +126,15 @@ impl Metrics {
         };
         metrics.register(sources);
         metrics
+    }
+
+    /// The same with what is known of the node's public names, if it has any.
+    #[must_use]
+    pub fn with_public_names(mut self, names: Option<&Names>) -> Self {
+        if let Some(names) = names {
+            self.registry.register_collector(Box::new(PublicNames(names.clone())));
+        }
+        self
     }
 
     fn register(&mut self, sources: Sources) {
@@ -244,6 +254,31 @@ impl Collector for Sources {
         for (identity, expires) in (self.certificates)() {
             let gauge = ConstGauge::new(expires);
             gauge.encode(family.encode_family(&[("identity", identity.to_string())])?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Asked at each scrape too.
+#[derive(Debug)]
+struct PublicNames(Names);
+
+impl Collector for PublicNames {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let all = self.0.all();
+        let help = "When the certificate of a public name expires, in seconds since 1970";
+        let kind = ConstGauge::<i64>::TYPE;
+        let mut family = encoder.encode_descriptor("public_certificate_expiry", help, Some(&Unit::Seconds), kind)?;
+        for (name, known) in &all {
+            if let Some(held) = &known.held {
+                let gauge = ConstGauge::new(held.not_after.unix_timestamp());
+                gauge.encode(family.encode_family(&[("name", name.as_str())])?)?;
+            }
+        }
+        let help = "Attempts to get a certificate for a public name that failed; `enforcer identity` says why";
+        let mut family = encoder.encode_descriptor("public_certificate_failures", help, None, MetricType::Counter)?;
+        for (name, known) in &all {
+            ConstCounter::new(known.failures).encode(family.encode_family(&[("name", name.as_str())])?)?;
         }
         Ok(())
     }

@@ -58,6 +58,8 @@ pub enum Path {
     Direct,
     /// Mutual TLS, the agent in the middle.
     Relay,
+    /// TLS under a public name, the agent in the middle; the client is nobody known.
+    Public,
     /// In the clear, for a reason.
     Plain,
     /// Not at all.
@@ -71,6 +73,7 @@ impl Path {
         match self {
             Self::Direct => "direct",
             Self::Relay => "relay",
+            Self::Public => "public",
             Self::Plain => "plain",
             Self::Refused => "refused",
         }
@@ -140,6 +143,8 @@ pub enum UserSpace {
     RelayCheaper,
     /// This kernel has no kernel TLS for us.
     KernelUnable,
+    /// The client has called a public name.
+    PublicName,
 }
 
 impl UserSpace {
@@ -150,6 +155,7 @@ impl UserSpace {
             Self::PolicyOff => "policy-off",
             Self::RelayCheaper => "relay-cheaper",
             Self::KernelUnable => "kernel-unable",
+            Self::PublicName => "public-name",
         }
     }
 
@@ -160,6 +166,7 @@ impl UserSpace {
             Self::PolicyOff => "offload is off for this workload",
             Self::RelayCheaper => "auto in a relay means user space: it costs less",
             Self::KernelUnable => "offload is on, but this kernel cannot: see `enforcer doctor`",
+            Self::PublicName => "a client of a public name may speak TLS 1.2",
         }
     }
 }

@@ -26,7 +26,7 @@ pub struct ConnectionReport {
     pub source: SocketAddr,
     /// The end that it was opened to.
     pub destination: SocketAddr,
-    /// `relay`, `plain` or `refused`, once decided.
+    /// `direct`, `relay`, `public`, `plain` or `refused`, once decided.
     pub path: Option<String>,
     /// Why this path.
     pub reason: Option<String>,
@@ -117,6 +117,20 @@ pub struct WorkloadReport {
     pub certificate: Option<CertificateReport>,
     /// What its programs have missed on direct connections.
     pub missed: Vec<MissedReport>,
+    /// The names under which it serves clients without an identity.
+    #[serde(default)]
+    pub public: Vec<PublicReport>,
+}
+
+/// A public name of a workload.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PublicReport {
+    /// The name.
+    pub name: String,
+    /// Its certificate, an expired one too.
+    pub certificate: Option<CertificateReport>,
+    /// Why there is none, or no newer one.
+    pub failure: Option<String>,
 }
 
 /// Something that programs of a workload want of TCP and that a direct connection does not do.

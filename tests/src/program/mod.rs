@@ -23,8 +23,8 @@ pub use self::language::{Script, go_client, go_server, node_client, node_server,
 pub use self::shell::{Ssh, sha256, socat, socat_echo};
 pub use self::tls::{openssl_request, openssl_server};
 pub use self::web::{
-    Pages, curl, curl_from, curl_over_one_connection, curl_side_by_side, haproxy_before, nginx, nginx_before, nginx_on,
-    nginx_with_workers, wget,
+    Pages, curl, curl_by_name, curl_from, curl_over_one_connection, curl_side_by_side, haproxy_before, nginx,
+    nginx_before, nginx_on, nginx_with_workers, wget,
 };
 use crate::place::Place;
 use crate::process::Running;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
@@ -99,6 +100,23 @@ pub fn curl(place: &Place, to: SocketAddr) -> Result<Running> {
 pub fn curl_from(place: &Place, from: IpAddr, to: SocketAddr) -> Result<Running> {
     let (from, url) = (from.to_string(), format!("http://{to}/index.html"));
     place.start("curl", &[CURL, &["--interface", &from, &url]].concat())
+}
+
+/// What curl says of an HTTP server that it calls by a public name, over TLS, verified by this root alone, and what else
+/// it is to do.
+pub fn curl_by_name(
+    place: &Place,
+    (from, to): (IpAddr, SocketAddr),
+    (name, root): (&str, &Path),
+    more: &[&str],
+) -> Result<Running> {
+    let resolve = match to.ip() {
+        IpAddr::V4(ip) => format!("{name}:{}:{ip}", to.port()),
+        IpAddr::V6(ip) => format!("{name}:{}:[{ip}]", to.port()),
+    };
+    let (from, url) = (from.to_string(), format!("https://{name}:{}/index.html", to.port()));
+    let by_name = ["--interface", &from, "--resolve", &resolve, "--cacert", text(root)?, &url];
+    place.start("curl", &[CURL, &by_name, more].concat())
 }
 
 /// The same page several times.

@@ -89,6 +89,7 @@ const SUITES: &[Package] = &[
     package("haproxy", "an unmodified proxy, client and server at once"),
     package("memcached", "an unmodified server with threads"),
     package("postgresql", "an unmodified server with a process for each connection, its client and its benchmark"),
+    package("pebble", "an ACME server for tests, and the DNS that it asks"),
     package("nodejs", "an event loop that is neither Python's nor Rust's"),
     package("faketime", "sets the clock of agents and control, and of nobody else"),
 ];

@@ -5,13 +5,15 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use enforcer_ebpf::Reason;
+use rustls::{CommonState, ServerConfig};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream, server};
 
 use super::offload::Session;
 use super::records::Records;
@@ -19,10 +21,10 @@ use crate::connection::{Expected, Request, Workload};
 use crate::identity::{Serial, reason_of_io, tls};
 use crate::kernel::ktls;
 use crate::kernel::socket::close_in_order;
-use crate::observe::events::{Entry, Offloaded, Tls};
+use crate::observe::events::{Entry, Offloaded, Tls, UserSpace};
 
 /// From the first byte to the last of a handshake.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 /// How long a connection may wait for its turn.
 const QUEUE_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -65,6 +67,23 @@ pub(super) async fn as_server(
     let stream = within_deadline(accept, record).await?;
     drop(turn);
     settle(TlsStream::Server(stream), request, (expected, credentials.serial), record)
+}
+
+/// Shakes hands with a client that has no identity and has sent its first message, in its turn. Its records stay in user
+/// space: it may speak TLS 1.2, and does not ask to be quicker than that.
+pub(super) async fn as_public_server(
+    stream: TcpStream,
+    config: Arc<ServerConfig>,
+    answering: &Semaphore,
+    record: &Entry,
+) -> Result<server::TlsStream<Records>, Reason> {
+    let turn = turn(answering).await?;
+    let accept = TlsAcceptor::from(config).accept(Records::new(stream)).into_fallible();
+    let stream = within_deadline(accept, record).await?;
+    drop(turn);
+    record.agreed(facts(stream.get_ref().1));
+    record.offloaded(Offloaded::UserSpace(UserSpace::PublicName));
+    Ok(stream)
 }
 
 /// Does what the kernel wants to be done before a handshake, if it is to take the records after it.
@@ -116,7 +135,7 @@ fn settle(
     (expected, own): (&Expected, Serial),
     record: &Entry,
 ) -> Result<Session, Reason> {
-    let (workload, tls) = (&request.workload, facts(&stream));
+    let (workload, tls) = (&request.workload, facts(stream.get_ref().1));
     // A certificate that was verified has one.
     let peer = tls.peer_serial.ok_or(Reason::PeerCertificateInvalid)?;
     request.bond.tie(&[own, peer])?;
@@ -131,8 +150,7 @@ fn settle(
     }
 }
 
-fn facts(stream: &TlsStream<Records>) -> Tls {
-    let (_, session) = stream.get_ref();
+fn facts(session: &CommonState) -> Tls {
     Tls {
         cipher: session.negotiated_cipher_suite().map(|suite| suite.suite()),
         group: session.negotiated_key_exchange_group().map(|group| group.name()),

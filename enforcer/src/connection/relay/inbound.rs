@@ -84,7 +84,7 @@ async fn offered(
 }
 
 /// Connects to the application where the client wanted to go, so that it sees the client as the other end.
-async fn reach(request: &Request, sources: &Sources) -> Result<(TcpStream, Shown), Reason> {
+pub(super) async fn reach(request: &Request, sources: &Sources) -> Result<(TcpStream, Shown), Reason> {
     let destination = request.destination;
     let connect = async {
         let socket = socket::open(&request.namespace, destination, Some(destination.ip()), Side::Application)?;

@@ -66,6 +66,26 @@ fn where_certificates_come_from_and_go_to() {
 }
 
 #[test]
+fn public_names_have_an_authority_and_ports() {
+    assert_eq!((accept(BASE).node().acme.clone(), accept(BASE).workloads()[0].public.clone()), (None, None));
+    let acme = "directory: 'https://acme.example:14000/dir', termsOfServiceAgreed: true";
+    let text = edited("  admin:", &format!("  acme: {{ {acme} }}\n  admin:"));
+    let text = text.replace("  offload: auto", "  public: { names: [www.example.org, xn--a-0.b2], ports: [443] }");
+    let snapshot = accept(&text);
+    let found = snapshot.node().acme.clone().unwrap();
+    assert_eq!(found.directory, "https://acme.example:14000/dir");
+    assert_eq!((found.contact.len(), found.roots.to_str()), (0, Some("/etc/ssl/certs/ca-certificates.crt")));
+    let public = snapshot.workloads()[0].public.clone().unwrap();
+    assert_eq!((public.names.len(), public.ports), (2, vec![443]));
+    let all = format!("{acme}, contact: ['mailto:a@b.example'], roots: /etc/roots.pem");
+    let found = accept(&text.replace(acme, &all)).node().acme.clone().unwrap();
+    assert_eq!(
+        (found.contact.as_slice(), found.roots.to_str()),
+        (&["mailto:a@b.example".to_owned()][..], Some("/etc/roots.pem"))
+    );
+}
+
+#[test]
 fn other_spellings() {
     for (from, to) in [
         ("kind: Node", "\"kind\": 'Node'"),

@@ -280,3 +280,78 @@ fn an_object_that_cannot_be_read_is_not_called_absent() {
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert_eq!(problems[0].at.to_string(), "17:7");
 }
+
+#[test]
+fn public_names() {
+    const ACME: &str = "  acme: { directory: 'https://acme.example/dir', termsOfServiceAgreed: true }\n  admin:";
+    let web = |public: &str| edited("  admin:", ACME).replace("  offload: auto", public);
+    let cases: &[(&str, &[(&str, &str)])] = &[
+        ("  public: www.example.org", &[("16:11", "expected the fields of public")]),
+        ("  public: {}", &[("16:11", "no field \"names\""), ("16:11", "no field \"ports\"")]),
+        ("  public: { names: [], ports: [443] }", &[("16:20", "the list is empty")]),
+        ("  public: { names: [a.example, a.example], ports: [443] }", &[("16:32", "stands in the list before")]),
+        ("  public: { names: [a.example], ports: [444, 80] }", &[("16:41", "none of the workload's `ports`")]),
+        ("  public: { names: ['*.example.org'], ports: [443] }", &[("16:21", "cannot prove a wildcard")]),
+        ("  public: { names: [192.0.2.1], ports: [443] }", &[("16:21", "an address has no name")]),
+        (
+            "  public: { names: [A.example, a..b, -a.b, a_b.c, localhost, a.example.], ports: [443] }",
+            &[
+                ("16:21", "labels"),
+                ("16:32", "labels"),
+                ("16:38", "labels"),
+                ("16:44", "labels"),
+                ("16:51", "labels"),
+                ("16:62", "labels"),
+            ],
+        ),
+    ];
+    for (public, expected) in cases {
+        let problems = refuse(&web(public));
+        assert_eq!(problems.len(), expected.len(), "{public}: {problems:?}");
+        for (problem, (at, part)) in problems.iter().zip(*expected) {
+            assert_eq!(problem.at.to_string(), *at, "{public}: {problems:?}");
+            assert!(problem.message.contains(part), "{public}: {problems:?}");
+        }
+    }
+    let long = format!("  public: {{ names: [{}], ports: [443] }}", ["a"; 125].join("."));
+    assert!(refuse(&web(&long))[0].message.contains("is no public name"));
+    let many: Vec<_> = (0..65).map(|number| format!("n{number}.example.org")).collect();
+    let many = format!("  public: {{ names: [{}], ports: [443] }}", many.join(", "));
+    assert!(refuse(&web(&many))[0].message.starts_with("this is name 65 of one workload"));
+    let twice = web("  public: { names: [a.example], ports: [443] }")
+        .replace("{ pid: 1234 }", "{ pid: 1234 }\n  public: { names: [a.example], ports: [1] }");
+    assert!(refuse(&twice)[0].message.contains("is also a name of \"web\""));
+    check(&[(
+        "  offload: auto",
+        "  public: { names: [a.example], ports: [443] }",
+        &[("15:11", "without an authority")],
+    )]);
+}
+
+#[test]
+fn the_authority_of_public_names() {
+    check(&[
+        ("  admin:", "  acme: https://a.example/dir\n  admin:", &[("6:9", "expected the fields of acme")]),
+        (
+            "  admin:",
+            "  acme: {}\n  admin:",
+            &[("6:9", "no field \"directory\""), ("6:9", "no field \"termsOfServiceAgreed\"")],
+        ),
+        (
+            "  admin:",
+            "  acme: { directory: 'http://a.example/dir', termsOfServiceAgreed: false, contact: [a@b, 'mailto:a'], roots: r }\n  admin:",
+            &[
+                ("6:22", "no https URL"),
+                ("6:68", "the boolean false is no agreement"),
+                ("6:85", "no mailto URL"),
+                ("6:90", "no mailto URL"),
+                ("6:110", "no absolute path"),
+            ],
+        ),
+        (
+            "  admin:",
+            "  acme: { directory: 'https://u:p@a.example/dir', termsOfServiceAgreed: yes }\n  admin:",
+            &[("6:22", "no https URL"), ("6:73", "the text \"yes\" is no agreement")],
+        ),
+    ]);
+}
