@@ -1,9 +1,9 @@
 //! The relay: standard mutual TLS in the connection itself, the agent in the middle carrying the bytes.
 //!
 //! `outbound` connects to the peer and then shakes hands; `inbound` shakes hands and then connects to the
-//! application, so that nobody unknown reaches it; `public` does the same with clients who call a public name. All shake hands in `handshake` (reading through `records`), or get
-//! their keys from a pair session where the other end may be an application's own socket (`keyed`), decide in `offload`
-//! where the records are made, and carry bytes in `copy`. Every socket here closes with RST unless both sides have ended
+//! application, so that nobody unknown reaches it; `public` does the same with clients who call a public name. All shake
+//! hands in `handshake` (reading through `records`), or get their keys from a pair session where the other end may be an
+//! application's own socket (`keyed`), decide in `offload` where the records are made, and carry bytes in `copy`. Every socket here closes with RST unless both sides have ended
 //! in order: an error, a deadline, a dropped task and a killed agent all look like what they are.
 
 mod copy;
