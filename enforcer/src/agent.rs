@@ -9,6 +9,7 @@ mod direct;
 mod enrol;
 mod identities;
 mod public;
+mod reload;
 mod revoke;
 mod shutdown;
 mod status;
@@ -19,11 +20,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::connection;
 use crate::connection::bonds::Bonds;
+use crate::connection::{self, Listener};
 use crate::control::file::{LoadError, load};
 use crate::control::snapshot::Snapshot;
 use crate::identity::client;
@@ -38,6 +41,7 @@ use crate::observe::metrics::Metrics;
 use crate::observe::ready::Readiness;
 use crate::{ca, identity, kernel};
 use identities::Identities;
+use reload::Occasions;
 use shutdown::Signals;
 
 /// The agent could not start. A failed start opens nothing: where an earlier agent's programs are in place, they stay
@@ -134,6 +138,7 @@ pub enum Error {
 pub async fn run(config: &Path) -> Result<(), Error> {
     kernel::harden::protect().map_err(Error::Harden)?;
     let signals = Signals::watch().map_err(Error::Signals)?;
+    let occasions = Occasions::of(config)?;
     let snapshot = Arc::new(load(config)?);
     let _lock = lock(&snapshot.node().state_directory)?;
     let abilities = probe();
@@ -170,17 +175,17 @@ pub async fn run(config: &Path) -> Result<(), Error> {
         connections: connections.clone(),
         offers,
         bonds,
+        rules: watch::Sender::new(0),
         stop: stop.clone(),
         tasks: TaskTracker::new(),
     });
     tokio::spawn(revoke::watch(Arc::clone(&path), trusted.clone(), closing.clone()));
     offer(workload_api, source, (enrolled.members, &metrics), (&snapshot, &stop));
-    for (listener, socket) in enrolled.listeners {
-        tokio::spawn(connection::serve(Arc::clone(&path), listener, socket, closing.clone()));
-    }
+    accept(enrolled.listeners, &path, &closing);
     public.keep(&stop);
     let readiness = Readiness::default();
-    let known = (store, trusted, guard.maps.misses());
+    let in_force = reload::start((config, occasions), &enrolled.workloads, (&path, &closing));
+    let known = (store, trusted, guard.maps.misses(), in_force);
     let status = status::status(Arc::clone(&snapshot), enrolled.workloads, known, abilities);
     let state = admin::State { connections, metrics, readiness: readiness.clone(), status };
     let served = tokio::spawn(admin.serve(state, stop));
@@ -202,6 +207,13 @@ fn lock(directory: &Path) -> Result<fs::File, Error> {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(Error::AlreadyRunning { path }),
         Err(fs::TryLockError::Error(cause)) => Err(Error::Path { operation: "lock", path, cause }),
+    }
+}
+
+/// Takes connections until `closing`.
+fn accept(listeners: Vec<(Arc<Listener>, TcpListener)>, path: &Arc<connection::Path>, closing: &CancellationToken) {
+    for (listener, socket) in listeners {
+        tokio::spawn(connection::serve(Arc::clone(path), listener, socket, closing.clone()));
     }
 }
 

@@ -51,6 +51,13 @@ impl Agent {
         Ok(())
     }
 
+    /// Replaces its configuration file while it runs.
+    pub fn rewrite(&self, config: &Config) -> Result<()> {
+        let next = self.config.with_extension("next");
+        fs::write(&next, config.to_string()).with_context(|| format!("write {}", next.display()))?;
+        fs::rename(&next, &self.config).with_context(|| format!("replace {}", self.config.display()))
+    }
+
     /// Kills it as the kernel would when memory runs out: without a word.
     pub fn kill(&mut self) -> Result<()> {
         self.running.take().context("the agent does not run")?.kill()

@@ -210,7 +210,7 @@ fn rotate(control: &Control) -> Result<()> {
 }
 
 /// Waits until both ends of every connection to this port are gone, and says how long that took if it was too long.
-fn dead(world: &World, port: u16, since: Instant) -> Result<()> {
+pub(crate) fn dead(world: &World, port: u16, since: Instant) -> Result<()> {
     wait::until("the end of the connection", wait::patience(), || {
         let ends = [sockets(&world.ground.a, port)?, sockets(&world.ground.b, port)?];
         Ok(ends.concat().is_empty().then_some(()))

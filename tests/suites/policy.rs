@@ -1,6 +1,8 @@
 //! Rules: whom a workload talks with, and who may talk with it; decided at the end whose rule it is, before any key is
 //! there, and recorded with the rule's name.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, ensure};
 use enforcer_tests::ground::Route;
 use enforcer_tests::peer::{self, Server};
@@ -10,6 +12,8 @@ use enforcer_tests::wait;
 use enforcer_tests::world::{Node, Options, World};
 use libtest_mimic::Trial;
 
+use crate::control::dead;
+use crate::direct::Conversation;
 use crate::stage::{Company, marker, promises, sealed};
 
 /// `a` does not let `b` in. `b` would not let `a` in, if its rule were in force.
@@ -24,7 +28,7 @@ const OUTBOUND: [&str; 2] = [
 ];
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let (options, suffix) = if kernel_has_tls() { (Options::DIRECT, " (direct)") } else { (Options::STRICT, "") };
+    let (options, suffix) = usual();
     let inbound = promises![in Options { rules: INBOUND, ..options }, called suffix, Company::Others;
         whom_a_rule_of_the_server_denies_is_not_served,
         a_rule_under_audit_tells_and_lets_pass,
@@ -33,7 +37,12 @@ pub(crate) fn trials() -> Vec<Trial> {
         what_no_rule_of_the_client_allows_is_not_opened,
         what_a_rule_allows_is_opened,
     ];
-    inbound.into_iter().chain(outbound).collect()
+    let changed = promises![beside others; changed_rules_are_in_force_at_once_and_end_what_they_refuse];
+    inbound.into_iter().chain(outbound).chain(changed).collect()
+}
+
+fn usual() -> (Options, &'static str) {
+    if kernel_has_tls() { (Options::DIRECT, " (direct)") } else { (Options::STRICT, "") }
 }
 
 fn whom_a_rule_of_the_server_denies_is_not_served(world: &World) -> Result<()> {
@@ -97,4 +106,35 @@ fn recorded(node: &Node, reason: &str, rule: &str) -> Result<()> {
         let log = node.agent.log();
         Ok(log.lines().any(|line| line.contains(reason) && line.contains(&format!("\"{rule}\""))).then_some(()))
     })
+}
+
+fn changed_rules_are_in_force_at_once_and_end_what_they_refuse() -> Result<()> {
+    let mut world = World::create(usual().0)?;
+    let (redis, target) = (program::redis(&world.ground.b)?, world.ground.routes()[0].target);
+    let mut conversation = Conversation::start(&world.ground.a, &redis, target)?;
+    // A mistake: what was in force still is.
+    change(&mut world.b, "inbound: { deny: [{ adresses: [0.0.0.0/0] }] }")?;
+    let is_said = |node: &Node| Ok::<_, anyhow::Error>(node.agent.status()?.contains("did you mean \"addresses\"?"));
+    wait::until("the mistake in the status", wait::patience(), || Ok(is_said(&world.b)?.then_some(())))?;
+    conversation.ask("PING", "PONG")?;
+
+    let changed = Instant::now();
+    change(&mut world.b, "inbound: { deny: [{ name: everybody, addresses: [0.0.0.0/0, '::/0'] }] }")?;
+    world.explain(dead(&world, redis.port, changed))?;
+    ensure!(!is_said(&world.b)?, "the mistake is mended, and still said");
+    let refused = program::redis_cli(&world.ground.a, redis.at(target), &["PING"]);
+    ensure!(refused.is_err(), "a new connection was let in: {refused:?}");
+    let metrics = world.b.agent.metrics()?;
+    ensure!(metrics.contains("end=\"policy-changed\""), "no connection ended for it:\n{metrics}");
+
+    change(&mut world.b, "")?;
+    wait::until("a connection without rules", wait::patience(), || {
+        let answer = program::redis_cli(&world.ground.a, redis.at(target), &["PING"]);
+        Ok(answer.is_ok_and(|answer| answer.contains("PONG")).then_some(()))
+    })
+}
+
+fn change(node: &mut Node, rules: &'static str) -> Result<()> {
+    node.config.rules = rules;
+    node.agent.rewrite(&node.config)
 }

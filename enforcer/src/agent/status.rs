@@ -5,6 +5,7 @@ use std::sync::Arc;
 use enforcer_ebpf::{Missed, Reason};
 use time::OffsetDateTime;
 
+use super::reload::InForce;
 use crate::connection::public::Public;
 use crate::connection::{Means, Workload};
 use crate::control::snapshot::{Mode, Snapshot};
@@ -39,7 +40,7 @@ pub(super) fn sources(store: &Arc<Store>, guard: &Guard, workloads: &[Arc<Worklo
 pub(super) fn status(
     snapshot: Arc<Snapshot>,
     workloads: Vec<Arc<Workload>>,
-    (store, trusted, misses): (Arc<Store>, Trusted, Misses),
+    (store, trusted, misses, in_force): (Arc<Store>, Trusted, Misses, InForce),
     abilities: Abilities,
 ) -> Box<dyn Fn() -> StatusReport + Send + Sync> {
     Box::new(move || StatusReport {
@@ -48,6 +49,7 @@ pub(super) fn status(
         kernel: KernelReport::from(&abilities),
         workloads: workloads.iter().map(|workload| report(workload, &store, &misses)).collect(),
         revocation_lists: lists(&trusted),
+        configuration: Some(in_force.report()),
     })
 }
 
@@ -61,7 +63,7 @@ fn lists(trusted: &Trusted) -> Option<ListsReport> {
 }
 
 fn report(workload: &Workload, store: &Store, misses: &Misses) -> WorkloadReport {
-    let mode = match workload.policy.mode {
+    let mode = match workload.policy().mode {
         Mode::Strict => "strict",
         Mode::Permissive => "permissive",
     };

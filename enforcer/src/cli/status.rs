@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::ExitCode;
 use super::table::Table;
-use crate::observe::report::{ConnectionReport, KernelReport, MissedReport, StatusReport, WorkloadReport};
+use crate::observe::report::{
+    ConfigurationReport, ConnectionReport, KernelReport, MissedReport, StatusReport, WorkloadReport,
+};
 
 /// An agent answers at once; what takes longer is none.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -97,6 +99,9 @@ fn show(answer: &Answer) -> anyhow::Result<String> {
     let mut text = format!("Node {}, enforcer {}, Linux {}\n", status.node, status.version, status.kernel.release);
     show_kernel(&mut text, &status.kernel)?;
     writeln!(text, "\n{}", workloads(&status.workloads))?;
+    if let Some(ConfigurationReport { file, refused: Some(why), .. }) = &status.configuration {
+        writeln!(text, "{file} is not in force as it is now; what was before it still is:\n{why}\n")?;
+    }
     if status.revocation_lists.as_ref().is_some_and(|lists| lists.ended) {
         writeln!(text, "{LISTS_ENDED}\n")?;
     }
@@ -248,6 +253,7 @@ mod tests {
                 public: Vec::new(),
             }],
             revocation_lists: None,
+            configuration: None,
         };
         let connection = ConnectionReport {
             id: 7,
@@ -326,6 +332,17 @@ mod tests {
         }
         let nothing = Answer { connections: Vec::new(), ..answer() };
         assert!(show(&nothing).unwrap().ends_with("No open connections.\n"));
+    }
+
+    #[test]
+    fn says_that_the_file_is_not_in_force() {
+        let mut answer = answer();
+        let refused = Some("agent.yaml:3:9: \"Node\" is no name".to_owned());
+        for (refused, is_said) in [(None, false), (refused, true)] {
+            let file = "/etc/agent.yaml".to_owned();
+            answer.status.configuration = Some(ConfigurationReport { file, since: 0, refused });
+            assert_eq!(show(&answer).unwrap().contains("not in force"), is_said);
+        }
     }
 
     #[test]

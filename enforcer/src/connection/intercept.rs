@@ -7,10 +7,11 @@ use enforcer_ebpf::Reason;
 use tokio::net::TcpStream;
 
 use super::bonds::Bond;
+use super::choose::{Choice, choose};
 use super::public::Public;
 use super::serve::{Listener, Path};
 use super::workload::Workload;
-use crate::control::policy::Attempt;
+use crate::control::policy::{Attempt, Decision};
 use crate::control::snapshot::Peer;
 use crate::kernel::netns::Namespace;
 use crate::observe::events::Direction;
@@ -32,9 +33,15 @@ pub struct Request {
 }
 
 impl Request {
-    /// As rules see it.
+    /// What rules say of it, and what follows.
     #[must_use]
-    pub fn attempt(&self, direction: Direction) -> Attempt<'_> {
+    pub fn judge(&self, direction: Direction) -> (Decision, Choice) {
+        let decision = self.workload.policy().decide(&self.attempt(direction));
+        let choice = choose(direction, self.workload.wants(), self.peer.as_ref()).ruled(decision.verdict);
+        (decision, choice)
+    }
+
+    fn attempt(&self, direction: Direction) -> Attempt<'_> {
         let other = if direction == Direction::Outbound { self.destination } else { self.source };
         let identity = self.peer.as_ref().and_then(|peer| peer.speaks.identity());
         Attempt { direction, identity, address: other.ip(), port: self.destination.port() }

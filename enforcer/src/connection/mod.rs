@@ -28,8 +28,10 @@ pub use intercept::Request;
 pub use serve::{Listener, Path, Place, serve};
 pub use workload::{Workload, place_records};
 
+use std::future::pending;
 use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use enforcer_ebpf::Reason;
 use tokio::net::TcpStream;
@@ -44,8 +46,7 @@ use crate::observe::events::{Direction, Opening};
 /// Takes one accepted connection from its start to its end.
 async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
     let Some(request) = intercept::intercept(&path, &listener, &accepted) else { return };
-    let decision = request.workload.policy.decide(&request.attempt(listener.direction));
-    let choice = choose(listener.direction, request.workload.wants(), request.peer.as_ref()).ruled(decision.verdict);
+    let (decision, choice) = request.judge(listener.direction);
     // Rules that allow are about those who prove an identity; that clients prove none is what a public name is for.
     let is_denied = decision.verdict == Verdict::Refused(Refusal::Denied);
     let public = request.public(listener.direction).filter(|_| !is_denied);
@@ -56,10 +57,12 @@ async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
         source: request.source,
         destination: request.destination,
     });
+    let standing = Standing { is_public: AtomicBool::new(false), was_refused: matches!(choice, Choice::Refuse(_)) };
     let carry = async {
         if let Some(public) = public {
             let _guest = public.place()?;
             if let Some(called) = public.called(&accepted).await {
+                standing.is_public.store(true, Ordering::Relaxed);
                 return relay::public::carry(accepted, &request, (public, &called, &path), &record).await;
             }
         }
@@ -74,8 +77,52 @@ async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
             (_, Direction::Inbound) => Ok(relay::inbound::carry(accepted, &request, (&choice, &path), &record).await),
         }
     };
-    let ended = until_ended(carry, (&path.stop, &request.bond)).await;
+    let ended = tokio::select! {
+        biased;
+        () = forbidden(&path, &request, listener.direction, &standing) => Reason::PolicyChanged,
+        ended = until_ended(carry, (&path.stop, &request.bond)) => ended,
+    };
     record.finish(ended);
+}
+
+/// What a connection was let be as.
+struct Standing {
+    /// A client without an identity, under a public name.
+    is_public: AtomicBool,
+    /// It was not.
+    was_refused: bool,
+}
+
+/// Returns when rules or the mode have changed, and do not let a connection be that was.
+async fn forbidden(path: &Path, request: &Request, direction: Direction, standing: &Standing) {
+    if standing.was_refused {
+        return pending().await;
+    }
+    let mut changes = path.rules.subscribe();
+    // Also at once: they may have changed since the connection was judged.
+    loop {
+        let (decision, choice) = request.judge(direction);
+        let is_refused = match standing.is_public.load(Ordering::Relaxed) {
+            true => decision.verdict == Verdict::Refused(Refusal::Denied),
+            false => matches!(choice, Choice::Refuse(_)),
+        };
+        if is_refused {
+            return;
+        }
+        if changes.changed().await.is_err() {
+            return pending().await;
+        }
+    }
+}
+
+/// Rules or modes of workloads have changed: ends everything that they do not let be any more. Says how many open direct
+/// connections that were; relays are told, and end when they are next polled.
+pub async fn rules_changed(path: &Path) -> usize {
+    path.rules.send_modify(|changes| *changes += 1);
+    let Some(offers) = path.offers.clone() else { return 0 };
+    // Not here: it waits for the locks of sockets, which applications have too.
+    let ended = spawn_blocking(move || offers.direct.judge_again()).await;
+    ended.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic()))
 }
 
 /// Carries until the end, or until it may not go on: what carries it is dropped then, with its sockets, which are reset.

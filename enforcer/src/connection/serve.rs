@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,6 +37,8 @@ pub struct Path {
     pub offers: Option<Arc<Offers>>,
     /// Of connections to the certificates under which they are carried.
     pub bonds: Bonds,
+    /// Counts changes of rules and modes, for those whose connections are open.
+    pub rules: watch::Sender<u64>,
     /// Ends every connection.
     pub stop: CancellationToken,
     /// Every connection's task.

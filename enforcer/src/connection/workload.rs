@@ -28,8 +28,6 @@ pub struct Workload {
     pub name: Arc<str>,
     /// What it proves to be.
     pub identity: Identity,
-    /// What policies say of it.
-    pub policy: Arc<Policy>,
     /// Its cgroup's directory.
     pub cgroup: PathBuf,
     /// Its cgroup's id.
@@ -44,6 +42,7 @@ pub struct Workload {
     pub answering: Semaphore,
     /// What it offers to clients without an identity.
     pub public: Option<Public>,
+    policy: Mutex<Arc<Policy>>,
     means: Mutex<Means>,
     places: Arc<Semaphore>,
     store: Arc<Store>,
@@ -75,7 +74,7 @@ impl Workload {
         Self {
             name: wanted.name.as_str().into(),
             identity: wanted.identity.clone(),
-            policy: snapshot.policy_of(wanted),
+            policy: Mutex::new(snapshot.policy_of(wanted)),
             means: Mutex::new(means),
             cgroup: wanted.cgroup.clone(),
             cgroup_id,
@@ -92,7 +91,20 @@ impl Workload {
     /// What it wants and can have.
     #[must_use]
     pub fn wants(&self) -> Wants {
-        Wants { mode: self.policy.mode, path: self.policy.path, means: self.means() }
+        let policy = self.policy();
+        Wants { mode: policy.mode, path: policy.path, means: self.means() }
+    }
+
+    /// What policies say of it now.
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on policies say this. What is open is not judged by it yet: see
+    /// [`rules_changed`](super::rules_changed).
+    pub fn set_policy(&self, policy: Arc<Policy>) {
+        *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
     }
 
     /// Which path its connections can take.
@@ -117,7 +129,7 @@ impl Workload {
     #[must_use]
     pub fn loses_the_end(&self) -> bool {
         let mut means = self.means.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_spared = self.policy.path == WantedPath::Auto && *means == Means::Direct;
+        let is_spared = self.policy().path == WantedPath::Auto && *means == Means::Direct;
         if is_spared {
             *means = Means::Relay(Reason::ProgramLosesTheEnd);
         }

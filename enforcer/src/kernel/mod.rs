@@ -4,14 +4,15 @@
 //! the programs, pins them and keeps their maps. For the direct path `process` reaches an application's own socket,
 //! `ktls` puts the record layer under it, and `restart` makes threads that wait in it notice; for the relay `ktls` moves
 //! a session's record layer into the kernel. `destroy` ends connections from outside; `probe` finds out what this
-//! kernel can do; `harden` keeps others from looking into a process that holds keys. Nothing here knows about policy or
-//! certificates.
+//! kernel can do; `harden` keeps others from looking into a process that holds keys; `changes` tells when a file may be
+//! another one. Nothing here knows about policy or certificates.
 
 #![expect(unsafe_code, reason = "system calls that no library wraps; each block has its reason")]
 
 pub mod bpf;
 pub mod caller;
 pub mod cgroup;
+pub mod changes;
 pub mod destroy;
 pub mod harden;
 pub mod ktls;

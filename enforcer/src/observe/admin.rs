@@ -221,6 +221,7 @@ mod tests {
                 kernel: KernelReport { release: "6.12".into(), kernel_tls_unable: None, missing: Vec::new() },
                 workloads: Vec::new(),
                 revocation_lists: None,
+                configuration: None,
             }),
         }
     }

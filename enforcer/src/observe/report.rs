@@ -66,6 +66,20 @@ pub struct StatusReport {
     /// What control has told of revocations; nothing where it is not known, or nobody tells.
     #[serde(default)]
     pub revocation_lists: Option<ListsReport>,
+    /// The configuration file.
+    #[serde(default)]
+    pub configuration: Option<ConfigurationReport>,
+}
+
+/// The configuration that is in force.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ConfigurationReport {
+    /// Where it was read.
+    pub file: String,
+    /// Since when it is in force, seconds since 1970.
+    pub since: i64,
+    /// Why the file as it is now is not in force; nothing if it is.
+    pub refused: Option<String>,
 }
 
 /// Revocation lists.

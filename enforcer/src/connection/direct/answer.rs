@@ -106,7 +106,7 @@ impl Answers {
         }
         let record = self.direct.record(held).ok_or(Reason::PortUnknown)?;
         self.direct.lives.begin(cookie, record);
-        self.direct.judge((cookie, held), workload, &self.pair.remote)?;
+        let judged = self.direct.judge((cookie, held), workload, &self.pair.remote)?;
         bond.tie(&self.session.facts().serials())?;
         let _place = workload.place()?;
         let socket = install::fetch(&self.direct, cookie, held).await?;
@@ -115,6 +115,7 @@ impl Answers {
         let (peer, suite, facts) = (&self.pair.remote, keys.back.suite, self.session.facts());
         let opened = Opened { cookie, held, offer, peer, suite, facts, bond };
         self.direct.lives.opened(&self.direct, &opened)?;
+        self.direct.still_stands(&opened, workload, &judged)?;
         socket.open(&self.direct)
     }
 }

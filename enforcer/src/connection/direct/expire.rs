@@ -1,5 +1,5 @@
-//! Ending what may not go on: connections whose certificates run out and cannot be had anew, and those of a certificate
-//! that is revoked.
+//! Ending what may not go on: connections whose certificates run out and cannot be had anew, those of a certificate that
+//! is revoked, and those that rules do not let be any more.
 
 use std::sync::Arc;
 
@@ -8,10 +8,12 @@ use time::OffsetDateTime;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::written::{Proof, held, identity};
-use super::{Direct, Offers};
+use super::written::{Opened, Proof, held, identity};
+use super::{Direct, Offers, attempt};
+use crate::connection::Workload;
 use crate::connection::bonds::Revoked;
-use crate::connection::pair::Pair;
+use crate::connection::pair::{Connection, Pair};
+use crate::control::policy::{Policy, Verdict};
 
 /// Ends connections whose certificates run out, unless both ends can prove themselves anew; until `stop`.
 pub async fn expire(offers: Arc<Offers>, stop: CancellationToken) {
@@ -70,6 +72,41 @@ impl Direct {
         let cookies = self.lives.proved_by(|serial| revoked(serial));
         cookies.iter().for_each(|&cookie| self.end(cookie, Reason::CertificateRevoked));
         cookies.len()
+    }
+
+    /// Ends what is open and what rules do not let be any more, and says how many that were. Blocks, as [`Self::revoke`]
+    /// does.
+    ///
+    /// What becomes open meanwhile is written down first, and looks then whether rules have changed; they have changed
+    /// before this looks there.
+    pub(in crate::connection) fn judge_again(&self) -> usize {
+        let table = self.holds.live().unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot read the table of direct connections: rules that changed end none of them");
+            Vec::new()
+        });
+        let refused = table.into_iter().filter(|(_, live)| !self.lets_be(live));
+        refused.map(|(cookie, _)| self.end(cookie, Reason::PolicyChanged)).count()
+    }
+
+    /// Whether rules let an open connection be. One of nobody who is known is not let be.
+    fn lets_be(&self, live: &Live) -> bool {
+        let Some((local, peer)) = identity(&live.local).zip(identity(&live.peer)) else { return false };
+        let Some(workload) = self.owner(live, &local) else { return false };
+        let decision = workload.policy().decide(&attempt(live.direction, Connection::from(&held(live)), &peer));
+        !matches!(decision.verdict, Verdict::Refused(_))
+    }
+
+    /// Judges a connection once more that was just written down as open, if rules have changed since it was `judged`.
+    pub(super) fn still_stands(
+        &self,
+        opened: &Opened<'_>,
+        workload: &Workload,
+        judged: &Arc<Policy>,
+    ) -> Result<(), Reason> {
+        if Arc::ptr_eq(judged, &workload.policy()) {
+            return Ok(());
+        }
+        self.judge((opened.cookie, opened.held), workload, opened.peer).map(drop)
     }
 
     /// Ends an open connection.

@@ -194,7 +194,7 @@ impl Direct {
     fn adopt_one(&self, cookie: u64, live: &Live) -> Result<(), Reason> {
         let ends = identity(&live.local).zip(identity(&live.peer));
         let (local, peer) = ends.ok_or(Reason::PolicyChanged)?;
-        let workload = self.workload_of(&local).ok_or(Reason::PolicyChanged)?;
+        let workload = self.owner(live, &local).ok_or(Reason::PolicyChanged)?;
         self.agent_of(live, &peer).ok_or(Reason::PolicyChanged)?;
         let proof = Proof::from(live);
         let outbound = live.direction == DIRECTION_OUTBOUND;
@@ -206,7 +206,7 @@ impl Direct {
             destination: live.destination.into(),
         });
         record.decided(Path::Direct, Reason::PeerEnrolled);
-        let decision = workload.policy.decide(&attempt(live.direction, Connection::from(&held(live)), &peer));
+        let decision = workload.policy().decide(&attempt(live.direction, Connection::from(&held(live)), &peer));
         let is_refused = matches!(decision.verdict, Verdict::Refused(_));
         record.ruled(decision);
         let cipher = u16::try_from(live.cipher).ok().map(CipherSuite::from);

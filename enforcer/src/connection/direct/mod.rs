@@ -45,7 +45,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use enforcer_ebpf::{DIRECTION_OUTBOUND, Held, Reason, STAGE_ENDED};
+use enforcer_ebpf::{DIRECTION_OUTBOUND, Held, Live, Reason, STAGE_ENDED};
 use time::OffsetDateTime;
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
@@ -53,7 +53,7 @@ use tokio_util::task::TaskTracker;
 use super::bonds::Bonds;
 use super::pair::Connection;
 use super::{Place, Workload, refused};
-use crate::control::policy::{Attempt, Verdict};
+use crate::control::policy::{Attempt, Policy, Verdict};
 use crate::control::snapshot::{Peer, Snapshot, Speaks};
 use crate::identity::Identity;
 use crate::kernel::bpf::{Holds, Misses, Taken};
@@ -105,6 +105,16 @@ impl Direct {
         place.workload_at(u16::try_from(held.destination.port).ok()?)
     }
 
+    /// The workload whose open connection this is. The table does not say which of those with one identity in one namespace
+    /// has opened it.
+    fn owner(&self, live: &Live, local: &Identity) -> Option<&Arc<Workload>> {
+        if live.direction != DIRECTION_OUTBOUND {
+            return self.workload(&written::held(live)).filter(|workload| workload.identity == *local);
+        }
+        let is_there = |workload: &&Arc<Workload>| workload.ports.iter().any(|key| key.netns == live.netns);
+        self.by_cgroup.values().filter(is_there).find(|workload| workload.identity == *local)
+    }
+
     /// The workload with this identity.
     fn workload_of(&self, local: &Identity) -> Option<&Arc<Workload>> {
         self.by_cgroup.values().find(|workload| workload.identity == *local)
@@ -138,9 +148,16 @@ impl Direct {
     }
 
     /// Whether the workload may have a connection with this identity: rules let it, and their record says so; and it would
-    /// be known if the other end had been revoked, since the session that vouches for it is an earlier one.
-    fn judge(&self, (cookie, held): (u64, &Held), workload: &Workload, remote: &Identity) -> Result<(), Reason> {
-        let decision = workload.policy.decide(&attempt(held.direction, Connection::from(held), remote));
+    /// be known if the other end had been revoked, since the session that vouches for it is an earlier one. Gives by what it
+    /// was judged.
+    fn judge(
+        &self,
+        (cookie, held): (u64, &Held),
+        workload: &Workload,
+        remote: &Identity,
+    ) -> Result<Arc<Policy>, Reason> {
+        let policy = workload.policy();
+        let decision = policy.decide(&attempt(held.direction, Connection::from(held), remote));
         let verdict = decision.verdict;
         self.lives.with(cookie, |record| {
             record.ruled(decision);
@@ -153,7 +170,7 @@ impl Direct {
         }
         let trusted = &workload.credentials()?.trusted;
         match trusted.knows_revocations_of(remote, OffsetDateTime::now_utc()) {
-            true => Ok(()),
+            true => Ok(policy),
             false => Err(Reason::PeerCertificateInvalid),
         }
     }

@@ -72,7 +72,7 @@ async fn carry(offers: &Offers, (cookie, held): (u64, &Held), bond: &Bond) -> Re
     let _place = workload.place()?;
     let (peer, remote) = direct.peer(held).ok_or(Reason::DestinationUnknown)?;
     let agent = peer.agent.ok_or(Reason::DestinationUnknown)?;
-    direct.judge((cookie, held), workload, remote)?;
+    let judged = direct.judge((cookie, held), workload, remote)?;
     let socket = install::fetch(direct, cookie, held).await?;
     let earlier = socket.keys_from_before()?.map(|(forward, back)| Keys { forward, back });
     let whose = Pair { local: workload.identity.clone(), remote: remote.clone() };
@@ -83,6 +83,7 @@ async fn carry(offers: &Offers, (cookie, held): (u64, &Held), bond: &Bond) -> Re
     // Written down first: as soon as it is open the application may close it.
     let opened = Opened { cookie, held, offer: &offer, peer: remote, suite, facts: session.facts(), bond };
     direct.lives.opened(direct, &opened)?;
+    direct.still_stands(&opened, workload, &judged)?;
     socket.open(direct)
 }
 

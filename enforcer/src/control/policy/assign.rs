@@ -8,57 +8,101 @@ use super::{Policy, Rule, Rules};
 use crate::control::object::{Objects, RawNode, RawWorkload};
 use crate::control::problem::{Located, Position, Problems};
 
-/// What policies say of each workload, by its name.
+/// What policies say of each workload, by its name. Workloads that the same policies select share it.
 pub(in crate::control) fn policies(objects: &Objects, problems: &mut Problems) -> HashMap<String, Arc<Policy>> {
-    for policy in &objects.policies {
-        check_selection(policy, objects, problems);
-        check_rules(policy, objects, problems);
+    let built: Vec<Built<'_>> = objects.policies.iter().map(Built::new).collect();
+    // By the workload's position, the positions of policies.
+    let mut selecting = vec![Vec::new(); objects.workloads.len()];
+    for (at, Built { raw, .. }) in built.iter().enumerate() {
+        let positions = (0..).zip(&objects.workloads).filter(|(_, workload)| selects(raw, workload));
+        let selected: Vec<(usize, &RawWorkload)> = positions.collect();
+        check_selection(raw, selected.len(), objects, problems);
+        check_rules(raw, &selected, objects, problems);
+        selected.iter().for_each(|&(workload, _)| selecting[workload].push(at));
     }
-    let assigned = objects.workloads.iter().map(|workload| {
-        let selecting: Vec<&RawPolicy> =
-            objects.policies.iter().filter(|policy| rank(policy, workload).is_some()).collect();
-        let policy = Policy {
-            mode: wanted(&selecting, workload, "mode", |policy| policy.mode.as_ref(), problems),
-            path: wanted(&selecting, workload, "path", |policy| policy.path.as_ref(), problems),
-            inbound: combined(&selecting, "inbound", |policy| &policy.inbound),
-            outbound: combined(&selecting, "outbound", |policy| &policy.outbound),
-        };
-        (workload.name.value.clone(), Arc::new(policy))
-    });
-    assigned.collect()
+    let mut shared: HashMap<Vec<usize>, Arc<Policy>> = HashMap::new();
+    let mut policies = HashMap::new();
+    for (workload, selecting) in objects.workloads.iter().zip(selecting) {
+        let policy = shared.entry(selecting).or_insert_with_key(|selecting| {
+            let selecting: Vec<&Built<'_>> = selecting.iter().map(|&at| &built[at]).collect();
+            Arc::new(combined(&selecting, workload, problems))
+        });
+        policies.insert(workload.name.value.clone(), Arc::clone(policy));
+    }
+    policies
 }
 
-/// How closely a policy means a workload; `None`: not at all.
+/// How closely a policy means the workloads that it selects.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     /// It is for every workload.
     General,
-    /// It is for workloads like this one.
+    /// It is for workloads like these.
     Selected,
-    /// It names it.
+    /// It names them.
     Named,
 }
 
-fn rank(policy: &RawPolicy, workload: &RawWorkload) -> Option<Rank> {
-    let Some(selector) = &policy.selector else { return Some(Rank::General) };
+/// A policy with its rules, made once.
+struct Built<'a> {
+    raw: &'a RawPolicy,
+    rank: Rank,
+    inbound: Rules,
+    outbound: Rules,
+}
+
+impl<'a> Built<'a> {
+    fn new(raw: &'a RawPolicy) -> Self {
+        let rank = match &raw.selector {
+            None => Rank::General,
+            Some(RawSelector { workloads: Some(_), .. }) => Rank::Named,
+            Some(_) => Rank::Selected,
+        };
+        let rules = |direction, RawRules { deny, allow }: &RawRules| Rules {
+            deny: rules((raw, direction, "deny"), deny),
+            allow: rules((raw, direction, "allow"), allow),
+        };
+        Self { raw, rank, inbound: rules("inbound", &raw.inbound), outbound: rules("outbound", &raw.outbound) }
+    }
+}
+
+/// What all these policies say together. A problem names `workload`, one of those that they select.
+fn combined(selecting: &[&Built<'_>], workload: &RawWorkload, problems: &mut Problems) -> Policy {
+    let together = |rules: Vec<&Rules>| Rules {
+        deny: rules.iter().flat_map(|rules| rules.deny.iter().cloned()).collect(),
+        allow: rules.iter().flat_map(|rules| rules.allow.iter().cloned()).collect(),
+    };
+    Policy {
+        mode: wanted(selecting, workload, "mode", |policy| policy.mode.as_ref(), problems),
+        path: wanted(selecting, workload, "path", |policy| policy.path.as_ref(), problems),
+        inbound: together(selecting.iter().map(|policy| &policy.inbound).collect()),
+        outbound: together(selecting.iter().map(|policy| &policy.outbound).collect()),
+    }
+}
+
+fn selects(policy: &RawPolicy, workload: &RawWorkload) -> bool {
+    let Some(selector) = &policy.selector else { return true };
     let RawSelector { workloads, labels, identities, namespaces, .. } = selector;
-    let is_named = workloads.as_ref().is_none_or(|names| names.iter().any(|name| name.value == workload.name.value));
-    let is_labelled = labels.iter().all(|(key, value)| workload.labels.get(key) == Some(value));
-    let is_meant = identities.as_ref().is_none_or(|identities| {
-        let own = workload.identity.as_ref();
-        own.is_some_and(|own| identities.iter().any(|these| these.value.hold(&own.value)))
-    });
-    let is_inside = namespaces.as_ref().is_none_or(|names| {
-        let own = workload.namespace.as_ref();
-        own.is_some_and(|own| names.iter().any(|name| name.value == own.value))
-    });
-    let rank = if workloads.is_some() { Rank::Named } else { Rank::Selected };
-    (is_named && is_labelled && is_meant && is_inside).then_some(rank)
+    let is_named = || workloads.as_ref().is_none_or(|names| names.iter().any(|name| name.value == workload.name.value));
+    let is_labelled = || labels.iter().all(|(key, value)| workload.labels.get(key) == Some(value));
+    let is_meant = || {
+        identities.as_ref().is_none_or(|identities| {
+            let own = workload.identity.as_ref();
+            own.is_some_and(|own| identities.iter().any(|these| these.value.hold(&own.value)))
+        })
+    };
+    let is_inside = || {
+        namespaces.as_ref().is_none_or(|names| {
+            let own = workload.namespace.as_ref();
+            own.is_some_and(|own| names.iter().any(|name| name.value == own.value))
+        })
+    };
+    is_named() && is_labelled() && is_meant() && is_inside()
 }
 
 /// What the policies that mean the workload most closely want. Two that want different things are a problem.
 fn wanted<T: Copy + Default + Eq>(
-    selecting: &[&RawPolicy],
+    selecting: &[&Built<'_>],
     workload: &RawWorkload,
     what: &str,
     field: impl Fn(&RawPolicy) -> Option<&Located<T>>,
@@ -66,10 +110,10 @@ fn wanted<T: Copy + Default + Eq>(
 ) -> T {
     let mut closest: Option<(Rank, T, &str)> = None;
     for policy in selecting {
-        let (Some(rank), Some(Located { at, value })) = (rank(policy, workload), field(policy)) else { continue };
+        let Some(Located { at, value }) = field(policy.raw) else { continue };
         match closest {
-            Some((closer, ..)) if closer > rank => {}
-            Some((same, first, owner)) if same == rank => {
+            Some((closer, ..)) if closer > policy.rank => {}
+            Some((same, first, owner)) if same == policy.rank => {
                 if first != *value {
                     let name = &workload.name.value;
                     let message = format!(
@@ -79,37 +123,28 @@ fn wanted<T: Copy + Default + Eq>(
                     problems.add(*at, message);
                 }
             }
-            _ => closest = Some((rank, *value, &policy.name.value)),
+            _ => closest = Some((policy.rank, *value, &policy.raw.name.value)),
         }
     }
     closest.map(|(_, value, _)| value).unwrap_or_default()
 }
 
-fn combined(selecting: &[&RawPolicy], direction: &str, rules: impl Fn(&RawPolicy) -> &RawRules) -> Rules {
-    let mut combined = Rules::default();
-    for policy in selecting {
-        let RawRules { deny, allow } = rules(policy);
-        combined.deny.extend(deny.iter().enumerate().map(|(index, raw)| rule((policy, direction, "deny"), index, raw)));
-        combined
-            .allow
-            .extend(allow.iter().enumerate().map(|(index, raw)| rule((policy, direction, "allow"), index, raw)));
-    }
-    combined
-}
-
-fn rule((policy, direction, list): (&RawPolicy, &str, &str), index: usize, raw: &RawRule) -> Rule {
-    let list = format!("{}/{direction}.{list}", policy.name.value);
-    let own = raw.name.as_ref().map_or_else(|| (index + 1).to_string(), |name| name.value.clone());
-    Rule {
-        name: format!("{list}/{own}").into(),
-        list: list.into(),
-        audit: policy.audit,
-        identities: values(&raw.identities),
-        namespaces: values(&raw.namespaces),
-        trust_domains: values(&raw.trust_domains),
-        addresses: values(&raw.addresses),
-        ports: values(&raw.ports),
-    }
+fn rules((policy, direction, list): (&RawPolicy, &str, &str), raw: &[RawRule]) -> Vec<Arc<Rule>> {
+    let list: Arc<str> = format!("{}/{direction}.{list}", policy.name.value).into();
+    let rule = |(index, raw): (usize, &RawRule)| {
+        let own = raw.name.as_ref().map_or_else(|| (index + 1).to_string(), |name| name.value.clone());
+        Arc::new(Rule {
+            name: format!("{list}/{own}").into(),
+            list: Arc::clone(&list),
+            audit: policy.audit,
+            identities: values(&raw.identities),
+            namespaces: values(&raw.namespaces),
+            trust_domains: values(&raw.trust_domains),
+            addresses: values(&raw.addresses),
+            ports: values(&raw.ports),
+        })
+    };
+    raw.iter().enumerate().map(rule).collect()
 }
 
 fn values<T: Clone>(located: &[Located<T>]) -> Vec<T> {
@@ -117,7 +152,7 @@ fn values<T: Clone>(located: &[Located<T>]) -> Vec<T> {
 }
 
 /// A policy that selects nothing would protect nothing.
-fn check_selection(policy: &RawPolicy, objects: &Objects, problems: &mut Problems) {
+fn check_selection(policy: &RawPolicy, selected: usize, objects: &Objects, problems: &mut Problems) {
     let Some(selector) = &policy.selector else { return };
     if objects.incomplete {
         return;
@@ -133,14 +168,14 @@ fn check_selection(policy: &RawPolicy, objects: &Objects, problems: &mut Problem
     }
     // Where something could not be read there is a problem already.
     let is_whole = objects.workloads.iter().all(|workload| workload.identity.is_some() && workload.namespace.is_some());
-    if is_whole && !missing && !objects.workloads.iter().any(|workload| rank(policy, workload).is_some()) {
+    if is_whole && !missing && selected == 0 {
         let message = "the selector selects no workload of this node; the policy would protect nothing; mend it";
         problems.add(selector.at, message);
     }
 }
 
 /// Rules that can never match, or that cannot be told apart.
-fn check_rules(policy: &RawPolicy, objects: &Objects, problems: &mut Problems) {
+fn check_rules(policy: &RawPolicy, selected: &[(usize, &RawWorkload)], objects: &Objects, problems: &mut Problems) {
     for rules in [&policy.inbound, &policy.outbound] {
         for list in [&rules.deny, &rules.allow] {
             let mut names = HashSet::new();
@@ -156,7 +191,7 @@ fn check_rules(policy: &RawPolicy, objects: &Objects, problems: &mut Problems) {
         }
     }
     let inbound = policy.inbound.deny.iter().chain(&policy.inbound.allow);
-    inbound.for_each(|rule| check_ports(policy, rule, objects, problems));
+    inbound.for_each(|rule| check_ports(rule, selected, problems));
 }
 
 /// Nobody whose bundle this node does not have proves an identity to it.
@@ -192,10 +227,9 @@ fn check_agreement(rule: &RawRule, problems: &mut Problems) {
 }
 
 /// Connections come to the ports that workloads have.
-fn check_ports(policy: &RawPolicy, rule: &RawRule, objects: &Objects, problems: &mut Problems) {
-    let selected: Vec<_> = objects.workloads.iter().filter(|workload| rank(policy, workload).is_some()).collect();
+fn check_ports(rule: &RawRule, selected: &[(usize, &RawWorkload)], problems: &mut Problems) {
     for Located { at, value } in &rule.ports {
-        let has = |workload: &&RawWorkload| {
+        let has = |(_, workload): &(usize, &RawWorkload)| {
             workload.ports.as_ref().is_none_or(|ports| ports.iter().any(|port| value.hold(port.value)))
         };
         if !selected.is_empty() && !selected.iter().any(has) {

@@ -46,9 +46,9 @@ pub struct Policy {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     /// What is refused.
-    pub deny: Vec<Rule>,
+    pub deny: Vec<Arc<Rule>>,
     /// What is allowed; where there are any, nothing else is.
-    pub allow: Vec<Rule>,
+    pub allow: Vec<Arc<Rule>>,
 }
 
 /// A connection that somebody wants to have, as rules see it.
@@ -128,7 +128,7 @@ impl Policy {
 impl Rules {
     /// The rule that allows it, if there are any; or why it may not be.
     fn judge(&self, attempt: &Attempt<'_>, counting: Counting) -> Result<Option<Arc<str>>, (Refusal, Arc<str>)> {
-        let counts = |rule: &&Rule| !rule.audit || counting == Counting::AlsoAudited;
+        let counts = |rule: &&Arc<Rule>| !rule.audit || counting == Counting::AlsoAudited;
         if let Some(rule) = self.deny.iter().filter(counts).find(|rule| rule.matches(attempt)) {
             return Err((Refusal::Denied, Arc::clone(&rule.name)));
         }

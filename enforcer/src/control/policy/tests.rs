@@ -252,3 +252,28 @@ fn two_policies_that_want_different_things_are_refused() {
     let problem = parse(&text, "test.yaml").map(drop).unwrap_err().to_string();
     assert!(problem.contains("another mode in policy \"p\""), "{problem}");
 }
+
+#[test]
+fn ten_thousand_workloads_and_a_thousand_policies_share_what_policies_say() {
+    let mut text = String::from("kind: Node\nspec: { name: n, trustDomain: example.org, stateDirectory: /s }\n");
+    for number in 0..10_000 {
+        let (team, identity) = (number % 100, format!("spiffe://example.org/ns/team-{}/sa/w{number}", number % 100));
+        text += &format!(
+            "---\nkind: Workload\nmetadata: {{ name: w{number}, namespace: team-{team} }}\n\
+             spec: {{ identity: '{identity}', cgroup: /c/{number}, network: {{ path: /n/{number} }} }}\n"
+        );
+    }
+    for number in 0..1_000 {
+        text += &format!(
+            "---\nkind: MtlsPolicy\nmetadata: {{ name: p{number} }}\nspec: {{ selector: {{ namespaces: [team-{}] }}, \
+             inbound: {{ allow: [{{ identities: ['spiffe://example.org/ns/team-{}/*'] }}] }} }}\n",
+            number % 100,
+            number % 37
+        );
+    }
+    let snapshot = parse(&text, "test.yaml").unwrap();
+    let policies: Vec<_> = snapshot.workloads().iter().map(|workload| snapshot.policy_of(workload)).collect();
+    let distinct: std::collections::HashSet<_> = policies.iter().map(Arc::as_ptr).collect();
+    assert_eq!(distinct.len(), 100);
+    assert!(policies.iter().all(|policy| policy.inbound.allow.len() == 10));
+}

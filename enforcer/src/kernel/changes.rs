@@ -1,0 +1,82 @@
+//! When a file may have changed: inotify(7) on the directory that it is in, so that a file that is replaced by another one
+//! is noticed as well as one that is written to, and a symbolic link that leads elsewhere (as Kubernetes does it).
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::unistd::read;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Octets of events that are read at once; none has more than 272.
+const EVENTS: usize = 4096;
+
+/// Tells of changes.
+#[derive(Debug)]
+pub struct Changes(AsyncFd<OwnedFd>);
+
+impl Changes {
+    /// Of a file, and of all others in its directory.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's: the directory is not there, or the user has too many watches
+    /// (`fs.inotify.max_user_watches`).
+    pub fn of(file: &Path) -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // Not while somebody is writing: a file that is closed is whole.
+        let events = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CREATE;
+        inotify.add_watch(directory, events)?;
+        // SAFETY: it owns the descriptor, which stays the same and open until it is dropped.
+        let registered = unsafe { AsyncFd::register_with_interest(OwnedFd::from(inotify), Interest::READABLE) };
+        Ok(Self(registered?))
+    }
+
+    /// Returns when there was a change since this was last called.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's, which has no reason for any.
+    pub async fn next(&self) -> io::Result<()> {
+        let mut events = [0; EVENTS];
+        loop {
+            let mut ready = self.0.readable().await?;
+            // Which file it was does not matter: whoever asks looks at the one that is meant.
+            match ready.try_io(|inotify| Ok(read(inotify, &mut events)?)) {
+                Ok(read) => return read.map(drop),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn writing_replacing_and_leading_elsewhere_are_changes() {
+        const SOON: Duration = Duration::from_secs(10);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("agent.yaml");
+        let changes = Changes::of(&file).unwrap();
+        fs::write(&file, "one").unwrap();
+        timeout(SOON, changes.next()).await.unwrap().unwrap();
+        fs::write(folder.path().join("next"), "two").unwrap();
+        fs::rename(folder.path().join("next"), &file).unwrap();
+        timeout(SOON, changes.next()).await.unwrap().unwrap();
+        fs::remove_file(&file).unwrap();
+        symlink("elsewhere", &file).unwrap();
+        timeout(SOON, changes.next()).await.unwrap().unwrap();
+        assert!(Changes::of(&folder.path().join("absent/agent.yaml")).is_err());
+    }
+}
