@@ -89,22 +89,19 @@ async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
 struct Standing {
     /// A client without an identity, under a public name.
     is_public: AtomicBool,
-    /// It was not.
+    /// It was not, as far as it is no such client.
     was_refused: bool,
 }
 
 /// Returns when rules or the mode have changed, and do not let a connection be that was.
 async fn forbidden(path: &Path, request: &Request, direction: Direction, standing: &Standing) {
-    if standing.was_refused {
-        return pending().await;
-    }
     let mut changes = path.rules.subscribe();
     // Also at once: they may have changed since the connection was judged.
     loop {
         let (decision, choice) = request.judge(direction);
         let is_refused = match standing.is_public.load(Ordering::Relaxed) {
             true => decision.verdict == Verdict::Refused(Refusal::Denied),
-            false => matches!(choice, Choice::Refuse(_)),
+            false => matches!(choice, Choice::Refuse(_)) && !standing.was_refused,
         };
         if is_refused {
             return;
