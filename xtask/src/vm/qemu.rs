@@ -24,6 +24,10 @@ use crate::{cache, process};
 const CONSOLE_TAIL: usize = 40;
 /// What `run.sh` sends before the command.
 const START_MARK: &str = "enforcer-vm start";
+/// How the kernel dies of a breakpoint that it has not set, or has taken away on all processors: it changes its own code
+/// with one each time that a program is put at a function, and QEMU's emulation of several processors now and then
+/// executes what was there before.
+const STRAY_BREAKPOINT: &str = "int3: 0000";
 /// What `run.sh` sends last; the exit code follows.
 const STATUS_MARK: &str = "enforcer-vm exit ";
 /// `no_timer_check`: on a loaded machine the emulated timer fails the kernel's test of it, which is a panic.
@@ -109,6 +113,8 @@ pub(crate) enum End {
     Command(i32),
     /// By itself, before the command began; the end of its console.
     Boot(String),
+    /// Later, of a known mistake of the emulator; the end of its console.
+    Emulator(String),
 }
 
 /// Boots, passes the command's output to `sink` as it comes, and returns how it ended.
@@ -170,6 +176,7 @@ fn watch(mut child: Child, deadline: Instant, sink: &mut dyn Write) -> Result<En
     match (ended, console.status) {
         (Ok(()), Some(status)) => Ok(End::Command(status)),
         (Ok(()), None) if !console.started => Ok(End::Boot(console.text())),
+        (Ok(()), None) if console.has_stray_breakpoint => Ok(End::Emulator(console.text())),
         (Ok(()), None) => bail!("the machine ended without an exit code; its console ended with\n{}", console.text()),
         (Err(error), _) => bail!("{error:#}; the console ended with\n{}", console.text()),
     }
@@ -191,6 +198,7 @@ fn forward(chunks: &Receiver<Vec<u8>>, deadline: Instant, sink: &mut dyn Write) 
 struct Console {
     tail: VecDeque<String>,
     started: bool,
+    has_stray_breakpoint: bool,
     status: Option<i32>,
 }
 
@@ -206,6 +214,7 @@ fn read_console(stream: impl Read) -> Console {
     for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line).trim_end().to_owned();
         console.started |= line.contains(START_MARK);
+        console.has_stray_breakpoint |= line.contains(STRAY_BREAKPOINT);
         if let Some((_, code)) = line.split_once(STATUS_MARK) {
             console.status = code.parse().ok();
         }
@@ -226,6 +235,13 @@ mod tests {
         let console = read_console(&b"[    1.0] something\r\nno newlineenforcer-vm exit 42\n"[..]);
         assert_eq!(console.status, Some(42));
         assert!(console.text().contains("something\n"));
+    }
+
+    #[test]
+    fn a_breakpoint_that_nobody_knows_is_the_emulator_s() {
+        let died = |oops: &str| read_console(format!("enforcer-vm start\n[ 788.6] {oops} [#1] SMP\n").as_bytes());
+        assert!(died("Oops: int3: 0000").has_stray_breakpoint && died("int3: 0000").has_stray_breakpoint);
+        assert!(!died("Oops: general protection fault: 0000").has_stray_breakpoint);
     }
 
     #[test]
