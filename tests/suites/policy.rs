@@ -14,7 +14,7 @@ use libtest_mimic::Trial;
 
 use crate::control::dead;
 use crate::direct::Conversation;
-use crate::stage::{Company, marker, promises, sealed};
+use crate::stage::{Company, marker, page_comes_sealed, promises};
 
 /// `a` does not let `b` in. `b` would not let `a` in, if its rule were in force.
 const INBOUND: [&str; 2] = [
@@ -88,16 +88,7 @@ fn routes<'a>(world: &'a World, client: &str) -> impl Iterator<Item = Route<'a>>
 }
 
 fn page_comes(world: &World, client: &str) -> Result<()> {
-    for route in routes(world, client) {
-        let secret = marker();
-        let nginx = program::nginx(route.server, &secret)?;
-        sealed(&world.ground, &secret, nginx.port, || {
-            let page = program::curl(route.client, nginx.at(route.target))?.finish()?.success()?;
-            ensure!(page == secret, "{route}: curl got `{page}`");
-            Ok(())
-        })?;
-    }
-    Ok(())
+    routes(world, client).try_for_each(|route| page_comes_sealed(world, route).with_context(|| route.to_string()))
 }
 
 /// A line of the node's access log has the reason and the name of the rule.

@@ -147,14 +147,17 @@ pub(crate) fn on_every_route(world: &World, promise: impl Fn(Route<'_>) -> Resul
 
 /// On every route curl gets a page from nginx, and nobody on the way reads it.
 pub(crate) fn pages_come_sealed(world: &World) -> Result<()> {
-    on_every_route(world, |route| {
-        let secret = marker();
-        let nginx = program::nginx(route.server, &secret)?;
-        sealed(&world.ground, &secret, nginx.port, || {
-            let page = program::curl(route.client, nginx.at(route.target))?.finish()?.success()?;
-            ensure!(page == secret, "curl got `{page}`");
-            Ok(())
-        })
+    on_every_route(world, |route| page_comes_sealed(world, route))
+}
+
+/// The same on one of them.
+pub(crate) fn page_comes_sealed(world: &World, route: Route<'_>) -> Result<()> {
+    let secret = marker();
+    let nginx = program::nginx(route.server, &secret)?;
+    sealed(&world.ground, &secret, nginx.port, || {
+        let page = program::curl(route.client, nginx.at(route.target))?.finish()?.success()?;
+        ensure!(page == secret, "curl got `{page}`");
+        Ok(())
     })
 }
 
