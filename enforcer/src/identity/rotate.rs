@@ -44,8 +44,13 @@ pub(crate) fn renewal_at((not_before, not_after): (OffsetDateTime, OffsetDateTim
 /// 0..=1.
 #[must_use]
 pub(crate) fn pause(failures: u32, jitter: f64) -> Duration {
-    let doubled = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    doubled.min(LONGEST_RETRY).mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
+    backoff((FIRST_RETRY, LONGEST_RETRY), failures, jitter)
+}
+
+/// From `first`, twice as long after each failure, to `longest`; half of that at least, by `jitter` in 0..=1.
+pub(super) fn backoff((first, longest): (Duration, Duration), failures: u32, jitter: f64) -> Duration {
+    let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    doubled.min(longest).mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
 }
 
 /// When a certificate that has just come is renewed.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::error::Again;
+use crate::identity::rotate::backoff;
 
 /// When a certificate is renewed, as a part of its life; moved by up to [`JITTER`] of it.
 const RENEWAL: f64 = 2.0 / 3.0;
@@ -31,15 +32,14 @@ pub(super) fn next_renewal(
 /// Between attempts, after so many in a row that failed: longer each time, and as long at least as the authority wants.
 /// `jitter` is in 0..=1. Let's Encrypt takes five failed validations of a name in an hour.
 pub(super) fn pause(again: Again, failures: u32, wanted: Option<Duration>, jitter: f64) -> Duration {
-    let (first, longest) = match again {
+    let bounds = match again {
         Again::Soon => (Duration::from_secs(1), Duration::from_secs(5 * 60)),
         Again::Later => (Duration::from_secs(4 * 60), Duration::from_secs(6 * 60 * 60)),
     };
-    let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest);
     let jitter = jitter.clamp(0.0, 1.0);
     // Not before the time that was asked for, and not everybody at once after it.
     let wanted = wanted.map_or(Duration::ZERO, |wanted| wanted.min(LONGEST_REQUEST).mul_f64(1.0 + 0.1 * jitter));
-    doubled.mul_f64(0.5 + 0.5 * jitter).max(wanted)
+    backoff(bounds, failures, jitter).max(wanted)
 }
 
 #[cfg(test)]
