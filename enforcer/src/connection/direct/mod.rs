@@ -115,11 +115,6 @@ impl Direct {
         self.by_cgroup.values().filter(is_there).find(|workload| workload.identity == *local)
     }
 
-    /// The workload with this identity.
-    fn workload_of(&self, local: &Identity) -> Option<&Arc<Workload>> {
-        self.by_cgroup.values().find(|workload| workload.identity == *local)
-    }
-
     /// A record for a connection that is on its way. `None`: nobody knows whose it is.
     fn record(&self, held: &Held) -> Option<Entry> {
         let workload = self.workload(held)?;

@@ -44,7 +44,7 @@ impl Direct {
 
     /// `None`: nobody is found who has the socket, so nobody knows.
     fn records(&self, cookie: u64, live: &Live) -> Option<u64> {
-        let workload = self.workload_of(&identity(&live.local)?)?;
+        let workload = self.owner(live, &identity(&live.local)?)?;
         let (_process, socket) = self.processes.find_in_cgroup(&workload.cgroup, cookie).ok()??;
         ktls::records_sent(&socket).ok()
     }
