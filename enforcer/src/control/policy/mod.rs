@@ -117,10 +117,13 @@ impl Policy {
             Direction::Inbound => &self.inbound,
             Direction::Outbound => &self.outbound,
         };
-        match (rules.judge(attempt, Counting::InForce), rules.judge(attempt, Counting::AlsoAudited)) {
-            (Err((refusal, rule)), _) => Decision { verdict: Verdict::Refused(refusal), rule: Some(rule) },
-            (Ok(_), Err((refusal, rule))) => Decision { verdict: Verdict::Audited(refusal), rule: Some(rule) },
-            (Ok(in_force), Ok(audited)) => Decision { verdict: Verdict::Allowed, rule: in_force.or(audited) },
+        let in_force = match rules.judge(attempt, Counting::InForce) {
+            Ok(rule) => rule,
+            Err((refusal, rule)) => return Decision { verdict: Verdict::Refused(refusal), rule: Some(rule) },
+        };
+        match rules.judge(attempt, Counting::AlsoAudited) {
+            Ok(audited) => Decision { verdict: Verdict::Allowed, rule: in_force.or(audited) },
+            Err((refusal, rule)) => Decision { verdict: Verdict::Audited(refusal), rule: Some(rule) },
         }
     }
 }
