@@ -5,14 +5,12 @@
 //! the file is built into the agent when it starts: a file that changes more than rules and modes is not in force before
 //! the next start, and that is said too.
 
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +19,7 @@ use crate::connection::{self, Workload};
 use crate::control::file::load;
 use crate::control::policy::Policy;
 use crate::control::snapshot::Snapshot;
+use crate::identity::request::blocking;
 use crate::kernel::changes::Changes;
 use crate::observe::report::ConfigurationReport;
 
@@ -116,8 +115,7 @@ impl Reload {
 
     async fn read(&self) {
         let file = self.file.clone();
-        let read = spawn_blocking(move || load(&file)).await;
-        let read = read.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic()));
+        let read = blocking(move || load(&file)).await;
         match read.map_err(|error| error.to_string()).and_then(|next| self.changes(&next)) {
             Ok(changes) => self.put_in_force(changes).await,
             Err(refused) => {

@@ -29,23 +29,25 @@ pub use serve::{Listener, Path, Place, serve};
 pub use workload::{Workload, place_records};
 
 use std::future::pending;
-use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use enforcer_ebpf::Reason;
 use tokio::net::TcpStream;
-use tokio::task::spawn_blocking;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use bonds::{Bond, Revoked};
 
 use crate::control::policy::{Refusal, Verdict};
+use crate::identity::request::blocking;
 use crate::observe::events::{Direction, Opening};
 
 /// Takes one accepted connection from its start to its end.
 async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
     let Some(request) = intercept::intercept(&path, &listener, &accepted) else { return };
+    // Before it is judged, so that no change is missed.
+    let changes = path.rules.subscribe();
     let (decision, choice) = request.judge(listener.direction);
     // Rules that allow are about those who prove an identity; that clients prove none is what a public name is for.
     let is_denied = decision.verdict == Verdict::Refused(Refusal::Denied);
@@ -79,7 +81,7 @@ async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
     };
     let ended = tokio::select! {
         biased;
-        () = forbidden(&path, &request, listener.direction, &standing) => Reason::PolicyChanged,
+        () = forbidden(changes, &request, listener.direction, &standing) => Reason::PolicyChanged,
         ended = until_ended(carry, (&path.stop, &request.bond)) => ended,
     };
     record.finish(ended);
@@ -94,10 +96,8 @@ struct Standing {
 }
 
 /// Returns when rules or the mode have changed, and do not let a connection be that was.
-async fn forbidden(path: &Path, request: &Request, direction: Direction, standing: &Standing) {
-    let mut changes = path.rules.subscribe();
-    // Also at once: they may have changed since the connection was judged.
-    loop {
+async fn forbidden(mut changes: watch::Receiver<u64>, request: &Request, direction: Direction, standing: &Standing) {
+    while changes.changed().await.is_ok() {
         let (decision, choice) = request.judge(direction);
         let is_refused = match standing.is_public.load(Ordering::Relaxed) {
             true => decision.verdict == Verdict::Refused(Refusal::Denied),
@@ -106,10 +106,8 @@ async fn forbidden(path: &Path, request: &Request, direction: Direction, standin
         if is_refused {
             return;
         }
-        if changes.changed().await.is_err() {
-            return pending().await;
-        }
     }
+    pending().await
 }
 
 /// Rules or modes of workloads have changed: ends everything that they do not let be any more. Says how many open direct
@@ -118,8 +116,7 @@ pub async fn rules_changed(path: &Path) -> usize {
     path.rules.send_modify(|changes| *changes += 1);
     let Some(offers) = path.offers.clone() else { return 0 };
     // Not here: it waits for the locks of sockets, which applications have too.
-    let ended = spawn_blocking(move || offers.direct.judge_again()).await;
-    ended.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic()))
+    blocking(move || offers.direct.judge_again()).await
 }
 
 /// Carries until the end, or until it may not go on: what carries it is dropped then, with its sockets, which are reset.
@@ -142,8 +139,7 @@ pub async fn revoke(path: &Path, revoked: Revoked) -> usize {
     let bound = path.bonds.revoke(Arc::clone(&revoked));
     let Some(offers) = path.offers.clone() else { return bound };
     // Not here: it waits for the locks of sockets, which applications have too.
-    let open = spawn_blocking(move || offers.direct.revoke(&revoked)).await;
-    bound + open.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic()))
+    bound + blocking(move || offers.direct.revoke(&revoked)).await
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub(crate) mod fixture;
 pub mod name;
 pub mod pair;
 mod reason;
-mod request;
+pub(crate) mod request;
 mod rotate;
 mod serial;
 pub mod source;

@@ -116,8 +116,8 @@ pub(super) fn check(
     Ok((CertifiedKey::from_der(chain, key.into(), provider)?, serial))
 }
 
-/// Keys and signatures take long enough to keep others waiting.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+/// Runs what blocks, or takes long enough to keep others waiting, such as keys and signatures.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match spawn_blocking(work).await {
         Ok(result) => result,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),

@@ -14,6 +14,7 @@ use crate::ca::keys::Key;
 use crate::ca::store::{Outcome, Transaction};
 use crate::ca::{Error as CaError, template};
 use crate::identity::name::check_trust_domain;
+use crate::identity::request::blocking;
 
 /// An intermediate with less than this ahead of it is followed by another.
 const RENEW: Duration = Duration::days(30);
@@ -164,14 +165,6 @@ pub(super) fn certificate(pem: &str) -> Result<CertificateDer<'static>, Error> {
 
 fn unreadable() -> Error {
     Error::Entry { key: SLOTS.to_owned(), cause: serde::de::Error::custom("it has no certificate of an authority") }
-}
-
-/// Signing blocks, in a token for long.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-    }
 }
 
 /// When a certificate that lives so long ends at the latest.

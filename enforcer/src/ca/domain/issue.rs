@@ -4,13 +4,14 @@ use rustls::pki_types::{CertificateSigningRequestDer, UnixTime};
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
-use super::authority::{blocking, end_of, roots};
+use super::authority::{end_of, roots};
 use super::journal::{self, Issuance, ban_of_identity, ban_of_node};
 use super::tokens::{self, Entry, SECRET, Token};
 use super::{Asker, Domain, Error, Event, RESERVED, control_identity, node_identity, seconds};
 use crate::ca::Issued;
 use crate::ca::store::{Condition, Outcome, Transaction};
 use crate::identity::name::NameError;
+use crate::identity::request::blocking;
 use crate::identity::verify::{Anchors, fingerprint};
 use crate::identity::{Identity, verify_at};
 

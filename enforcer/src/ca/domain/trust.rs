@@ -7,10 +7,11 @@ use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, Ser
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use time::{Duration, OffsetDateTime};
 
-use super::authority::{blocking, roots};
+use super::authority::roots;
 use super::journal::Revocation;
 use super::{Domain, Error};
 use crate::ca::Error as CaError;
+use crate::identity::request::blocking;
 
 /// Holds the version.
 pub(super) const VERSION: &str = "trust";

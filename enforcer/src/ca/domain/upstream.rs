@@ -9,13 +9,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use time::{Duration, OffsetDateTime};
 
-use super::authority::blocking;
 use super::slots::{Intermediate, Slot, State};
 use super::trust::list;
 use super::{Asker, Domain, Error, Event, journal};
 use crate::ca::issuer::{Issuer, belong_together};
 use crate::ca::store::Transaction;
 use crate::ca::{Error as CaError, template};
+use crate::identity::request::blocking;
 use crate::identity::verify::{Anchors, authority_domain};
 use crate::identity::{Identity, verify_at};
 
