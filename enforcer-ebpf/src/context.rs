@@ -11,6 +11,10 @@ use enforcer_ebpf::Endpoint;
 
 /// `SOCK_STREAM`.
 pub(crate) const STREAM: u32 = 1;
+/// `SOCK_DGRAM`.
+pub(crate) const DATAGRAM: u32 = 2;
+/// `IPPROTO_UDP`.
+pub(crate) const UDP: u32 = 17;
 /// `IPPROTO_TCP`.
 pub(crate) const TCP: u32 = 6;
 /// `AF_INET`.
@@ -34,10 +38,9 @@ impl SocketAddress {
         Self(ctx.sock_addr)
     }
 
-    /// True for TCP sockets, the only ones that the relay carries.
-    pub(crate) fn is_tcp(&self) -> bool {
-        let (kind, protocol) = (read!((*self.0).type_), read!((*self.0).protocol));
-        kind == STREAM && protocol == TCP
+    /// `SOCK_` and `IPPROTO_` number of the socket.
+    pub(crate) fn kind(&self) -> (u32, u32) {
+        (read!((*self.0).type_), read!((*self.0).protocol))
     }
 
     pub(crate) fn socket(&self) -> *mut bpf_sock {

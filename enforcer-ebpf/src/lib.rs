@@ -7,8 +7,10 @@
 
 mod missed;
 mod reason;
+mod terms;
 mod wire;
 
 pub use missed::{Missed, MissedKey};
 pub use reason::{Reason, UnknownReason};
+pub use terms::*;
 pub use wire::*;

@@ -1,7 +1,8 @@
 //! The eBPF programs. Entry points only; each calls one step in its own file and turns the step's verdict into what
 //! the hook wants. Every early return on an enforced path denies.
 //!
-//! `connect4`/`connect6` send connections to peers to the agent, or hold them; `follow` tells the agent which connection
+//! `connect4`/`connect6` send connections to peers to the agent, or hold them; with `make_socket` and `sendmsg4`/`sendmsg6`
+//! they refuse what would be neither mutual TLS nor let pass by policy; `follow` tells the agent which connection
 //! is which, and shuts and opens the gates; `inbound` hands arriving connections to the agent, unless they are held
 //! instead; `getpeername4`/`getpeername6` show the application the true other end of a relayed connection.
 //! `egress`/`ingress` are the lock on held sockets; `set_option`/`get_option` keep the gate out of the application's
@@ -16,6 +17,8 @@
 #![expect(unsafe_code, reason = "helpers and context fields are raw pointers")]
 
 mod outbound;
+
+mod outside;
 
 mod inbound;
 
@@ -41,9 +44,10 @@ mod verdict;
 use core::convert::identity;
 
 use aya_ebpf::bindings::BPF_SOCK_OPS_HDR_OPT_LEN_CB;
-use aya_ebpf::macros::{cgroup_skb, cgroup_sock_addr, cgroup_sockopt, fentry, fexit, sk_lookup, sock_ops};
+use aya_ebpf::macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, fentry, fexit, sk_lookup, sock_ops};
 use aya_ebpf::programs::{
-    FEntryContext, FExitContext, SkBuffContext, SkLookupContext, SockAddrContext, SockOpsContext, SockoptContext,
+    FEntryContext, FExitContext, SkBuffContext, SkLookupContext, SockAddrContext, SockContext, SockOpsContext,
+    SockoptContext,
 };
 
 #[cgroup_sock_addr(connect4)]
@@ -54,6 +58,21 @@ fn connect4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(connect6)]
 fn connect6(ctx: SockAddrContext) -> i32 {
     outbound::connect6(&ctx).into()
+}
+
+#[cgroup_sock(sock_create)]
+fn make_socket(ctx: SockContext) -> i32 {
+    outside::make(&ctx).into()
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    outside::send4(&ctx).into()
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    outside::send6(&ctx).into()
 }
 
 #[sock_ops]

@@ -4,8 +4,8 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockHash};
 use enforcer_ebpf::{
-    Callers, Endpoint, FlowKey, Gate, Held, ListenerKey, Live, MissedKey, OFFSETS as OFFSETS_COUNT, PortKey, REASONS,
-    Redirect, SourceKey, WorkloadValue,
+    Callers, EgressKey, Endpoint, FlowKey, Gate, Held, ListenerKey, Live, MissedKey, NotedKey,
+    OFFSETS as OFFSETS_COUNT, OwnAddress, PortKey, REASONS, Redirect, SourceKey, Terms, WorkloadValue,
 };
 
 /// Connections between `connect` and the agent's `accept`. When it is full, the agent does not know the connection
@@ -31,6 +31,19 @@ pub(crate) static PEERS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(65_5
 /// Enrolled workloads by the id of their cgroup.
 #[map]
 pub(crate) static WORKLOADS: HashMap<u64, WorkloadValue> = HashMap::with_max_entries(16_384, 0);
+
+/// What policies say of destinations outside the mesh, and of datagrams. When it is full, the configuration is refused.
+#[map]
+pub(crate) static EGRESS: LpmTrie<EgressKey, Terms> = LpmTrie::with_max_entries(65_536, 0);
+
+/// Addresses of the namespaces of workloads: what goes there does not leave.
+#[map]
+pub(crate) static OWN_ADDRESSES: HashMap<OwnAddress, u32> =
+    HashMap::with_max_entries(65_536, aya_ebpf::bindings::BPF_F_NO_PREALLOC);
+
+/// What was refused or let pass with a reason, and how often. The longest unseen is forgotten first.
+#[map]
+pub(crate) static NOTED: LruHashMap<NotedKey, u64> = LruHashMap::with_max_entries(4_096, 0);
 
 /// Redirected connections that the agent has not accepted yet.
 #[map]

@@ -5,7 +5,7 @@ use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
 use aya_ebpf::programs::SockAddrContext;
 use enforcer_ebpf::{Endpoint, SourceKey};
 
-use crate::context::{SocketAddress, is_v4};
+use crate::context::{STREAM, SocketAddress, TCP, is_v4};
 use crate::maps::{REDIRECTS, SOURCES};
 use crate::store;
 
@@ -29,7 +29,7 @@ pub(crate) fn peer6(ctx: &SockAddrContext) {
 }
 
 fn other_end(ctx: &SockAddrContext, address: &SocketAddress, seen: Endpoint) -> Option<Endpoint> {
-    if !address.is_tcp() {
+    if address.kind() != (STREAM, TCP) {
         return None;
     }
     if let Some(redirect) = store::of(&REDIRECTS, address.socket(), None) {

@@ -1,5 +1,5 @@
-//! Connections that a workload opens: sent to the agent when they go to a registered peer, and not touched when
-//! they do not. Those that can be direct go to the peer itself, and [`crate::gate`] holds them.
+//! Connections that a workload opens: sent to the agent when they go to a registered peer, and judged by
+//! [`crate::outside`] when they do not. Those that can be direct go to the peer itself, and [`crate::gate`] holds them.
 //!
 //! The agent listens on the loopback of the workload's own namespace. What the application asked for is kept in the
 //! socket's storage; `follow` puts it where the agent finds it when it accepts the connection.
@@ -17,9 +17,10 @@ use enforcer_ebpf::{
     DIRECTION_OUTBOUND, Endpoint, FlowKey, ListenerKey, PEER_DIRECT, PEER_KEY_BITS, Reason, Redirect, WorkloadValue,
 };
 
-use crate::context::{SocketAddress, is_local, is_v4, loopback, read};
+use crate::context::{DATAGRAM, STREAM, SocketAddress, TCP, UDP, is_local, is_v4, loopback, read};
 use crate::gate;
 use crate::maps::{FLOWS, LISTENERS, PEERS, REDIRECTS, WORKLOADS};
+use crate::outside;
 use crate::store;
 use crate::verdict::Verdict;
 
@@ -29,48 +30,74 @@ const CGROUP_DEPTH: i32 = 16;
 /// `connect` of an IPv4 socket.
 pub(crate) fn connect4(ctx: &SockAddrContext) -> Verdict {
     let address = SocketAddress::of(ctx);
-    match redirect(ctx, &address, address.endpoint4()) {
-        Ok(None) => Verdict::Pass,
-        Ok(Some(agent)) => {
+    match go(ctx, &address, &address.endpoint4()) {
+        Course::Stay(verdict) => verdict,
+        Course::Agent(agent) => {
             address.set_endpoint4(&agent);
             Verdict::Pass
         }
-        Err(reason) => Verdict::Deny(reason),
     }
 }
 
 /// `connect` of an IPv6 socket, to a v4-mapped address too.
 pub(crate) fn connect6(ctx: &SockAddrContext) -> Verdict {
     let address = SocketAddress::of(ctx);
-    match redirect(ctx, &address, address.endpoint6()) {
-        Ok(None) => Verdict::Pass,
-        Ok(Some(agent)) => {
+    match go(ctx, &address, &address.endpoint6()) {
+        Course::Stay(verdict) => verdict,
+        Course::Agent(agent) => {
             address.set_endpoint6(&agent);
             Verdict::Pass
         }
-        Err(reason) => Verdict::Deny(reason),
     }
 }
 
-/// The agent's address when the connection has to go there, `None` when it is none of ours.
-fn redirect(ctx: &SockAddrContext, address: &SocketAddress, destination: Endpoint) -> Result<Option<Endpoint>, Reason> {
-    if !address.is_tcp() {
-        return Ok(None);
+/// Where a connection goes.
+enum Course {
+    /// Where it was meant to go, if that.
+    Stay(Verdict),
+    /// To the agent, which listens here.
+    Agent(Endpoint),
+}
+
+#[inline(always)]
+fn go(ctx: &SockAddrContext, address: &SocketAddress, destination: &Endpoint) -> Course {
+    match address.kind() {
+        (STREAM, TCP) => {}
+        (DATAGRAM, UDP) => return Course::Stay(outside::datagram(ctx, destination)),
+        // Judged when the socket was made.
+        _ => return Course::Stay(Verdict::Pass),
     }
     // The socket may have been redirected or held before, by a `connect` that failed.
-    let stays = is_local(&destination.address);
-    let peer = if stays { None } else { PEERS.get(Key::new(PEER_KEY_BITS, destination.address)) };
-    let Some(&peer) = peer else {
-        clear_storage(address.socket());
-        gate::release(address.socket());
-        return Ok(None);
+    if is_local(&destination.address) {
+        forsake(address.socket());
+        return Course::Stay(Verdict::Pass);
+    }
+    let Some((cgroup, workload)) = workload() else { return Course::Stay(Verdict::Deny(Reason::WorkloadUnknown)) };
+    let Some(&peer) = PEERS.get(Key::new(PEER_KEY_BITS, destination.address)) else {
+        forsake(address.socket());
+        return Course::Stay(outside::stream(ctx, (cgroup, workload), destination));
     };
-    let (cgroup, workload) = workload().ok_or(Reason::WorkloadUnknown)?;
     if peer == PEER_DIRECT && workload.direct != 0 {
         clear_storage(address.socket());
-        return gate::hold(address.socket(), cgroup).map(|()| None);
+        return Course::Stay(match gate::hold(address.socket(), cgroup) {
+            Ok(()) => Verdict::Pass,
+            Err(reason) => Verdict::Deny(reason),
+        });
     }
     gate::release(address.socket());
+    match redirect(ctx, (cgroup, workload), (address.socket(), destination)) {
+        Ok(agent) => Course::Agent(agent),
+        Err(reason) => Course::Stay(Verdict::Deny(reason)),
+    }
+}
+
+/// The agent's address, once it will know where the connection was meant to go.
+#[inline(always)]
+fn redirect(
+    ctx: &SockAddrContext,
+    (cgroup, workload): (u64, &WorkloadValue),
+    (socket, destination): (*mut bpf_sock, &Endpoint),
+) -> Result<Endpoint, Reason> {
     let version = if is_v4(&destination.address) { 4 } else { 6 };
     // SAFETY: the context is the kernel's own.
     let (netns, cookie) =
@@ -79,12 +106,18 @@ fn redirect(ctx: &SockAddrContext, address: &SocketAddress, destination: Endpoin
     if port == 0 || !agent_listens(ListenerKey { netns, version, direction: DIRECTION_OUTBOUND }) {
         return Err(Reason::AgentAway);
     }
-    let mut value = Redirect { cgroup, cookie, destination, version };
-    let stored = storage(address.socket(), Some(&mut value)).ok_or(Reason::MapFull)?;
+    let mut value = Redirect { cgroup, cookie, destination: *destination, version };
+    let stored = storage(socket, Some(&mut value)).ok_or(Reason::MapFull)?;
     // The value of an earlier `connect` that failed may still be there.
     // SAFETY: the kernel keeps the storage as long as the socket, and only this thread is in `connect` on it.
     unsafe { *stored = value };
-    Ok(Some(loopback(version, port)))
+    Ok(loopback(version, port))
+}
+
+/// The socket is none of ours (any more).
+fn forsake(socket: *mut bpf_sock) {
+    clear_storage(socket);
+    gate::release(socket);
 }
 
 /// The enrolled workload of the calling process: its cgroup, or the nearest enrolled one above. Always inlined: the kernel

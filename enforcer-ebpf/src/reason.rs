@@ -45,6 +45,11 @@ reasons! {
     /// The source is not registered and the mode is permissive: passed in the clear.
     PermissiveUnknownSource = 3, "permissive-unknown-source";
 
+    /// Kernel: the destination is not registered and the mode is permissive: let pass.
+    PermissiveUnknownDestination = 14, "permissive-unknown-destination";
+    /// Kernel: let pass, because only rules under audit would refuse it.
+    EgressAudited = 15, "egress-audited";
+
     /// The destination is in the workload's own namespace: it passed in the clear and never left the host.
     SameNamespace = 4, "same-namespace";
 
@@ -74,6 +79,12 @@ reasons! {
     AgentAway = 17, "agent-away";
     /// Kernel: a map that must hold the connection is full.
     MapFull = 18, "map-full";
+
+    /// Kernel: neither registered nor let pass by a rule in `outbound.plaintext`, or a protocol that we do not encrypt.
+    EgressRefused = 22, "egress-refused";
+
+    /// Kernel: let pass, because a rule in `outbound.plaintext` says so. Not counted.
+    PlaintextAllowed = 23, "plaintext-allowed";
 
     /// Kernel: payload or an end of data met a held socket, and did not pass.
     HeldPayload = 19, "held-payload";

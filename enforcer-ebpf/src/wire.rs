@@ -16,6 +16,8 @@ pub const PEER_KEY_BITS: u32 = 128;
 pub const PEER_RELAY: u32 = 1;
 /// Value in the peer trie: as [`PEER_RELAY`], but where the workload can too, the connection is direct.
 pub const PEER_DIRECT: u32 = 2;
+/// Value in the peer trie: as [`PEER_RELAY`], and known to speak plaintext.
+pub const PEER_PLAINTEXT: u32 = 3;
 
 /// Value of a taken port: inbound connections are handed to the agent.
 pub const PORT_RELAY: u32 = 1;
@@ -151,6 +153,10 @@ pub struct WorkloadValue {
     pub direct: u32,
     /// Not 0 when a program of it has lost data on a direct connection: for the next agent.
     pub loses_the_end: u32,
+    /// The number of its rules for what is outside the mesh: see [`crate::EgressKey`].
+    pub egress: u32,
+    /// What becomes of protocols other than TCP and UDP: one of the `EGRESS_` numbers.
+    pub others: u32,
 }
 
 /// A port on which connections to a workload are taken.
@@ -344,7 +350,7 @@ const _: () = {
     assert!(size_of::<Redirect>() == 40);
     assert!(size_of::<FlowKey>() == 16);
     assert!(size_of::<SourceKey>() == 32);
-    assert!(size_of::<WorkloadValue>() == 16);
+    assert!(size_of::<WorkloadValue>() == 24);
     assert!(size_of::<Gate>() == 48);
     assert!(size_of::<Held>() == 72);
     assert!(size_of::<Event>() == 104);

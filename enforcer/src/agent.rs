@@ -8,6 +8,7 @@
 mod direct;
 mod enrol;
 mod identities;
+mod own_addresses;
 mod public;
 mod reload;
 mod revoke;
@@ -119,6 +120,9 @@ pub enum Error {
         #[source]
         cause: io::Error,
     },
+    /// What stays in a namespace could not be told from what leaves it.
+    #[error("list the addresses of a network namespace")]
+    Addresses(#[source] io::Error),
     /// Connections could not be ended.
     #[error("open a socket-diagnosis socket in a network namespace")]
     Destroyer(#[source] io::Error),
@@ -184,8 +188,10 @@ pub async fn run(config: &Path) -> Result<(), Error> {
     accept(enrolled.listeners, &path, &closing);
     public.keep(&stop);
     let readiness = Readiness::default();
-    let in_force = reload::start((config, occasions), &enrolled.workloads, (&path, &closing));
-    let known = (store, trusted, guard.maps.misses(), in_force);
+    let terms = (guard.maps.taken(), guard.maps.outside());
+    let in_force = reload::start((config, occasions), (&enrolled.workloads, terms), (&path, &closing));
+    let counts = (guard.maps.misses(), guard.maps.outside());
+    let known = (store, trusted, counts, in_force);
     let status = status::status(Arc::clone(&snapshot), enrolled.workloads, known, abilities);
     let state = admin::State { connections, metrics, readiness: readiness.clone(), status };
     let served = tokio::spawn(admin.serve(state, stop));

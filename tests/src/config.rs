@@ -13,6 +13,9 @@ use crate::clock::Clock;
 /// The trust domain of every world.
 pub const TRUST_DOMAIN: &str = "example.org";
 
+/// Whom every node may ask for names; there is nobody.
+pub const RESOLVER: &str = "10.77.255.53";
+
 /// The SPIFFE ID of an account in the namespace `default`.
 pub fn identity(account: &str) -> String {
     identity_in(TRUST_DOMAIN, account)
@@ -115,6 +118,8 @@ pub struct Config {
     pub rules: &'static str,
     /// Who else there is.
     pub peers: Vec<Peer>,
+    /// Objects beside these, as they stand in a file, each with `---` before it.
+    pub more: String,
     /// Where its certificates come from, if not from its own CA.
     pub control: Option<Membership>,
     /// The socket of a SPIFFE Workload API.
@@ -175,6 +180,7 @@ impl fmt::Display for Config {
             Path::Relay => "relay",
         };
         write!(out, "---\nkind: MtlsPolicy\nmetadata: {{ name: default }}\nspec:\n  mode: {mode}\n  path: {path}\n")?;
+        out.write_str(&self.more)?;
         if self.rules.is_empty() {
             return Ok(());
         }
@@ -191,6 +197,8 @@ impl Config {
         writeln!(out, "  bpfDirectory: {}", self.bpf.display())?;
         writeln!(out, "  admin: {}", self.admin)?;
         writeln!(out, "  pair: {}", self.pair)?;
+        // Not those of whichever machine this is.
+        writeln!(out, "  resolvers: [\"{RESOLVER}\"]")?;
         let socket = self.workload_api.display();
         match self.side {
             Side::Offers => writeln!(out, "  workloadApi: {socket}"),

@@ -108,6 +108,11 @@ impl Ground {
         })
     }
 
+    /// Another place in the network of `a`, in a cgroup of its own.
+    pub fn beside_a(&self, part: &str) -> Result<Place> {
+        Ok(Place { cgroup: Cgroup::named(&self.name)?.child(part)?, ..self.a.clone() })
+    }
+
     /// Both directions between the nodes in both families.
     pub fn routes(&self) -> Vec<Route<'_>> {
         let there = |family: usize| Route { client: &self.a, server: &self.b, source: A[family], target: B[family] };

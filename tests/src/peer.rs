@@ -1,6 +1,8 @@
 //! The endpoint program, started inside a workload: both ends of the connections that no everyday program makes.
 
+use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -76,6 +78,19 @@ pub fn start(place: &Place, to: SocketAddr, arguments: &[&str]) -> Result<Runnin
     let to = to.to_string();
     let arguments = [&["connect", "--to", &to], arguments].concat();
     place.start(settings::endpoint_binary()?, &arguments)
+}
+
+/// What the kernel says at once to each of these attempts, as `endpoint reach` names them: 0 when it was let pass, else the
+/// number of the error.
+pub fn reach(place: &Place, attempts: &[(&str, SocketAddr)]) -> Result<Vec<i64>> {
+    static FILES: AtomicU32 = AtomicU32::new(0);
+    let file = place.directory.join(format!("attempts-{}", FILES.fetch_add(1, Ordering::Relaxed)));
+    let lines: String = attempts.iter().map(|(kind, destination)| format!("{kind} {destination}\n")).collect();
+    fs::write(&file, lines).with_context(|| format!("write {}", file.display()))?;
+    let running = place.start(settings::endpoint_binary()?, &["reach", file.to_str().context("not UTF-8")?])?;
+    let outcomes = parse(&running.finish()?.success()?)?;
+    let outcomes = outcomes.as_array().context("no list")?.iter().map(Value::as_i64);
+    outcomes.collect::<Option<_>>().context("no numbers")
 }
 
 /// Waits for the outcome of a client that was started.

@@ -135,6 +135,11 @@ impl Recording {
         }
     }
 
+    /// How many packets went to `port`, of TCP and UDP.
+    pub fn packets_to(&self, port: u16) -> usize {
+        self.packets.iter().filter(|packet| destination_port(packet) == Some(port)).count()
+    }
+
     /// Whether bytes went from one address and port to the other.
     pub fn has_stream(&self, from: SocketAddr, to: SocketAddr) -> bool {
         self.streams.iter().any(|stream| stream.from == from && stream.to == to && !stream.chunks.is_empty())
@@ -164,6 +169,14 @@ fn segment(frame: &[u8]) -> Option<Segment> {
         syn: tcp.syn(),
         payload: tcp.payload().to_vec(),
     })
+}
+
+fn destination_port(frame: &[u8]) -> Option<u16> {
+    match LaxSlicedPacket::from_ethernet(frame).ok()?.transport? {
+        TransportSlice::Tcp(tcp) => Some(tcp.destination_port()),
+        TransportSlice::Udp(udp) => Some(udp.destination_port()),
+        _ => None,
+    }
 }
 
 fn send_datagram(to: IpAddr, payload: &[u8]) -> Result<()> {

@@ -19,6 +19,7 @@ mod certificates;
 mod clocks;
 mod control;
 mod federation;
+mod outside;
 mod policy;
 mod public;
 mod refuses;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         federation::trials(),
         clocks::trials(),
         control::trials(),
+        outside::trials(),
         policy::trials(),
         public::trials(),
         memory::trials(),

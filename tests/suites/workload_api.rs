@@ -28,7 +28,9 @@ use tokio_util::sync::CancellationToken;
 use crate::stage::{pages_come_sealed, promises};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let mut trials = promises![in Options::STRICT;
+    // Its own TLS is nothing that the agent knows of.
+    let rules = ["outbound: { plaintext: [{ name: stranger, addresses: [10.78.0.4] }] }", ""];
+    let mut trials = promises![in Options { rules, ..Options::STRICT };
         a_workload_fetches_its_certificate_and_proves_its_identity_with_it,
         a_process_elsewhere_is_given_nothing,
     ];

@@ -5,19 +5,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use enforcer_ebpf::{
-    DIRECTION_INBOUND, DIRECTION_OUTBOUND, ListenerKey, PEER_DIRECT, PEER_RELAY, PORT_DIRECT, PORT_RELAY, PortKey,
-    Reason, WorkloadValue,
+    DIRECTION_INBOUND, DIRECTION_OUTBOUND, ListenerKey, PEER_DIRECT, PEER_PLAINTEXT, PEER_RELAY, PORT_DIRECT,
+    PORT_RELAY, PortKey, Reason, WorkloadValue,
 };
 use ipnet::IpNet;
 use tokio::net::TcpListener;
 
-use super::Error;
+use super::{Error, own_addresses};
 use crate::connection::{Kernel, Listener, Means, Place, Programs, Site, Workload, means, place_records};
 use crate::control::snapshot::{self, Peer, Snapshot, Speaks};
 use crate::identity::acme::Names;
 use crate::identity::store::Store;
 use crate::identity::workload_api;
-use crate::kernel::bpf::{Events, Guard, Paths, Taken};
+use crate::kernel::bpf::{Events, Guard, Outside, Paths, Taken};
 use crate::kernel::cgroup::Cgroup;
 use crate::kernel::netns::Namespace;
 use crate::kernel::probe::Abilities;
@@ -68,7 +68,7 @@ pub(super) fn enrol(
     certificates: Certificates<'_>,
     guard: &mut Guard,
 ) -> Result<Enrolled, Error> {
-    let taken = guard.maps.taken();
+    let (taken, outside) = (guard.maps.taken(), guard.maps.outside());
     let groups = group(snapshot, abilities, certificates, &taken)?;
     let is_direct = groups.iter().any(Group::has_direct);
     let events = if is_direct { Some(guard.prepare_direct()?) } else { None };
@@ -86,8 +86,9 @@ pub(super) fn enrol(
         let paths = if group.has_direct() { Paths::WithDirect } else { Paths::Relay };
         let (place, members) = place(group);
         let value = open_listeners(&place, &members, guard, &mut enrolled.listeners)?;
+        own_addresses::follow(&place, &outside)?;
         for member in &members {
-            tables.add(member, value);
+            tables.add(member, terms(member, &outside, value)?);
             enrolled.workloads.push(Arc::clone(&member.workload));
             enrolled.by_cgroup.insert(member.cgroup.id(), Arc::clone(&member.workload));
             enrolled.members.insert(member.cgroup.id(), recognised(member, &place)?);
@@ -106,7 +107,15 @@ pub(super) fn enrol(
         guard.guard_namespace(&place.namespace, *paths)?;
     }
     guard.sweep()?;
+    outside.retain_namespaces(&enrolled.places.iter().map(|place| place.namespace.cookie()).collect())?;
+    outside.sweep(&tables.workloads.values().map(|value| value.egress).collect())?;
     Ok(enrolled)
+}
+
+/// With the terms on which the workload reaches what is outside the mesh, which the programs know from now on.
+fn terms(member: &Member, outside: &Outside, value: WorkloadValue) -> Result<WorkloadValue, Error> {
+    let policy = member.workload.policy();
+    Ok(WorkloadValue { egress: outside.number(&policy.terms)?, others: policy.others().0.action().into(), ..value })
 }
 
 fn recognised(member: &Member, place: &Place) -> Result<workload_api::Member, Error> {
@@ -137,8 +146,11 @@ impl Tables {
 
 /// The prefixes of a peer, and how connections with it are taken.
 fn prefixes(peer: &Peer) -> impl Iterator<Item = (IpNet, u32)> {
-    let has_agent = matches!(peer.speaks, Speaks::Enforcer(_)) && peer.agent.is_some();
-    let kind = if has_agent { PEER_DIRECT } else { PEER_RELAY };
+    let kind = match (&peer.speaks, peer.agent) {
+        (Speaks::Enforcer(_), Some(_)) => PEER_DIRECT,
+        (Speaks::Enforcer(_) | Speaks::Mtls(_), _) => PEER_RELAY,
+        (Speaks::Plaintext, _) => PEER_PLAINTEXT,
+    };
     peer.addresses.iter().map(move |prefix| (*prefix, kind))
 }
 
@@ -217,7 +229,7 @@ fn open_listeners(
     listeners: &mut Vec<(Arc<Listener>, TcpListener)>,
 ) -> Result<WorkloadValue, Error> {
     let workload = members.first().map(|member| member.wanted.name.clone()).unwrap_or_default();
-    let mut value = WorkloadValue { port_v4: 0, port_v6: 0, direct: 0, loses_the_end: 0 };
+    let mut value = WorkloadValue { port_v4: 0, port_v6: 0, direct: 0, loses_the_end: 0, egress: 0, others: 0 };
     for version in [4, 6] {
         for direction in [Direction::Outbound, Direction::Inbound] {
             let failed = |cause| Error::Listen { workload: workload.clone(), cause };

@@ -20,6 +20,7 @@ use crate::control::file::load;
 use crate::control::policy::Policy;
 use crate::control::snapshot::Snapshot;
 use crate::identity::request::blocking;
+use crate::kernel::bpf::{Outside, Taken};
 use crate::kernel::changes::Changes;
 use crate::observe::report::ConfigurationReport;
 
@@ -79,12 +80,12 @@ impl Occasions {
 /// Reads the file again on each occasion, until `closing`.
 pub(super) fn start(
     (file, occasions): (&Path, Occasions),
-    workloads: &[Arc<Workload>],
+    (workloads, (taken, outside)): (&[Arc<Workload>], (Taken, Outside)),
     (path, closing): (&Arc<connection::Path>, &CancellationToken),
 ) -> InForce {
     let in_force = InForce::new(file);
     let (file, path, workloads) = (file.to_owned(), Arc::clone(path), workloads.to_vec());
-    let reload = Reload { file, in_force: in_force.clone(), workloads, path };
+    let reload = Reload { file, in_force: in_force.clone(), workloads, path, taken, outside };
     tokio::spawn(reload.watch(occasions, closing.clone()));
     in_force
 }
@@ -95,6 +96,8 @@ struct Reload {
     in_force: InForce,
     workloads: Vec<Arc<Workload>>,
     path: Arc<connection::Path>,
+    taken: Taken,
+    outside: Outside,
 }
 
 /// Workloads with other rules or modes than they had.
@@ -116,7 +119,8 @@ impl Reload {
     async fn read(&self) {
         let file = self.file.clone();
         let read = blocking(move || load(&file)).await;
-        match read.map_err(|error| error.to_string()).and_then(|next| self.changes(&next)) {
+        let changes = read.map_err(|error| error.to_string()).and_then(|next| self.changes(&next));
+        match changes.and_then(|changes| self.tell_programs(&changes).map(|()| changes)) {
             Ok(changes) => self.put_in_force(changes).await,
             Err(refused) => {
                 if self.in_force.report().refused.as_ref() != Some(&refused) {
@@ -150,6 +154,21 @@ impl Reload {
             }
         }
         Ok(changes)
+    }
+
+    /// First all terms are written, which may fail; then each workload is given its own, in one step.
+    fn tell_programs(&self, changes: &Changed<'_>) -> Result<(), String> {
+        let numbers: Result<Vec<u32>, _> =
+            changes.iter().map(|(_, policy)| self.outside.number(&policy.terms)).collect();
+        let told = numbers.and_then(|numbers| {
+            for ((workload, policy), number) in changes.iter().zip(numbers) {
+                self.taken.set_terms(workload.cgroup_id, number, policy.others().0.action())?;
+            }
+            Ok(())
+        });
+        // What nobody has may be removed now, and what could not be written whole must be.
+        let swept = self.taken.terms().and_then(|numbers| self.outside.sweep(&numbers));
+        told.and(swept).map_err(|error| format!("{:#}", anyhow::Error::from(error)))
     }
 
     async fn put_in_force(&self, changes: Changed<'_>) {

@@ -1,5 +1,7 @@
 //! What the agent tells about itself: asked for at each request, from those who know.
 
+mod plaintext;
+
 use std::sync::Arc;
 
 use enforcer_ebpf::{Missed, Reason};
@@ -8,10 +10,10 @@ use time::OffsetDateTime;
 use super::reload::InForce;
 use crate::connection::public::Public;
 use crate::connection::{Means, Workload};
-use crate::control::snapshot::{Mode, Snapshot};
+use crate::control::snapshot::Snapshot;
 use crate::identity::store::Store;
 use crate::identity::trust::Trusted;
-use crate::kernel::bpf::{Guard, Misses};
+use crate::kernel::bpf::{Guard, Misses, Outside};
 use crate::kernel::probe::Abilities;
 use crate::observe::metrics::Sources;
 use crate::observe::report::{
@@ -40,7 +42,7 @@ pub(super) fn sources(store: &Arc<Store>, guard: &Guard, workloads: &[Arc<Worklo
 pub(super) fn status(
     snapshot: Arc<Snapshot>,
     workloads: Vec<Arc<Workload>>,
-    (store, trusted, misses, in_force): (Arc<Store>, Trusted, Misses, InForce),
+    (store, trusted, (misses, outside), in_force): (Arc<Store>, Trusted, (Misses, Outside), InForce),
     abilities: Abilities,
 ) -> Box<dyn Fn() -> StatusReport + Send + Sync> {
     Box::new(move || StatusReport {
@@ -50,6 +52,8 @@ pub(super) fn status(
         workloads: workloads.iter().map(|workload| report(workload, &store, &misses)).collect(),
         revocation_lists: lists(&trusted),
         configuration: Some(in_force.report()),
+        plaintext: plaintext::report(&outside.noted(), &workloads, &snapshot),
+        off: snapshot.off().iter().map(|workload| workload.name.clone()).collect(),
     })
 }
 
@@ -63,15 +67,11 @@ fn lists(trusted: &Trusted) -> Option<ListsReport> {
 }
 
 fn report(workload: &Workload, store: &Store, misses: &Misses) -> WorkloadReport {
-    let mode = match workload.policy().mode {
-        Mode::Strict => "strict",
-        Mode::Permissive => "permissive",
-    };
     let held = store.get(&workload.identity).ok();
     WorkloadReport {
         name: workload.name.to_string(),
         identity: workload.identity.to_string(),
-        mode: mode.to_owned(),
+        mode: workload.policy().mode.label().to_owned(),
         path: match workload.means() {
             Means::Direct => "direct",
             Means::Relay(reason) => reason.label(),

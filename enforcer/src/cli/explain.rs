@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::ExitCode;
 use crate::connection::{Choice, Means, Wants, choose};
 use crate::control::file::parse_file;
-use crate::control::policy::{Attempt, Decision, Policy, Verdict};
+use crate::control::policy::{Attempt, Decision, Departure, Outcome, Policy, Protocol, Verdict};
 use crate::control::snapshot::{Peer, Snapshot, WantedPath, Workload};
 use crate::identity::Identity;
 use crate::observe::events::Direction;
@@ -102,6 +102,9 @@ impl<'a> End<'a> {
             return Ok(Self { workload: None, peer, identity, address: Some(address) });
         }
         let named = |workload: &&Workload| workload.name == text || workload.identity.as_str() == text;
+        if let Some(Workload { name, .. }) = snapshot.off().iter().find(named) {
+            bail!("workload {name} is left alone (mode: off): its connections are as without an agent");
+        }
         let workload = snapshot.workloads().iter().find(named);
         let identity = workload.map(|workload| workload.identity.clone()).or_else(|| text.parse().ok());
         let is_meant = |peer: &&Peer| match &identity {
@@ -173,11 +176,17 @@ fn explain(
 }
 
 fn judge(policy: &Policy, workload: &Workload, (direction, other, port): (Direction, &End<'_>, u16)) -> Explanation {
+    if direction == Direction::Outbound
+        && other.peer.is_none()
+        && let Some(address) = other.address
+    {
+        return outside(policy, workload, (other, address, port));
+    }
     // Where no address is known, rules that name addresses do not match, but for those that name all.
     let address = other.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let attempt = Attempt { direction, identity: other.identity.as_ref(), address, port };
     let Decision { verdict, rule } = policy.decide(&attempt);
-    let wants = Wants { mode: policy.mode, path: policy.path, means: Means::Direct };
+    let wants = Wants { mode: policy.mode_at(direction, port), path: policy.path, means: Means::Direct };
     let has_agent = other.peer.is_some_and(|peer| peer.agent.is_some());
     let choice = match choose(direction, wants, other.peer) {
         // With an agent at the other end it need not come to the relay.
@@ -205,6 +214,22 @@ fn judge(policy: &Policy, workload: &Workload, (direction, other, port): (Direct
         rule: rule.map(|rule| rule.to_string()),
         audited: matches!(verdict, Verdict::Audited(_)),
         path,
+    }
+}
+
+/// What becomes of a connection to a destination that the registry does not know.
+fn outside(policy: &Policy, workload: &Workload, (other, address, port): (&End<'_>, IpAddr, u16)) -> Explanation {
+    let (outcome, rule) = policy.beyond(&Departure { protocol: Protocol::Tcp, address, port, to_peer: false });
+    Explanation {
+        direction: Direction::Outbound.label(),
+        workload: workload.name.clone(),
+        other: other.shown(),
+        port,
+        outcome: if outcome.passes() { "plaintext" } else { "refused" },
+        reason: outcome.reason().label(),
+        rule: rule.map(|rule| rule.to_string()),
+        audited: outcome == Outcome::Audited,
+        path: "none",
     }
 }
 
@@ -239,7 +264,14 @@ mod tests {
 
     #[test]
     fn both_ends_are_explained_where_both_are_here() {
-        let cases: [(&str, &str, &[Expected]); 7] = [
+        let cases: [(&str, &str, &[Expected]); 10] = [
+            ("web", "198.51.100.9:443", &[("refused", "egress-refused", None)]),
+            (
+                "web",
+                "198.51.100.80:443",
+                &[("plaintext", "plaintext-allowed", Some("shop/outbound.plaintext/payments"))],
+            ),
+            ("cache", "198.51.100.9:443", &[("plaintext", "permissive-unknown-destination", None)]),
             ("web", "db:5432", &[("mutual-tls", "peer-enrolled", None)]),
             ("web", "db:22", &[("refused", "policy-denied", Some("shop/outbound.deny/1"))]),
             ("db", "web:443", &[("mutual-tls", "peer-enrolled", Some("shop/inbound.allow/1"))]),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::ExitCode;
 use super::table::Table;
 use crate::observe::report::{
-    ConfigurationReport, ConnectionReport, KernelReport, MissedReport, StatusReport, WorkloadReport,
+    ConfigurationReport, ConnectionReport, KernelReport, MissedReport, PlaintextReport, StatusReport, WorkloadReport,
 };
 
 /// An agent answers at once; what takes longer is none.
@@ -109,6 +109,12 @@ fn show(answer: &Answer) -> anyhow::Result<String> {
     if !missed.is_empty() {
         writeln!(text, "{missed}")?;
     }
+    if !status.off.is_empty() {
+        writeln!(text, "Left alone (mode off): {}\n", status.off.join(", "))?;
+    }
+    if !status.plaintext.is_empty() {
+        writeln!(text, "Without mutual TLS:\n\n{}", plaintext(&status.plaintext))?;
+    }
     match connections.len() {
         0 => writeln!(text, "No open connections.")?,
         open => writeln!(text, "Open connections: {open}\n\n{}", table(connections))?,
@@ -139,6 +145,23 @@ fn workloads(workloads: &[WorkloadReport]) -> Table<7> {
             certificate.map_or("none".to_owned(), |certificate| certificate.serial.clone()),
             certificate.map_or("-".to_owned(), |certificate| remaining(certificate.expires)),
             format!("{}: {}", workload.offload, workload.offload_explanation),
+        ]);
+    }
+    table
+}
+
+/// What wanted to leave without mutual TLS.
+fn plaintext(reports: &[PlaintextReport]) -> Table<7> {
+    let mut table = Table::new(["WORKLOAD", "PROTOCOL", "DESTINATION", "OUTCOME", "REASON", "RULE", "TIMES"]);
+    for report in reports {
+        table.row([
+            report.workload.clone(),
+            report.protocol.clone(),
+            report.destination.map_or("-".to_owned(), |destination| destination.to_string()),
+            if report.passed { "passed" } else { "refused" }.to_owned(),
+            report.reason.clone(),
+            report.rule.clone().unwrap_or_else(|| "-".to_owned()),
+            report.count.to_string(),
         ]);
     }
     table
@@ -254,6 +277,8 @@ mod tests {
             }],
             revocation_lists: None,
             configuration: None,
+            plaintext: Vec::new(),
+            off: Vec::new(),
         };
         let connection = ConnectionReport {
             id: 7,

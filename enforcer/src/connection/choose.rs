@@ -162,11 +162,11 @@ pub fn choose(direction: Direction, workload: Wants, peer: Option<&Peer>) -> Cho
         (Some(Speaks::Mtls(identity)), _, _) => {
             Choice::Relay(Expected { identity: identity.clone(), alpn: Alpn::None, agent: None }, Reason::PeerForeign)
         }
-        (Some(Speaks::Plaintext), _, Mode::Strict) => Choice::Refuse(Reason::StrictPlaintextPeer),
+        (Some(Speaks::Plaintext), _, Mode::Strict | Mode::Off) => Choice::Refuse(Reason::StrictPlaintextPeer),
         (Some(Speaks::Plaintext), _, Mode::Permissive) => Choice::Plain(Reason::PermissivePlaintextPeer),
         // The program sends only registered destinations here.
         (None, Direction::Outbound, _) => Choice::Refuse(Reason::DestinationUnknown),
-        (None, Direction::Inbound, Mode::Strict) => Choice::Refuse(Reason::StrictUnknownSource),
+        (None, Direction::Inbound, Mode::Strict | Mode::Off) => Choice::Refuse(Reason::StrictUnknownSource),
         (None, Direction::Inbound, Mode::Permissive) => Choice::Plain(Reason::PermissiveUnknownSource),
     };
     match (choice, workload.path) {

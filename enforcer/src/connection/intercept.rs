@@ -37,7 +37,8 @@ impl Request {
     #[must_use]
     pub fn judge(&self, direction: Direction) -> (Decision, Choice) {
         let decision = self.workload.policy().decide(&self.attempt(direction));
-        let choice = choose(direction, self.workload.wants(), self.peer.as_ref()).ruled(decision.verdict);
+        let choice = choose(direction, self.workload.wants(direction, self.destination.port()), self.peer.as_ref())
+            .ruled(decision.verdict);
         (decision, choice)
     }
 

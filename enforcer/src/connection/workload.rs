@@ -13,7 +13,7 @@ use crate::control::snapshot::{self, Offload, Snapshot, WantedPath};
 use crate::identity::Identity;
 use crate::identity::acme::Names;
 use crate::identity::store::{Credentials, Store};
-use crate::observe::events::{Offloaded, UserSpace};
+use crate::observe::events::{Direction, Offloaded, UserSpace};
 
 /// Handshakes in flight per workload and direction. Counted apart for each direction, because two nodes whose turns
 /// were all taken by connections to each other would wait for each other. A handshake is computation, so more at once
@@ -88,11 +88,11 @@ impl Workload {
         }
     }
 
-    /// What it wants and can have.
+    /// What it wants and can have, for connections to this port.
     #[must_use]
-    pub fn wants(&self) -> Wants {
+    pub fn wants(&self, direction: Direction, port: u16) -> Wants {
         let policy = self.policy();
-        Wants { mode: policy.mode, path: policy.path, means: self.means() }
+        Wants { mode: policy.mode_at(direction, port), path: policy.path, means: self.means() }
     }
 
     /// What policies say of it now.

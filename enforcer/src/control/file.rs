@@ -62,12 +62,13 @@ pub fn load(path: &Path) -> Result<Snapshot, LoadError> {
     snapshot(&bytes, &path.display().to_string(), host::check)
 }
 
-/// Reads and checks the file at `path` without looking at this host: it may be another one's.
+/// Reads and checks the file at `path` without looking for its workloads: they may be another host's. Where the file names
+/// no resolvers, they are those of this one.
 ///
 /// # Errors
 /// As for [`load`].
 pub fn parse_file(path: &Path) -> Result<Snapshot, LoadError> {
-    parse(read_text(path)?, &path.display().to_string())
+    snapshot(&read_text(path)?, &path.display().to_string(), |objects, _| host::find_resolvers(objects))
 }
 
 /// Checks the text of a file that is called `name` in messages, as far as that needs no file system.

@@ -3,8 +3,9 @@
 //! Looks at the file system and changes nothing. What it finds holds for the moment of loading; whoever opens a
 //! namespace or attaches to a cgroup later must still handle its absence.
 
-use std::fs::{canonicalize, metadata};
+use std::fs::{canonicalize, metadata, read_to_string};
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,24 @@ pub(super) fn check(objects: &mut Objects, problems: &mut Problems) {
         check_cgroup(workload, problems);
         check_network(workload, own, problems);
     }
+    find_resolvers(objects);
+}
+
+/// Fills in the system's resolvers, where a node names none.
+pub(super) fn find_resolvers(objects: &mut Objects) {
+    for node in objects.nodes.iter_mut().filter(|node| !node.own_resolvers) {
+        node.resolvers = resolvers(&read_to_string(RESOLVERS).unwrap_or_default());
+    }
+}
+
+/// Where the system's resolvers stand (resolv.conf(5)); without it there are none.
+const RESOLVERS: &str = "/etc/resolv.conf";
+
+/// Those that are not on the loopback, which is never refused.
+fn resolvers(text: &str) -> Vec<IpAddr> {
+    let words = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    let addresses = words.filter_map(|rest| rest.split_whitespace().next()?.split('%').next()?.parse::<IpAddr>().ok());
+    addresses.filter(|address| !address.is_loopback() && !address.is_unspecified()).collect()
 }
 
 fn check_cgroup(workload: &mut RawWorkload, problems: &mut Problems) {
@@ -77,4 +96,17 @@ fn namespace_inode(path: &Path) -> io::Result<Option<Inode>> {
     }
     let file = metadata(path)?;
     Ok(Some((file.dev(), file.ino())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolvers_are_found_among_what_else_stands_there() {
+        let text = "# nameserver 192.0.2.1\nsearch example.org\nnameserver 127.0.0.53\n nameserver\t10.0.0.53 # ours\n\
+                    nameserver fe80::1%eth0\nnameserver fd00::53\nnameserver\nnameservers 10.0.0.1\n";
+        let found: Vec<String> = resolvers(text).iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["10.0.0.53", "fe80::1", "fd00::53"]);
+    }
 }

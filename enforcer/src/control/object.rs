@@ -4,7 +4,7 @@
 //! among objects (`index.rs`) still run on the rest and one start shows all mistakes. Nothing here looks at the host.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use super::policy::read::{RawPolicy, policy};
 use super::problem::{Located, Position, Problems};
 use super::public::{RawPublic, acme, public};
 use super::scalar::{
-    PAIR_PORT, agent, api_version, checked_label, checked_trust_domain, cipher, host_and_port, identity, label,
-    listening, loopback, name, offload, path, pid, port, prefix, socket, trust_domain, workload_api,
+    PAIR_PORT, address, agent, api_version, checked_label, checked_trust_domain, cipher, host_and_port, identity,
+    label, listening, loopback, name, offload, path, pid, port, prefix, socket, trust_domain, workload_api,
 };
 use super::snapshot::{Acme, Cipher, Control, NetworkRef, Offload, Speaks};
 use super::yaml::{Entry, Tree, Value, documents};
@@ -52,6 +52,9 @@ pub(super) struct RawNode {
     pub(super) federation: Vec<(Located<String>, PathBuf)>,
     pub(super) identity_source: Option<Located<PathBuf>>,
     pub(super) workload_api: Option<Located<Option<PathBuf>>>,
+    /// Its resolvers; `None` where the file does not say, until `host.rs` has looked.
+    pub(super) own_resolvers: bool,
+    pub(super) resolvers: Vec<IpAddr>,
     /// It says who issues certificates for public names, readably or not.
     pub(super) has_acme: bool,
     pub(super) acme: Option<Acme>,
@@ -135,6 +138,7 @@ fn node(spec: Tree, problems: &mut Problems) -> Option<RawNode> {
     let at = spec.at;
     let mut spec = Fields::open(spec, "Node spec", problems)?;
     let federation = spec.take("federation");
+    let resolvers = spec.take("resolvers");
     let (control, source, acme) = (spec.take("control"), spec.take("identitySource"), spec.take("acme"));
     let node = RawNode {
         at,
@@ -149,14 +153,18 @@ fn node(spec: Tree, problems: &mut Problems) -> Option<RawNode> {
         federation: Vec::new(),
         identity_source: None,
         workload_api: spec.optional("workloadApi", |tree| socket(tree).map(Some), None),
+        own_resolvers: resolvers.is_some(),
+        resolvers: Vec::new(),
         has_acme: acme.is_some(),
         acme: None,
     };
     spec.close();
     let control = control.and_then(|tree| self::control(tree, problems));
     let federation = federation.map(|tree| self::federation(tree, problems)).unwrap_or_default();
+    let resolvers = resolvers.map(|tree| read_each(tree, address, problems)).unwrap_or_default();
     Some(RawNode {
         control,
+        resolvers: resolvers.into_iter().map(|resolver| resolver.value).collect(),
         federation,
         identity_source: source.and_then(|tree| identity_source(tree, problems)),
         acme: acme.and_then(|tree| self::acme(tree, problems)),

@@ -139,6 +139,12 @@ fn canonical(prefix: IpNet) -> IpNet {
     }
 }
 
+/// An IP address.
+pub(super) fn address(tree: &Tree) -> Result<IpAddr, String> {
+    let text = text(tree)?;
+    text.parse().map_err(|_cause| format!("{} is no IP address; names are not looked up; write 10.0.0.53", shown(text)))
+}
+
 /// The address and port of the admin socket.
 pub(super) fn loopback(tree: &Tree) -> Result<SocketAddr, String> {
     let text = text(tree)?;
@@ -209,6 +215,11 @@ pub(super) fn pid(tree: &Tree) -> Result<u32, String> {
 
 /// What happens to connections that cannot be mutual TLS.
 pub(super) fn mode(tree: &Tree) -> Result<Mode, String> {
+    choice(tree, &[("strict", Mode::Strict), ("permissive", Mode::Permissive), ("off", Mode::Off)])
+}
+
+/// The same for some ports alone: a workload is left alone as a whole.
+pub(super) fn port_mode(tree: &Tree) -> Result<Mode, String> {
     choice(tree, &[("strict", Mode::Strict), ("permissive", Mode::Permissive)])
 }
 

@@ -22,6 +22,7 @@ use crate::identity::Identity;
 pub struct Snapshot {
     node: Node,
     workloads: Vec<Workload>,
+    off: Vec<Workload>,
     peers: Vec<Peer>,
     policies: HashMap<String, Arc<Policy>>,
     /// Position in `peers` by prefix.
@@ -36,13 +37,16 @@ impl Snapshot {
         peers: Vec<Peer>,
         policies: HashMap<String, Arc<Policy>>,
     ) -> Self {
+        let is_off = |workload: &Workload| policies.get(&workload.name).is_some_and(|policy| policy.mode == Mode::Off);
+        let (off, mut workloads): (Vec<_>, Vec<_>) = workloads.into_iter().partition(is_off);
+        (0..).zip(&mut workloads).for_each(|(id, workload)| workload.id = id);
         let mut prefixes = JointPrefixMap::new();
         for (position, peer) in peers.iter().enumerate() {
             for prefix in &peer.addresses {
                 prefixes.insert(*prefix, position);
             }
         }
-        Self { node, workloads, peers, policies, prefixes }
+        Self { node, workloads, off, peers, policies, prefixes }
     }
 
     /// This node.
@@ -53,6 +57,11 @@ impl Snapshot {
     /// The enrolled workloads of this node, each at the position that its `id` says.
     pub fn workloads(&self) -> &[Workload] {
         &self.workloads
+    }
+
+    /// Workloads that are left alone, because policies say so (`mode: off`).
+    pub fn off(&self) -> &[Workload] {
+        &self.off
     }
 
     /// The peers, in the order of the file.
@@ -106,6 +115,8 @@ pub struct Node {
     /// The socket on which it offers the Workload API to its own workloads; absolute. Never beside `identity_source`: there is
     /// nobody who would issue.
     pub workload_api: Option<PathBuf>,
+    /// Who resolves names for its workloads: they may be asked in plaintext.
+    pub resolvers: Vec<IpAddr>,
     /// Who issues certificates for public names.
     pub acme: Option<Acme>,
 }
@@ -230,6 +241,20 @@ pub enum Mode {
     Strict,
     /// It passes, and the reason is recorded.
     Permissive,
+    /// The workload is left alone: nothing of it is taken, encrypted or refused.
+    Off,
+}
+
+impl Mode {
+    /// As the file has it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Permissive => "permissive",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// Which path the connections of a workload are to take.

@@ -5,10 +5,11 @@
 //! `ktls` puts the record layer under it, and `restart` makes threads that wait in it notice; for the relay `ktls` moves
 //! a session's record layer into the kernel. `destroy` ends connections from outside; `probe` finds out what this
 //! kernel can do; `harden` keeps others from looking into a process that holds keys; `changes` tells when a file may be
-//! another one. Nothing here knows about policy or certificates.
+//! another one, `addresses` which ones a namespace has. Nothing here knows about policy or certificates.
 
 #![expect(unsafe_code, reason = "system calls that no library wraps; each block has its reason")]
 
+pub mod addresses;
 pub mod bpf;
 pub mod caller;
 pub mod cgroup;

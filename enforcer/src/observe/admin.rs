@@ -216,6 +216,8 @@ mod tests {
             metrics,
             readiness: Readiness::default(),
             status: Box::new(|| StatusReport {
+                plaintext: Vec::new(),
+                off: Vec::new(),
                 node: "node-a".into(),
                 version: "1.2.3".into(),
                 kernel: KernelReport { release: "6.12".into(), kernel_tls_unable: None, missing: Vec::new() },

@@ -69,6 +69,32 @@ pub struct StatusReport {
     /// The configuration file.
     #[serde(default)]
     pub configuration: Option<ConfigurationReport>,
+    /// What wanted to leave workloads without mutual TLS, and was refused, or let pass with a reason; the latest 4,096
+    /// different things.
+    #[serde(default)]
+    pub plaintext: Vec<PlaintextReport>,
+    /// Names of workloads that are left alone (`mode: off`).
+    #[serde(default)]
+    pub off: Vec<String>,
+}
+
+/// Something that wanted to leave a workload without mutual TLS.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PlaintextReport {
+    /// The workload's name.
+    pub workload: String,
+    /// `tcp`, `udp`, or the number of another protocol (IANA).
+    pub protocol: String,
+    /// Where to; nothing for other protocols.
+    pub destination: Option<SocketAddr>,
+    /// Whether it left.
+    pub passed: bool,
+    /// The label of the reason.
+    pub reason: String,
+    /// The rule that decides about it now; nothing where there is none for it.
+    pub rule: Option<String>,
+    /// How often.
+    pub count: u64,
 }
 
 /// The configuration that is in force.

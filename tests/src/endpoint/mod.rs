@@ -12,6 +12,7 @@ mod asynchronous;
 mod bulk;
 mod ring;
 
+mod reach;
 mod svid;
 
 mod ktls;
@@ -39,6 +40,8 @@ enum Role {
     Serve(Serve),
     /// Open connections
     Connect(Connect),
+    /// Try what can be reached
+    Reach(reach::Reach),
     /// Fetch the certificate of this process from a SPIFFE Workload API
     Svid(svid::Fetch),
 }
@@ -201,6 +204,7 @@ impl Endpoint {
                 By::Tokio => asynchronous::connect(connect),
                 By::Ring | By::RingDirect => ring::connect(&connect),
             },
+            Role::Reach(reach) => reach::run(&reach),
             Role::Svid(fetch) => svid::run(&fetch),
         }
     }

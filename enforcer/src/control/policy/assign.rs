@@ -1,10 +1,16 @@
 //! Which policies hold for which workload: the checks among policies, workloads and the node.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::read::{RawPolicy, RawRule, RawRules, RawSelector};
-use super::{Policy, Rule, Rules};
+use enforcer_ebpf::RANGES;
+use ipnet::IpNet;
+
+use super::outside::{Plaintext, Protocol};
+use super::read::{RawPlaintext, RawPolicy, RawRule, RawRules, RawSelector};
+use super::terms::{TooMany, compile};
+use super::{Policy, PortMode, Ports, Rule, Rules};
 use crate::control::object::{Objects, RawNode, RawWorkload};
 use crate::control::problem::{Located, Position, Problems};
 
@@ -20,12 +26,13 @@ pub(in crate::control) fn policies(objects: &Objects, problems: &mut Problems) -
         check_rules(raw, &selected, objects, problems);
         selected.iter().for_each(|&(workload, _)| selecting[workload].push(at));
     }
+    let resolvers = resolvers(objects);
     let mut shared: HashMap<Vec<usize>, Arc<Policy>> = HashMap::new();
     let mut policies = HashMap::new();
     for (workload, selecting) in objects.workloads.iter().zip(selecting) {
         let policy = shared.entry(selecting).or_insert_with_key(|selecting| {
             let selecting: Vec<&Built<'_>> = selecting.iter().map(|&at| &built[at]).collect();
-            Arc::new(combined(&selecting, workload, problems))
+            Arc::new(combined(&selecting, (workload, &resolvers), problems))
         });
         policies.insert(workload.name.value.clone(), Arc::clone(policy));
     }
@@ -49,6 +56,8 @@ struct Built<'a> {
     rank: Rank,
     inbound: Rules,
     outbound: Rules,
+    ports: Vec<PortMode>,
+    plaintext: Vec<Arc<Plaintext>>,
 }
 
 impl<'a> Built<'a> {
@@ -58,26 +67,96 @@ impl<'a> Built<'a> {
             Some(RawSelector { workloads: Some(_), .. }) => Rank::Named,
             Some(_) => Rank::Selected,
         };
-        let rules = |direction, RawRules { deny, allow }: &RawRules| Rules {
+        let rules = |direction, RawRules { deny, allow, .. }: &RawRules| Rules {
             deny: rules((raw, direction, "deny"), deny),
             allow: rules((raw, direction, "allow"), allow),
         };
-        Self { raw, rank, inbound: rules("inbound", &raw.inbound), outbound: rules("outbound", &raw.outbound) }
+        let port_modes = raw.ports.iter().map(|these| PortMode { ports: values(&these.ports), mode: these.mode });
+        Self {
+            raw,
+            rank,
+            inbound: rules("inbound", &raw.inbound),
+            outbound: rules("outbound", &raw.outbound),
+            ports: port_modes.collect(),
+            plaintext: plaintext(raw),
+        }
     }
 }
 
 /// What all these policies say together. A problem names `workload`, one of those that they select.
-fn combined(selecting: &[&Built<'_>], workload: &RawWorkload, problems: &mut Problems) -> Policy {
+fn combined(
+    selecting: &[&Built<'_>],
+    (workload, resolvers): (&RawWorkload, &Option<Arc<Plaintext>>),
+    problems: &mut Problems,
+) -> Policy {
     let together = |rules: Vec<&Rules>| Rules {
         deny: rules.iter().flat_map(|rules| rules.deny.iter().cloned()).collect(),
         allow: rules.iter().flat_map(|rules| rules.allow.iter().cloned()).collect(),
     };
-    Policy {
+    // The closest first, as for the mode.
+    let mut by_rank: Vec<&&Built<'_>> = selecting.iter().collect();
+    by_rank.sort_by_key(|policy| Reverse(policy.rank));
+    let plaintext = selecting.iter().flat_map(|policy| policy.plaintext.iter().cloned());
+    let mut policy = Policy {
         mode: wanted(selecting, workload, "mode", |policy| policy.mode.as_ref(), problems),
         path: wanted(selecting, workload, "path", |policy| policy.path.as_ref(), problems),
         inbound: together(selecting.iter().map(|policy| &policy.inbound).collect()),
         outbound: together(selecting.iter().map(|policy| &policy.outbound).collect()),
+        ports: by_rank.iter().flat_map(|policy| policy.ports.iter().cloned()).collect(),
+        plaintext: plaintext.chain(resolvers.iter().cloned()).collect(),
+        terms: Arc::default(),
+    };
+    match compile(&policy) {
+        Ok(terms) => policy.terms = terms,
+        Err(TooMany { prefix }) => {
+            let at = selecting.last().map_or(workload.name.at, |policy| policy.raw.name.at);
+            let how = "join neighbouring ports, or name fewer";
+            let message = format!(
+                "the rules for what workload {:?} may reach outside the mesh tell more than {RANGES} ranges of ports \
+                 apart for {prefix}; the kernel has no room for more; {how}",
+                workload.name.value
+            );
+            problems.add(at, message);
+        }
     }
+    policy
+}
+
+/// The name of the rule that is there without being written.
+const RESOLVERS: &str = "built-in/outbound.plaintext/resolvers";
+
+/// Name resolution is let pass, also to resolvers that are peers.
+fn resolvers(objects: &Objects) -> Option<Arc<Plaintext>> {
+    let [RawNode { resolvers, .. }] = objects.nodes.as_slice() else { return None };
+    let addresses: Vec<IpNet> = resolvers.iter().map(|&resolver| IpNet::from(resolver.to_canonical())).collect();
+    let rule = Plaintext {
+        name: RESOLVERS.into(),
+        list: RESOLVERS.trim_end_matches("/resolvers").into(),
+        audit: false,
+        addresses,
+        ports: vec![Ports { first: 53, last: 53 }],
+        protocols: vec![Protocol::Udp, Protocol::Tcp],
+        to_peers: true,
+    };
+    // An empty list would hold for every address.
+    (!rule.addresses.is_empty()).then(|| Arc::new(rule))
+}
+
+fn plaintext(policy: &RawPolicy) -> Vec<Arc<Plaintext>> {
+    let list: Arc<str> = format!("{}/outbound.plaintext", policy.name.value).into();
+    let rule = |(index, raw): (usize, &RawPlaintext)| {
+        let own = raw.name.as_ref().map_or_else(|| (index + 1).to_string(), |name| name.value.clone());
+        Arc::new(Plaintext {
+            name: format!("{list}/{own}").into(),
+            list: Arc::clone(&list),
+            audit: policy.audit,
+            addresses: values(&raw.addresses),
+            ports: values(&raw.ports),
+            protocols: values(&raw.protocols),
+            to_peers: raw.to_peers,
+        })
+    };
+    policy.outbound.plaintext.iter().enumerate().map(rule).collect()
 }
 
 fn selects(policy: &RawPolicy, workload: &RawWorkload) -> bool {
@@ -178,20 +257,27 @@ fn check_selection(policy: &RawPolicy, selected: usize, objects: &Objects, probl
 fn check_rules(policy: &RawPolicy, selected: &[(usize, &RawWorkload)], objects: &Objects, problems: &mut Problems) {
     for rules in [&policy.inbound, &policy.outbound] {
         for list in [&rules.deny, &rules.allow] {
-            let mut names = HashSet::new();
+            check_rule_names(list.iter().map(|rule| rule.name.as_ref()), problems);
             for rule in list {
-                if let Some(name) = rule.name.as_ref().filter(|name| !names.insert(name.value.as_str())) {
-                    let message =
-                        format!("a second rule {:?} in this list; names tell them apart; rename one", name.value);
-                    problems.add(name.at, message);
-                }
                 check_domains(rule, objects, problems);
                 check_agreement(rule, problems);
             }
         }
+        check_rule_names(rules.plaintext.iter().map(|rule| rule.name.as_ref()), problems);
     }
     let inbound = policy.inbound.deny.iter().chain(&policy.inbound.allow);
-    inbound.for_each(|rule| check_ports(rule, selected, problems));
+    inbound.for_each(|rule| check_ports(&rule.ports, selected, problems));
+    policy.ports.iter().for_each(|these| check_ports(&these.ports, selected, problems));
+}
+
+fn check_rule_names<'a>(names: impl Iterator<Item = Option<&'a Located<String>>>, problems: &mut Problems) {
+    let mut seen = HashSet::new();
+    for name in names.flatten() {
+        if !seen.insert(name.value.as_str()) {
+            let message = format!("a second rule {:?} in this list; names tell them apart; rename one", name.value);
+            problems.add(name.at, message);
+        }
+    }
 }
 
 /// Nobody whose bundle this node does not have proves an identity to it.
@@ -227,8 +313,8 @@ fn check_agreement(rule: &RawRule, problems: &mut Problems) {
 }
 
 /// Connections come to the ports that workloads have.
-fn check_ports(rule: &RawRule, selected: &[(usize, &RawWorkload)], problems: &mut Problems) {
-    for Located { at, value } in &rule.ports {
+fn check_ports(ports: &[Located<Ports>], selected: &[(usize, &RawWorkload)], problems: &mut Problems) {
+    for Located { at, value } in ports {
         let has = |(_, workload): &(usize, &RawWorkload)| {
             workload.ports.as_ref().is_none_or(|ports| ports.iter().any(|port| value.hold(port.value)))
         };

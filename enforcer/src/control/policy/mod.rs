@@ -1,9 +1,11 @@
 //! Who may talk with whom: one pure function, the same for both directions, both paths, and `enforcer explain`.
 //!
 //! ```text
-//! rule    what a rule matches
-//! read    policies as they stand in a file
-//! assign  which policies hold for which workload, and what is wrong among them
+//! rule     what a rule matches
+//! outside  what may leave that is not mutual TLS
+//! terms    the same, as programs look it up
+//! read     policies as they stand in a file
+//! assign   which policies hold for which workload, and what is wrong among them
 //! ```
 //!
 //! The rules of all policies that select a workload count together, in this order:
@@ -17,13 +19,17 @@
 //! what only they would refuse is recorded with their name.
 
 pub(super) mod assign;
+mod outside;
 pub(super) mod read;
 mod rule;
+mod terms;
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use outside::{Beyond, Departure, Outcome, Plaintext, Protocol};
 pub use rule::{Identities, Ports, Rule};
+pub use terms::Compiled;
 
 use super::snapshot::{Mode, WantedPath};
 use crate::identity::Identity;
@@ -40,6 +46,21 @@ pub struct Policy {
     pub inbound: Rules,
     /// Rules for connections that it opens.
     pub outbound: Rules,
+    /// Ports of its own with another mode, in the order of the file; the first that has a port counts.
+    pub ports: Vec<PortMode>,
+    /// What may leave that is not mutual TLS.
+    pub plaintext: Vec<Arc<Plaintext>>,
+    /// The same as programs look it up. Where there is nothing, nothing passes.
+    pub terms: Compiled,
+}
+
+/// A mode for connections that others open to some ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortMode {
+    /// Which.
+    pub ports: Vec<Ports>,
+    /// What happens there to connections that cannot be mutual TLS.
+    pub mode: Mode,
 }
 
 /// Rules for one direction, in the order of the file.
@@ -110,6 +131,14 @@ enum Counting {
 }
 
 impl Policy {
+    /// What happens to connections that cannot be mutual TLS, which are opened to this port.
+    #[must_use]
+    pub fn mode_at(&self, direction: Direction, port: u16) -> Mode {
+        let overrides = self.ports.iter().filter(|_| direction == Direction::Inbound);
+        let found = overrides.into_iter().find(|these| these.ports.iter().any(|ports| ports.hold(port)));
+        found.map_or(self.mode, |these| these.mode)
+    }
+
     /// Decides about a connection.
     #[must_use]
     pub fn decide(&self, attempt: &Attempt<'_>) -> Decision {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
+use super::outside::Protocol;
 use super::rule::{Identities, Ports};
-use crate::control::field::{Fields, boolean, integer, read_each, read_located, text};
+use crate::control::field::{Fields, boolean, choice, integer, read_each, read_located, text};
 use crate::control::object::{labels, only_name};
 use crate::control::problem::{Located, Position, Problems, shown};
-use crate::control::scalar::{mode, name, port, prefix, trust_domain, wanted_path};
+use crate::control::scalar::{mode, name, port, port_mode, prefix, trust_domain, wanted_path};
 use crate::control::snapshot::{Mode, WantedPath};
 use crate::control::yaml::{Tree, Value};
 
@@ -23,6 +24,13 @@ pub(in crate::control) struct RawPolicy {
     pub(in crate::control) audit: bool,
     pub(in crate::control) inbound: RawRules,
     pub(in crate::control) outbound: RawRules,
+    pub(in crate::control) ports: Vec<RawPortMode>,
+}
+
+#[derive(Debug)]
+pub(in crate::control) struct RawPortMode {
+    pub(in crate::control) ports: Vec<Located<Ports>>,
+    pub(in crate::control) mode: Mode,
 }
 
 /// Which workloads a policy is for: everything that is written must hold, and of each list one item.
@@ -39,6 +47,8 @@ pub(in crate::control) struct RawSelector {
 pub(in crate::control) struct RawRules {
     pub(in crate::control) deny: Vec<RawRule>,
     pub(in crate::control) allow: Vec<RawRule>,
+    /// Outbound only.
+    pub(in crate::control) plaintext: Vec<RawPlaintext>,
 }
 
 #[derive(Debug)]
@@ -51,19 +61,28 @@ pub(in crate::control) struct RawRule {
     pub(in crate::control) ports: Vec<Located<Ports>>,
 }
 
+#[derive(Debug)]
+pub(in crate::control) struct RawPlaintext {
+    pub(in crate::control) name: Option<Located<String>>,
+    pub(in crate::control) addresses: Vec<Located<IpNet>>,
+    pub(in crate::control) ports: Vec<Located<Ports>>,
+    pub(in crate::control) protocols: Vec<Located<Protocol>>,
+    pub(in crate::control) to_peers: bool,
+}
+
 /// A policy; `None`, with a problem, if it has no name.
 pub(in crate::control) fn policy(metadata: Option<Tree>, spec: Tree, problems: &mut Problems) -> Option<RawPolicy> {
     let policy_name = only_name(metadata, "MtlsPolicy metadata", problems);
     let at = spec.at;
     let mut spec = Fields::open(spec, "MtlsPolicy spec", problems)?;
-    let trees = ["mode", "path", "audit", "inbound", "outbound", "selector"].map(|field| spec.take(field));
+    let trees = ["mode", "path", "audit", "inbound", "outbound", "ports", "selector"].map(|field| spec.take(field));
     let is_whole = spec.are_used_up();
     spec.close();
-    if is_whole && trees[..5].iter().all(Option::is_none) {
-        let how = "add `mode:`, `path:`, `inbound:` or `outbound:`";
+    if is_whole && trees[..6].iter().all(Option::is_none) {
+        let how = "add `mode:`, `path:`, `ports:`, `inbound:` or `outbound:`";
         problems.add(at, format!("the policy says nothing; it would change nothing; {how}"));
     }
-    let [mode_tree, path_tree, audit_tree, inbound, outbound, selector] = trees;
+    let [mode_tree, path_tree, audit_tree, inbound, outbound, ports, selector] = trees;
     let audit = audit_tree.as_ref().and_then(|tree| read_located(tree, boolean, problems));
     if let (Some(Located { at, value: true }), None, None) = (&audit, &inbound, &outbound) {
         problems.add(*at, "audit without rules; only rules are audited; add `inbound:` or `outbound:`, or remove it");
@@ -75,6 +94,7 @@ pub(in crate::control) fn policy(metadata: Option<Tree>, spec: Tree, problems: &
         audit: audit.is_some_and(|audit| audit.value),
         inbound: inbound.map(|tree| rules(tree, "inbound", problems)).unwrap_or_default(),
         outbound: outbound.map(|tree| rules(tree, "outbound", problems)).unwrap_or_default(),
+        ports: ports.map(|tree| list(tree, "ports with a mode", ports_with_mode, problems)).unwrap_or_default(),
         selector: selector.and_then(|tree| self::selector(tree, problems)),
     })
 }
@@ -103,18 +123,24 @@ fn rules(tree: Tree, direction: &'static str, problems: &mut Problems) -> RawRul
     let at = tree.at;
     let Some(mut fields) = Fields::open(tree, direction, problems) else { return RawRules::default() };
     let (deny, allow) = (fields.take("deny"), fields.take("allow"));
+    let plaintext = if direction == "outbound" { fields.take("plaintext") } else { None };
     let is_whole = fields.are_used_up();
     fields.close();
-    if is_whole && deny.is_none() && allow.is_none() {
+    if is_whole && [&deny, &allow, &plaintext].into_iter().all(Option::is_none) {
         problems.add(at, format!("{direction} has no rules; it would change nothing; add `allow:` or `deny:`"));
     }
-    let mut list = |tree: Option<Tree>| tree.map(|tree| rule_list(tree, problems)).unwrap_or_default();
-    RawRules { deny: list(deny), allow: list(allow) }
+    let mut rules = |tree: Option<Tree>| tree.map(|tree| list(tree, "rules", rule, problems)).unwrap_or_default();
+    let (deny, allow) = (rules(deny), rules(allow));
+    let plaintext = plaintext.map(|tree| list(tree, "rules", self::plaintext, problems)).unwrap_or_default();
+    RawRules { deny, allow, plaintext }
 }
 
-fn rule_list(tree: Tree, problems: &mut Problems) -> Vec<RawRule> {
+/// Reads each item.
+type Item<T> = fn(Tree, &mut Problems) -> Option<T>;
+
+fn list<T>(tree: Tree, what: &str, item: Item<T>, problems: &mut Problems) -> Vec<T> {
     let Value::Sequence(trees) = tree.value else {
-        let message = format!("expected a list of rules, found {}; there may be several; write `- ...`", tree.found());
+        let message = format!("expected a list of {what}, found {}; there may be several; write `- ...`", tree.found());
         problems.add(tree.at, message);
         return Vec::new();
     };
@@ -122,7 +148,51 @@ fn rule_list(tree: Tree, problems: &mut Problems) -> Vec<RawRule> {
         let how = "to refuse everything, deny addresses [0.0.0.0/0, \"::/0\"]";
         problems.add(tree.at, format!("the list is empty; it would never match; {how}"));
     }
-    trees.into_iter().filter_map(|tree| rule(tree, problems)).collect()
+    trees.into_iter().filter_map(|tree| item(tree, problems)).collect()
+}
+
+fn ports_with_mode(tree: Tree, problems: &mut Problems) -> Option<RawPortMode> {
+    let mut fields = Fields::open(tree, "ports with a mode", problems)?;
+    let mode = fields.required("mode", port_mode);
+    let ports = fields.take_required("ports");
+    fields.close();
+    Some(RawPortMode { ports: read_each(ports?, self::ports, problems), mode: mode?.value })
+}
+
+/// A rule for what is not mutual TLS.
+fn plaintext(tree: Tree, problems: &mut Problems) -> Option<RawPlaintext> {
+    let at = tree.at;
+    let mut fields = Fields::open(tree, "rule", problems)?;
+    let trees = ["name", "addresses", "ports", "protocols", "toPeers"].map(|field| fields.take(field));
+    let is_whole = fields.are_used_up();
+    fields.close();
+    let [name_tree, addresses_tree, ports_tree, protocols_tree, to_peers] = trees;
+    if is_whole && addresses_tree.is_none() && ports_tree.is_none() && protocols_tree.is_none() {
+        let how = "to mean everything, write addresses: [0.0.0.0/0, \"::/0\"]";
+        problems.add(at, format!("the rule names nothing; it could mean nothing or everything; {how}"));
+    }
+    let usual = || vec![Located { at, value: Protocol::Tcp }];
+    let rule = RawPlaintext {
+        name: name_tree.and_then(|tree| read_located(&tree, name, problems)),
+        addresses: addresses_tree.map(|tree| read_each(tree, prefix, problems)).unwrap_or_default(),
+        ports: ports_tree.map(|tree| read_each(tree, ports, problems)).unwrap_or_default(),
+        protocols: protocols_tree.map_or_else(usual, |tree| read_each(tree, protocol, problems)),
+        to_peers: to_peers.and_then(|tree| read_located(&tree, boolean, problems)).is_some_and(|yes| yes.value),
+    };
+    let other = rule.protocols.iter().find(|protocol| protocol.value == Protocol::Other);
+    if let Some(Located { at, .. }) = other.filter(|_| !rule.addresses.is_empty() || !rule.ports.is_empty()) {
+        let how = "write a rule of its own, with `protocols: [other]` alone";
+        problems.add(*at, format!("addresses or ports for other protocols; nobody is asked where these go; {how}"));
+    }
+    if rule.to_peers && !rule.protocols.iter().any(|protocol| protocol.value == Protocol::Udp) {
+        let how = "add `protocols: [udp]`, or remove it";
+        problems.add(at, format!("toPeers without UDP; TCP to a peer is never plaintext by a rule; {how}"));
+    }
+    Some(rule)
+}
+
+fn protocol(tree: &Tree) -> Result<Protocol, String> {
+    choice(tree, &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("other", Protocol::Other)])
 }
 
 fn rule(tree: Tree, problems: &mut Problems) -> Option<RawRule> {

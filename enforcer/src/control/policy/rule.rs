@@ -35,14 +35,18 @@ impl Rule {
     /// Whether it speaks of this connection.
     #[must_use]
     pub fn matches(&self, attempt: &Attempt<'_>) -> bool {
-        let address = IpNet::from(attempt.address.to_canonical());
-        let proves = |holds: &dyn Fn(&Identity) -> bool| attempt.identity.is_some_and(holds);
+        self.matches_within(attempt.identity, &IpNet::from(attempt.address.to_canonical()), attempt.port)
+    }
+
+    /// The same for every address of a prefix that the rule does not tell apart.
+    pub(super) fn matches_within(&self, identity: Option<&Identity>, prefix: &IpNet, port: u16) -> bool {
+        let proves = |holds: &dyn Fn(&Identity) -> bool| identity.is_some_and(holds);
         (self.identities.is_empty() || proves(&|one| self.identities.iter().any(|these| these.hold(one))))
             && (self.namespaces.is_empty()
                 || proves(&|one| namespace(one).is_some_and(|name| holds(&self.namespaces, name))))
             && (self.trust_domains.is_empty() || proves(&|one| holds(&self.trust_domains, one.trust_domain())))
-            && (self.addresses.is_empty() || self.addresses.iter().any(|prefix| prefix.contains(&address)))
-            && (self.ports.is_empty() || self.ports.iter().any(|ports| ports.hold(attempt.port)))
+            && (self.addresses.is_empty() || self.addresses.iter().any(|held| held.contains(prefix)))
+            && (self.ports.is_empty() || self.ports.iter().any(|ports| ports.hold(port)))
     }
 }
 

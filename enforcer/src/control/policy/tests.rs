@@ -1,5 +1,7 @@
 //! Every policy of the table against every attempt of it: what the loader makes of the text, and what is decided.
 
+mod outside;
+
 use super::*;
 use crate::control::file::parse;
 use crate::control::snapshot::Snapshot;

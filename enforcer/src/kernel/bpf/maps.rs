@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use super::Error;
 use super::btf::Description;
 use super::misses::Misses;
+use super::outside::Outside;
 use super::taken::Taken;
 
 /// All maps.
@@ -22,6 +23,7 @@ pub struct Maps {
     namespaces: HashMap<MapData, u64, u32>,
     taken: Taken,
     misses: Misses,
+    outside: Outside,
     listeners: SockHash<MapData, ListenerKey>,
     pub(super) refusals: Arc<PerCpuArray<MapData, u64>>,
     flows: Flows,
@@ -57,6 +59,7 @@ impl Maps {
             namespaces: take(programs, "NAMESPACES")?,
             taken: Taken::take(programs)?,
             misses: Misses::take(programs)?,
+            outside: Outside::take(programs)?,
             listeners: take(programs, "LISTENERS")?,
             refusals: Arc::new(take(programs, "REFUSALS")?),
             flows: Flows(Arc::new(Mutex::new(flows))),
@@ -64,7 +67,8 @@ impl Maps {
         })
     }
 
-    /// Makes the registered prefixes exactly these, each with `PEER_RELAY` or `PEER_DIRECT`.
+    /// Makes the registered prefixes exactly these, each with `PEER_RELAY`, `PEER_DIRECT` or
+    /// `PEER_PLAINTEXT`.
     ///
     /// # Errors
     ///
@@ -94,6 +98,11 @@ impl Maps {
     /// What programs of workloads miss.
     pub fn misses(&self) -> Misses {
         self.misses.clone()
+    }
+
+    /// What programs know of destinations outside the mesh.
+    pub fn outside(&self) -> Outside {
+        self.outside.clone()
     }
 
     /// What was usual for TCP_NOTSENT_LOWAT in a namespace before its sockets were gated; `None`: they are not.
@@ -227,7 +236,7 @@ fn count(counters: &PerCpuArray<MapData, u64>, reason: Reason) -> Option<u64> {
 }
 
 /// Length in bits, and the address in the programs' form.
-fn peer_key(prefix: IpNet) -> (u32, [u8; 16]) {
+pub(super) fn peer_key(prefix: IpNet) -> (u32, [u8; 16]) {
     let bits = u32::from(prefix.prefix_len());
     match prefix.network() {
         IpAddr::V4(v4) => (96 + bits, v4.to_ipv6_mapped().octets()),

@@ -13,6 +13,7 @@ mod hold;
 mod link;
 mod maps;
 mod misses;
+mod outside;
 mod remove;
 mod taken;
 mod trace;
@@ -35,6 +36,7 @@ pub use events::Events;
 pub use hold::Holds;
 pub use maps::{Flows, Maps, Shown, Sources};
 pub use misses::Misses;
+pub use outside::{Noted, Outside};
 pub use remove::{Removal, remove};
 pub use taken::Taken;
 
@@ -43,11 +45,14 @@ static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../enforcer-ebpf/enforcer.bpf.o"));
 
 /// Changes with every incompatible change of a map, so that no agent adopts maps that it would misread.
-const LAYOUT: &str = "v4";
+const LAYOUT: &str = "v5";
 
 /// Maps that are pinned under their own names.
-const MAPS: [&str; 20] = [
+const MAPS: [&str; 23] = [
     "PEERS",
+    "EGRESS",
+    "OWN_ADDRESSES",
+    "NOTED",
     "WORKLOADS",
     "FLOWS",
     "SOURCES",
@@ -70,8 +75,16 @@ const MAPS: [&str; 20] = [
 ];
 
 /// Programs attached to the cgroup of every workload, and how (`enum bpf_attach_type` in linux/bpf.h).
-const CGROUP_PROGRAMS: [(&str, u32); 5] =
-    [("connect4", 10), ("connect6", 11), ("follow", 3), ("getpeername4", 29), ("getpeername6", 30)];
+const CGROUP_PROGRAMS: [(&str, u32); 8] = [
+    ("make_socket", 2),
+    ("sendmsg4", 14),
+    ("sendmsg6", 15),
+    ("connect4", 10),
+    ("connect6", 11),
+    ("follow", 3),
+    ("getpeername4", 29),
+    ("getpeername6", 30),
+];
 
 /// Programs attached to the cgroup of a workload that may have direct connections.
 const DIRECT_PROGRAMS: [(&str, u32); 4] = [("egress", 1), ("ingress", 0), ("set_option", 22), ("get_option", 21)];
@@ -313,6 +326,7 @@ fn load(directory: &Path, instance: Instance) -> Result<Ebpf, Error> {
 fn load_programs(programs: &mut Ebpf, names: &[(&'static str, u32)]) -> Result<(), Error> {
     for &(name, _) in names {
         match program(programs, name)? {
+            Program::CgroupSock(program) => program.load(),
             Program::CgroupSockAddr(program) => program.load(),
             Program::SockOps(program) => program.load(),
             Program::CgroupSkb(program) => program.load(),

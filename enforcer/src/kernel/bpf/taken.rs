@@ -1,5 +1,6 @@
 //! Which connections the programs take, and how: the workloads and their ports.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aya::Ebpf;
@@ -71,6 +72,30 @@ impl Taken {
             table.insert(port, PORT_RELAY, 0).map_err(|cause| failed("write", "PORTS", cause))?;
         }
         Ok(())
+    }
+
+    /// From now on the workload reaches what is outside the mesh on the terms with this number, and `others` becomes of
+    /// other protocols.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn set_terms(&self, cgroup: u64, number: u32, others: u8) -> Result<(), Error> {
+        let workloads = &mut self.locked().workloads;
+        let before = workloads.get(&cgroup, 0).map_err(|cause| failed("read", "WORKLOADS", cause))?;
+        let value = WorkloadValue { egress: number, others: others.into(), ..before };
+        workloads.insert(cgroup, value, 0).map_err(|cause| failed("write", "WORKLOADS", cause))
+    }
+
+    /// The numbers of all terms that workloads have.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn terms(&self) -> Result<HashSet<u32>, Error> {
+        let tables = self.locked();
+        let numbers = tables.workloads.iter().map(|entry| entry.map(|(_, value)| value.egress));
+        numbers.collect::<Result<_, _>>().map_err(|cause| failed("list", "WORKLOADS", cause))
     }
 
     fn locked(&self) -> MutexGuard<'_, Tables> {
