@@ -18,7 +18,7 @@ use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::SockOpsContext;
 use enforcer_ebpf::{
     DIRECTION_INBOUND, DIRECTION_OUTBOUND, EVENT_CLOSED, EVENT_CONNECTED, EVENT_REFUSED, Endpoint, GATE_HELD,
-    GATE_REFUSED, Gate, Held, PEER_DIRECT, PEER_KEY_BITS, Reason, STAGE_CONNECTING, STAGE_ESTABLISHED,
+    GATE_REFUSED, Gate, Held, PEER_DIRECT, PEER_KEY_BITS, PORT_FREE, Reason, STAGE_CONNECTING, STAGE_ESTABLISHED,
 };
 
 use crate::context::{local_endpoint, read, remote_endpoint};
@@ -198,7 +198,7 @@ fn closed(ctx: &SockOpsContext) {
 /// Whether a connection from this source to this port of this namespace is ours, if it has come to the application. One
 /// that is relayed comes to the agent; but the port may have become a relayed one since this connection began.
 fn is_taken(netns: u64, source: &Endpoint, port: u32) -> bool {
-    taken(netns, port).is_some() && peer_is_direct(&source.address)
+    taken(netns, port) != Some(PORT_FREE) && peer_is_direct(&source.address)
 }
 
 /// Whether the registry knows an agent for this address.

@@ -4,7 +4,7 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::programs::SkLookupContext;
-use enforcer_ebpf::{DIRECTION_INBOUND, ListenerKey, PORT_DIRECT, PortKey, Reason};
+use enforcer_ebpf::{DIRECTION_INBOUND, ListenerKey, PORT_DIRECT, PORT_FREE, PortKey, Reason};
 
 use crate::context::{INET, TCP, mapped, read, to_bytes};
 use crate::gate::peer_is_direct;
@@ -25,7 +25,8 @@ pub(crate) fn select(ctx: &SkLookupContext) -> Verdict {
     }
     let (netns, port) = (NETNS_COOKIE.load(), read!((*ctx.lookup).local_port));
     match taken(netns, port) {
-        None => return Verdict::Pass,
+        Some(PORT_FREE) => return Verdict::Pass,
+        None => return Verdict::Deny(Reason::PortUnknown),
         Some(PORT_DIRECT) if peer_is_direct(&source(ctx)) => return Verdict::Pass,
         Some(_) => {}
     }
@@ -71,7 +72,7 @@ fn source(ctx: &SkLookupContext) -> [u8; 16] {
     if read!((*ctx.lookup).family) == INET { v4 } else { to_bytes(v6) }
 }
 
-/// How connections to this port are taken, if they are: as that port's are, or every port's.
+/// How connections to this port are taken: as that port's are, or every port's. `None`: nobody has said.
 pub(crate) fn taken(netns: u64, port: u32) -> Option<u32> {
     let (this, every) = (PortKey { netns, port, reserved: 0 }, PortKey { netns, port: 0, reserved: 0 });
     // SAFETY: copied at once; entries are written as a whole.

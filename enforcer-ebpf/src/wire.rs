@@ -23,6 +23,9 @@ pub const PEER_PLAINTEXT: u32 = 3;
 pub const PORT_RELAY: u32 = 1;
 /// Value of a taken port: those of peers that can do it are direct, the others are handed to the agent.
 pub const PORT_DIRECT: u32 = 2;
+/// Value of every port ([`PortKey::port`] 0) where only some are taken: the others are left alone. A namespace has this or a
+/// value that takes every port; where it has none, nothing is let in.
+pub const PORT_FREE: u32 = 3;
 
 /// [`Gate::state`]: no payload may leave or arrive.
 pub const GATE_HELD: u32 = 1;

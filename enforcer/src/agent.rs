@@ -76,10 +76,10 @@ pub enum Error {
         cause: io::Error,
     },
     /// The agent would intercept itself.
-    #[error("workload {workload}: the agent itself runs in its cgroup; start the agent in a cgroup of its own")]
+    #[error("the agent itself runs in cgroup {cgroup}, which is guarded; start it in a cgroup of its own")]
     OwnCgroup {
-        /// The workload.
-        workload: String,
+        /// A workload's, or one of `guard`.
+        cgroup: PathBuf,
     },
     /// The CA in the state directory cannot be opened or made.
     #[error("open certificate authority")]
@@ -205,7 +205,11 @@ pub async fn run(config: &Path) -> Result<(), Error> {
 }
 
 /// Holds the state directory as long as the result lives.
-fn lock(directory: &Path) -> Result<fs::File, Error> {
+///
+/// # Errors
+///
+/// [`Error::AlreadyRunning`], and [`Error::Path`] where it cannot be made or locked.
+pub fn lock(directory: &Path) -> Result<fs::File, Error> {
     let path = directory.join("agent.lock");
     ca::prepare_directory(directory)?;
     let file = fs::File::create(&path).map_err(|cause| Error::Path { operation: "open", path: path.clone(), cause })?;

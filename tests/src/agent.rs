@@ -75,6 +75,12 @@ impl Agent {
         running.finish()?.success().map(drop)
     }
 
+    /// Shuts the workloads, as when the machine starts, before there is an agent.
+    pub fn guard(&self) -> Result<()> {
+        let guard = ["guard".as_ref(), "--config".as_ref(), self.config.as_os_str()];
+        process::run(Command::new(settings::enforcer_binary()?).args(guard)).map(drop)
+    }
+
     /// Removes all it has put into the kernel, as an operator would.
     pub fn uninstall(&self) -> Result<()> {
         uninstall(&self.config)

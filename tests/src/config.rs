@@ -118,6 +118,8 @@ pub struct Config {
     pub rules: &'static str,
     /// Who else there is.
     pub peers: Vec<Peer>,
+    /// A cgroup below which only workloads have sockets.
+    pub guard: Option<PathBuf>,
     /// Objects beside these, as they stand in a file, each with `---` before it.
     pub more: String,
     /// Where its certificates come from, if not from its own CA.
@@ -199,6 +201,7 @@ impl Config {
         writeln!(out, "  pair: {}", self.pair)?;
         // Not those of whichever machine this is.
         writeln!(out, "  resolvers: [\"{RESOLVER}\"]")?;
+        self.guard.iter().try_for_each(|guard| writeln!(out, "  guard: [{}]", guard.display()))?;
         let socket = self.workload_api.display();
         match self.side {
             Side::Offers => writeln!(out, "  workloadApi: {socket}"),

@@ -210,6 +210,7 @@ fn config(ground: &Ground, account: &'static str, options: Options) -> Result<Co
         cipher: options.cipher,
         rules: options.rules[usize::from(account == "b")],
         peers: Vec::new(),
+        guard: None,
         more: String::new(),
         control: None,
         workload_api: workload_api(ground, account),

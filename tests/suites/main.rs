@@ -19,6 +19,7 @@ mod certificates;
 mod clocks;
 mod control;
 mod federation;
+mod guard;
 mod outside;
 mod policy;
 mod public;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         clocks::trials(),
         control::trials(),
         outside::trials(),
+        guard::trials(),
         policy::trials(),
         public::trials(),
         memory::trials(),

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use enforcer_ebpf::{
     DIRECTION_INBOUND, DIRECTION_OUTBOUND, ListenerKey, PEER_DIRECT, PEER_PLAINTEXT, PEER_RELAY, PORT_DIRECT,
-    PORT_RELAY, PortKey, Reason, WorkloadValue,
+    PORT_FREE, PORT_RELAY, PortKey, Reason, WorkloadValue,
 };
 use ipnet::IpNet;
 use tokio::net::TcpListener;
@@ -87,6 +88,10 @@ pub(super) fn enrol(
         let (place, members) = place(group);
         let value = open_listeners(&place, &members, guard, &mut enrolled.listeners)?;
         own_addresses::follow(&place, &outside)?;
+        if place.everything.is_none() {
+            let every = PortKey { netns: place.namespace.cookie(), port: 0, reserved: 0 };
+            tables.ports.insert(every, PORT_FREE);
+        }
         for member in &members {
             tables.add(member, terms(member, &outside, value)?);
             enrolled.workloads.push(Arc::clone(&member.workload));
@@ -102,6 +107,9 @@ pub(super) fn enrol(
     taken.set_ports(&tables.ports)?;
     for (_, members, paths) in &guarded {
         members.iter().try_for_each(|member| guard.enrol(&member.cgroup, *paths))?;
+    }
+    for path in &snapshot.node().guard {
+        guard.shut(&open_cgroup(path)?)?;
     }
     for (place, _, paths) in &guarded {
         guard.guard_namespace(&place.namespace, *paths)?;
@@ -166,7 +174,7 @@ fn group(
         let path = wanted.network.path();
         let namespace =
             Namespace::open(&path).map_err(|cause| Error::Path { operation: "open network namespace", path, cause })?;
-        let cgroup = open_cgroup(wanted)?;
+        let cgroup = open_cgroup(&wanted.cgroup)?;
         let programs = if taken.loses_the_end(cgroup.id()) { Programs::LoseTheEnd } else { Programs::Unknown };
         let site = Site::of(&namespace);
         let means = means(snapshot.policy_of(wanted).path, (Kernel::of(abilities), programs), site);
@@ -192,11 +200,11 @@ fn announce(workload: &Workload) {
     tracing::info!(workload = %name, %identity, path, relayed = records, "enrolling");
 }
 
-fn open_cgroup(wanted: &snapshot::Workload) -> Result<Cgroup, Error> {
-    let failed = |cause| Error::Path { operation: "open cgroup", path: wanted.cgroup.clone(), cause };
-    let cgroup = Cgroup::open(&wanted.cgroup).map_err(failed)?;
+fn open_cgroup(path: &Path) -> Result<Cgroup, Error> {
+    let failed = |cause| Error::Path { operation: "open cgroup", path: path.to_owned(), cause };
+    let cgroup = Cgroup::open(path).map_err(failed)?;
     if cgroup.contains_this_process().map_err(failed)? {
-        return Err(Error::OwnCgroup { workload: wanted.name.clone() });
+        return Err(Error::OwnCgroup { cgroup: path.to_owned() });
     }
     Ok(cgroup)
 }

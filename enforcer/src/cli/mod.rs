@@ -8,6 +8,7 @@ pub mod ca;
 pub mod control;
 pub mod doctor;
 pub mod explain;
+pub mod guard;
 pub mod identity;
 mod operator;
 pub mod status;
@@ -49,6 +50,7 @@ enum Verb {
     Status(status::Args),
     Explain(explain::Args),
     Doctor(doctor::Args),
+    Guard(guard::Args),
     Uninstall(uninstall::Args),
 }
 
@@ -79,6 +81,7 @@ impl Cli {
             Verb::Status(args) => status::run(args),
             Verb::Explain(args) => explain::run(args),
             Verb::Doctor(args) => doctor::run(args),
+            Verb::Guard(args) => guard::run(args),
             Verb::Uninstall(args) => uninstall::run(args),
         };
         result.unwrap_or_else(|error| {

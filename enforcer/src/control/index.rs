@@ -187,6 +187,7 @@ fn node(raw: RawNode) -> Option<Node> {
         control: raw.control.map(|control| control.value),
         identity_source: raw.identity_source.map(|socket| socket.value),
         workload_api: raw.workload_api?.value,
+        guard: raw.guard.into_iter().map(|cgroup| cgroup.value).collect(),
         resolvers: raw.resolvers,
         acme: raw.acme,
     })

@@ -52,8 +52,11 @@ pub(super) struct RawNode {
     pub(super) federation: Vec<(Located<String>, PathBuf)>,
     pub(super) identity_source: Option<Located<PathBuf>>,
     pub(super) workload_api: Option<Located<Option<PathBuf>>>,
-    /// Its resolvers; `None` where the file does not say, until `host.rs` has looked.
+    /// Cgroups below which only enrolled workloads have sockets.
+    pub(super) guard: Vec<Located<PathBuf>>,
+    /// The file names its resolvers, readably or not.
     pub(super) own_resolvers: bool,
+    /// Its resolvers; those that the file does not name once `host.rs` has looked.
     pub(super) resolvers: Vec<IpAddr>,
     /// It says who issues certificates for public names, readably or not.
     pub(super) has_acme: bool,
@@ -138,7 +141,7 @@ fn node(spec: Tree, problems: &mut Problems) -> Option<RawNode> {
     let at = spec.at;
     let mut spec = Fields::open(spec, "Node spec", problems)?;
     let federation = spec.take("federation");
-    let resolvers = spec.take("resolvers");
+    let (resolvers, guard) = (spec.take("resolvers"), spec.take("guard"));
     let (control, source, acme) = (spec.take("control"), spec.take("identitySource"), spec.take("acme"));
     let node = RawNode {
         at,
@@ -153,6 +156,7 @@ fn node(spec: Tree, problems: &mut Problems) -> Option<RawNode> {
         federation: Vec::new(),
         identity_source: None,
         workload_api: spec.optional("workloadApi", |tree| socket(tree).map(Some), None),
+        guard: Vec::new(),
         own_resolvers: resolvers.is_some(),
         resolvers: Vec::new(),
         has_acme: acme.is_some(),
@@ -164,6 +168,7 @@ fn node(spec: Tree, problems: &mut Problems) -> Option<RawNode> {
     let resolvers = resolvers.map(|tree| read_each(tree, address, problems)).unwrap_or_default();
     Some(RawNode {
         control,
+        guard: guard.map(|tree| read_each(tree, path, problems)).unwrap_or_default(),
         resolvers: resolvers.into_iter().map(|resolver| resolver.value).collect(),
         federation,
         identity_source: source.and_then(|tree| identity_source(tree, problems)),

@@ -115,6 +115,8 @@ pub struct Node {
     /// The socket on which it offers the Workload API to its own workloads; absolute. Never beside `identity_source`: there is
     /// nobody who would issue.
     pub workload_api: Option<PathBuf>,
+    /// Cgroups below which only enrolled workloads have sockets; absolute.
+    pub guard: Vec<PathBuf>,
     /// Who resolves names for its workloads: they may be asked in plaintext.
     pub resolvers: Vec<IpAddr>,
     /// Who issues certificates for public names.

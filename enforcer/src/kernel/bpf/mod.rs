@@ -74,9 +74,12 @@ const MAPS: [&str; 23] = [
     "OFFSETS",
 ];
 
+/// The program that refuses sockets to whoever is in no enrolled cgroup.
+const SHUT: (&str, u32) = ("make_socket", 2);
+
 /// Programs attached to the cgroup of every workload, and how (`enum bpf_attach_type` in linux/bpf.h).
 const CGROUP_PROGRAMS: [(&str, u32); 8] = [
-    ("make_socket", 2),
+    SHUT,
     ("sendmsg4", 14),
     ("sendmsg6", 15),
     ("connect4", 10),
@@ -231,15 +234,26 @@ impl Guard {
     pub fn enrol(&mut self, cgroup: &Cgroup, path: Paths) -> Result<(), Error> {
         let direct = if path == Paths::WithDirect { &DIRECT_PROGRAMS[..] } else { &[] };
         // The locks come before the gates: nothing is held that is not locked.
-        for &(name, attach_type) in direct.iter().chain(&CGROUP_PROGRAMS) {
-            let pin = format!("{name}-{}", cgroup.id());
-            let path = links(&self.directory).join(&pin);
-            let program = program(&mut self.programs, name)?;
-            if !link::replace(&path, program)? {
-                link::create(&path, program, (cgroup.as_fd(), attach_type))?;
-            }
-            self.wanted.insert(pin);
+        direct.iter().chain(&CGROUP_PROGRAMS).try_for_each(|&program| self.attach(cgroup, program))
+    }
+
+    /// From now on no process below this cgroup gets a socket that is in no enrolled one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Program`] and [`Error::Link`].
+    pub fn shut(&mut self, cgroup: &Cgroup) -> Result<(), Error> {
+        self.attach(cgroup, SHUT)
+    }
+
+    fn attach(&mut self, cgroup: &Cgroup, (name, attach_type): (&'static str, u32)) -> Result<(), Error> {
+        let pin = format!("{name}-{}", cgroup.id());
+        let path = links(&self.directory).join(&pin);
+        let program = program(&mut self.programs, name)?;
+        if !link::replace(&path, program)? {
+            link::create(&path, program, (cgroup.as_fd(), attach_type))?;
         }
+        self.wanted.insert(pin);
         Ok(())
     }
 

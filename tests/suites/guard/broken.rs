@@ -1,0 +1,98 @@
+//! Each table that programs look into is broken, one at a time: what they cannot find, they refuse.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use aya::Pod;
+use aya::maps::lpm_trie::LpmTrie;
+use aya::maps::{HashMap, Map, MapData, SockHash};
+use enforcer_tests::ground::{A_EDGE, STRANGER};
+use enforcer_tests::peer::reach;
+use enforcer_tests::program;
+use enforcer_tests::world::World;
+use libtest_mimic::Trial;
+
+use super::{EPERM, usual};
+use crate::stage::{marker, pages_come_sealed, promises};
+
+/// Where agents of this version pin.
+const LAYOUT: &str = "v5";
+
+pub(super) fn trials() -> Vec<Trial> {
+    promises![beside others; what_programs_do_not_find_they_refuse]
+}
+
+/// Empties a map of the node's programs.
+type Break = fn(&Path) -> Result<()>;
+
+/// Maps that are asked before something may leave or arrive, and how they are emptied. Sizes of keys and values, octets, are
+/// those of the types in `enforcer-ebpf`.
+const BREAKS: [(&str, Break); 5] = [
+    ("WORKLOADS", |pins| empty_hash::<[u8; 8], [u8; 24]>(pins, "WORKLOADS")),
+    ("PEERS", |pins| empty_trie::<[u8; 16], u32>(pins, "PEERS")),
+    ("EGRESS", |pins| empty_trie::<[u8; 20], [u8; 260]>(pins, "EGRESS")),
+    ("LISTENERS", |pins| empty_listeners(pins)),
+    ("PORTS", |pins| empty_hash::<[u8; 16], u32>(pins, "PORTS")),
+];
+
+fn what_programs_do_not_find_they_refuse() -> Result<()> {
+    let mut world = World::create(usual())?;
+    for (name, empty) in BREAKS {
+        let pins = world.a.config.bpf.join(LAYOUT);
+        empty(&pins).with_context(|| format!("empty {name}"))?;
+        world.explain(nothing_is_in_the_clear(&world)).with_context(|| format!("without {name}"))?;
+        // It writes down all of them anew.
+        world.a.agent.stop()?;
+        world.a.agent.restart()?;
+        world.explain(pages_come_sealed(&world)).with_context(|| format!("{name} is whole again"))?;
+    }
+    Ok(())
+}
+
+/// Whatever still works is encrypted, and nothing leaves that was to be refused.
+fn nothing_is_in_the_clear(world: &World) -> Result<()> {
+    for route in world.ground.routes() {
+        let secret = marker();
+        let nginx = program::nginx(route.server, &secret)?;
+        let capture = world.ground.watch_mesh()?;
+        let page = program::curl(route.client, nginx.at(route.target))?.finish()?;
+        capture.stop()?.prove_absent(&secret).with_context(|| format!("{route}: {page:?}"))?;
+    }
+    let stranger = SocketAddr::new(STRANGER[0], 4);
+    let outcomes = reach(&world.ground.a, &[("tcp", stranger), ("udp", stranger), ("raw", stranger)])?;
+    ensure!(outcomes == [EPERM; 3], "{outcomes:?}");
+    // Somebody whom no policy lets in.
+    let secret = marker();
+    let nginx = program::nginx(&world.ground.a, &secret);
+    if let Ok(nginx) = nginx {
+        let page = program::curl(&world.ground.outside, SocketAddr::new(A_EDGE[0], nginx.port))?;
+        page.finish()?.failure().context("a stranger was served")?;
+    }
+    Ok(())
+}
+
+fn open(pins: &Path, name: &str) -> Result<MapData> {
+    MapData::from_pin(pins.join(name)).with_context(|| format!("open map {name}"))
+}
+
+fn empty_hash<K: Pod, V: Pod>(pins: &Path, name: &str) -> Result<()> {
+    let mut map: HashMap<_, K, V> = HashMap::try_from(Map::HashMap(open(pins, name)?))?;
+    let keys: Vec<K> = map.keys().collect::<Result<_, _>>()?;
+    ensure!(!keys.is_empty(), "it was empty");
+    Ok(keys.iter().try_for_each(|key| map.remove(key))?)
+}
+
+fn empty_trie<K: Pod, V: Pod>(pins: &Path, name: &str) -> Result<()> {
+    let mut map: LpmTrie<_, K, V> = LpmTrie::try_from(Map::LpmTrie(open(pins, name)?))?;
+    let keys: Vec<_> = map.keys().collect::<Result<_, _>>()?;
+    ensure!(!keys.is_empty(), "it was empty");
+    Ok(keys.iter().try_for_each(|key| map.remove(key))?)
+}
+
+fn empty_listeners(pins: &Path) -> Result<()> {
+    let mut map: SockHash<_, [u8; 16]> = SockHash::try_from(Map::SockHash(open(pins, "LISTENERS")?))?;
+    let keys: Vec<_> = map.keys().collect::<Result<_, _>>()?;
+    ensure!(!keys.is_empty(), "it was empty");
+    Ok(keys.iter().try_for_each(|key| map.remove(key))?)
+}
