@@ -57,12 +57,19 @@ pub(crate) fn judge(figures: &Figures) -> Vec<Goal> {
         ("round trip, x plain TCP", over(Workload::Rt64, Path::Plain), Bound::AtMost(2.1)),
         ("new connection, x plain TCP", over(Workload::Connect, Path::Plain), Bound::AtMost(4.0)),
         ("new connection, thousands", direct(Workload::Connect).map(|cost| cost / 1e3), Bound::Below(776.0)),
+        ("new connection outside the mesh, beyond plain TCP", beyond(figures), Bound::AtMost(1000.0)),
         ("new connection with 500 threads, x few threads", crowded(figures), Bound::AtMost(2.0)),
         ("stream, speed x floor", over(Workload::Stream, Path::Floor).map(f64::recip), Bound::AtLeast(0.98)),
         ("memory of an idle connection, bytes", heavier(figures), Bound::Below(1024.0)),
     ];
     let judged = goals.into_iter().filter_map(|(what, figure, bound)| Some((what, figure?, bound)));
     judged.map(|(what, figure, bound)| Goal { what, figure, bound, met: bound.holds(figure) }).collect()
+}
+
+/// What the programs cost connections that are none of ours.
+fn beyond(figures: &Figures) -> Option<f64> {
+    let cost = |path| figures.cost(Workload::Connect, path).map(|cost| cost.busy);
+    Some(cost(Path::Outside)? - cost(Path::Plain)?)
 }
 
 /// How much more connections cost a process with many threads.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use enforcer_tests::agent::Agent;
 use enforcer_tests::config::{Offload, Path as Wanted};
-use enforcer_tests::ground::{Ground, Route};
+use enforcer_tests::ground::{A_EDGE, Ground, Route, STRANGER};
 use enforcer_tests::peer::{self, Server};
 use enforcer_tests::wait;
 use enforcer_tests::world::{Options, World};
@@ -16,6 +16,8 @@ use enforcer_tests::world::{Options, World};
 pub(crate) enum Path {
     /// In the clear, without agents.
     Plain,
+    /// In the clear, from a workload to somewhere outside the mesh, which a rule lets it reach.
+    Outside,
     /// Kernel TLS that the applications set up themselves with fixed keys, without agents: no encryption costs less.
     Floor,
     /// Kernel TLS on the applications' sockets, set up by agents.
@@ -29,14 +31,14 @@ pub(crate) enum Path {
 impl Path {
     /// Whether it cannot be measured on a kernel without TLS.
     pub(crate) fn needs_kernel_tls(self) -> bool {
-        matches!(self, Path::Floor | Path::Direct | Path::RelayKernel)
+        matches!(self, Path::Outside | Path::Floor | Path::Direct | Path::RelayKernel)
     }
 
     /// How many times longer it is measured than the relay. Now and then a machine has something of its own to do; where
     /// a unit costs little, few units would not outweigh it.
     pub(crate) fn stretch(self) -> u32 {
         match self {
-            Path::Plain => 8,
+            Path::Plain | Path::Outside => 8,
             Path::Floor | Path::Direct => 2,
             Path::Relay | Path::RelayKernel => 1,
         }
@@ -46,6 +48,7 @@ impl Path {
     fn options(self) -> Option<Options> {
         match self {
             Path::Plain | Path::Floor => None,
+            Path::Outside => Some(Options { rules: OUTSIDE, ..Options::DIRECT }),
             Path::Direct => Some(Options::DIRECT),
             Path::Relay => Some(Options { offload: Offload::Off, path: Wanted::Relay, ..Options::STRICT }),
             Path::RelayKernel => Some(Options { offload: Offload::On, path: Wanted::Relay, ..Options::STRICT }),
@@ -57,6 +60,7 @@ impl fmt::Display for Path {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.pad(match self {
             Path::Plain => "plain TCP",
+            Path::Outside => "outside the mesh",
             Path::Floor => "kTLS by hand (floor)",
             Path::Direct => "direct",
             Path::Relay => "relay, records in user space",
@@ -64,6 +68,12 @@ impl fmt::Display for Path {
         })
     }
 }
+
+/// What the workload of the first node may reach outside the mesh, beside another rule that is for somewhere else.
+const OUTSIDE: [&str; 2] = [
+    "outbound: { deny: [{ addresses: [192.0.2.0/24] }], plaintext: [{ addresses: [10.78.0.4], ports: ['1000-65535'] }] }",
+    "",
+];
 
 /// Two nodes between which connections take one path.
 pub(crate) struct Site {
@@ -95,13 +105,18 @@ impl Site {
             Stage::Bare(ground) => ground,
             Stage::Agents(world) => &world.ground,
         };
+        if self.path == Path::Outside {
+            let [source, target] = [A_EDGE[0], STRANGER[0]];
+            return Ok(Route { client: &ground.a, server: &ground.outside, source, target });
+        }
         ground.routes().into_iter().next().context("the ground has no route")
     }
 
-    /// The agents of client and server, where there are any.
+    /// The agents of client and server, where connections have any.
     pub(crate) fn agents(&self) -> Vec<&Agent> {
         match &self.stage {
             Stage::Bare(_) => Vec::new(),
+            Stage::Agents(_) if self.path == Path::Outside => Vec::new(),
             Stage::Agents(world) => vec![&world.a.agent, &world.b.agent],
         }
     }
@@ -135,7 +150,7 @@ impl Site {
     /// Fails when a connection has taken another path than the one that is measured.
     pub(crate) fn prove_path(&self) -> Result<()> {
         let label = match self.path {
-            Path::Plain | Path::Floor => return Ok(()),
+            Path::Plain | Path::Outside | Path::Floor => return Ok(()),
             Path::Direct => "path=\"direct\"",
             Path::Relay | Path::RelayKernel => "path=\"relay\"",
         };
