@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::candidates::Candidates;
 use super::read::{RawPolicy, RawRule, RawRules, RawSelector};
 use super::{Policy, Rule, Rules};
 use crate::control::object::{Objects, RawNode, RawWorkload};
@@ -13,9 +14,10 @@ pub(in crate::control) fn policies(objects: &Objects, problems: &mut Problems) -
     let built: Vec<Built<'_>> = objects.policies.iter().map(Built::new).collect();
     // By the workload's position, the positions of policies.
     let mut selecting = vec![Vec::new(); objects.workloads.len()];
+    let candidates = Candidates::new(&objects.workloads);
     for (at, Built { raw, .. }) in built.iter().enumerate() {
-        let positions = (0..).zip(&objects.workloads).filter(|(_, workload)| selects(raw, workload));
-        let selected: Vec<(usize, &RawWorkload)> = positions.collect();
+        let positions = candidates.of(raw).into_iter().map(|at| (at, &objects.workloads[at]));
+        let selected: Vec<(usize, &RawWorkload)> = positions.filter(|(_, workload)| selects(raw, workload)).collect();
         check_selection(raw, selected.len(), objects, problems);
         check_rules(raw, &selected, objects, problems);
         selected.iter().for_each(|&(workload, _)| selecting[workload].push(at));

@@ -17,6 +17,7 @@
 //! what only they would refuse is recorded with their name.
 
 pub(super) mod assign;
+mod candidates;
 pub(super) mod read;
 mod rule;
 
