@@ -1,3 +1,5 @@
+//! What is told of two snapshots, and how soon.
+
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
