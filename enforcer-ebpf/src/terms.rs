@@ -37,7 +37,7 @@ pub const EGRESS_SET_BITS: u32 = 32;
 pub type EgressKey = [u8; EGRESS_KEY];
 
 /// Ports for which something else than usual holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Range {
     /// The lowest.
@@ -53,7 +53,7 @@ pub struct Range {
 }
 
 /// What holds for the addresses of a prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
 pub struct Terms {
     /// By kind, where no range speaks: one of the `EGRESS_` numbers.

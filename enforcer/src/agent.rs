@@ -15,25 +15,22 @@ mod revoke;
 mod shutdown;
 mod status;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
-use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::connection;
 use crate::connection::bonds::Bonds;
-use crate::connection::{self, Listener};
 use crate::control::file::{LoadError, load};
 use crate::control::snapshot::Snapshot;
 use crate::identity::client;
 use crate::identity::source::Source;
 use crate::identity::trust::Malformed;
-use crate::identity::workload_api::{self, Endpoint, Member};
+use crate::identity::workload_api::{self, Endpoint, Roll};
 use crate::kernel::bpf::{self, Guard};
 use crate::kernel::probe::{Abilities, probe};
 use crate::observe::admin;
@@ -41,7 +38,8 @@ use crate::observe::events::Connections;
 use crate::observe::metrics::Metrics;
 use crate::observe::ready::Readiness;
 use crate::{ca, identity, kernel};
-use identities::Identities;
+use direct::Pairing;
+use enrol::Opened;
 use reload::Occasions;
 use shutdown::Signals;
 
@@ -147,52 +145,51 @@ pub async fn run(config: &Path) -> Result<(), Error> {
     let _lock = lock(&snapshot.node().state_directory)?;
     let abilities = probe();
     report(&abilities);
-    let stop = CancellationToken::new();
-    let Identities { store, trusted, source } = identities::start(&snapshot, &stop).await?;
+    let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
+    let mut identities = identities::start(&snapshot, &stop).await?;
     let public = public::open(&snapshot)?;
     let admin = admin::bind(snapshot.node().admin).await?;
     let workload_api = snapshot.node().workload_api.as_deref().map(Endpoint::bind).transpose()?;
-    let mut guard = Guard::open(&snapshot.node().bpf_directory)?;
-    let mut enrolled = enrol::enrol(&snapshot, &abilities, (&store, public.names()), &mut guard)?;
+    let guard = Guard::open(&snapshot.node().bpf_directory)?;
+    let certificates = (Arc::clone(&identities.store), public.names().cloned());
+    let (enrolment, current, opened) = enrol::start(&snapshot, (guard, &abilities), certificates, &closing)?;
 
-    let sources = status::sources(&store, &guard, &enrolled.workloads);
+    let sources = status::sources(&identities.store, enrolment.guard(), &current);
     let metrics = Arc::new(Metrics::new(sources).with_public_names(public.names()));
-    let connections = Connections::new(Arc::clone(&metrics));
-    let (closing, bonds) = (CancellationToken::new(), Bonds::default());
+    let (connections, bonds) = (Connections::new(Arc::clone(&metrics)), Bonds::default());
     let parts = direct::Parts {
-        snapshot: &snapshot,
-        enrolled: &mut enrolled,
-        store: &store,
+        current: &current,
+        enrolment: &enrolment,
+        store: &identities.store,
         connections: &connections,
         metrics: &metrics,
-        holds: guard.holds.clone(),
-        taken: guard.maps.taken(),
-        misses: guard.maps.misses(),
-        bonds: bonds.clone(),
+        bonds: &bonds,
     };
-    let offers = direct::start(parts, (&closing, &stop)).await?;
+    let offers = direct::offers(parts, &stop);
+    let mut pairing = Pairing::new(&offers, snapshot.node().pair, &closing);
+    let listener = pairing.prepare(&snapshot).await?;
     let path = Arc::new(connection::Path {
-        snapshot: Arc::clone(&snapshot),
-        by_cgroup: enrolled.by_cgroup,
-        flows: guard.maps.flows(),
-        sources: guard.maps.sources(),
+        current: current.clone(),
+        flows: enrolment.guard().maps.flows(),
+        sources: enrolment.guard().maps.sources(),
         connections: connections.clone(),
         offers,
         bonds,
-        rules: watch::Sender::new(0),
         stop: stop.clone(),
         tasks: TaskTracker::new(),
     });
-    tokio::spawn(revoke::watch(Arc::clone(&path), trusted.clone(), closing.clone()));
-    offer(workload_api, source, (enrolled.members, &metrics), (&snapshot, &stop));
-    accept(enrolled.listeners, &path, &closing);
+    pairing.follow(&current.picture(), listener);
+    serve(opened, &path, &closing);
+    tokio::spawn(revoke::watch(Arc::clone(&path), identities.trusted.clone(), closing.clone()));
+    let roll = Roll::new(enrol::recognised(&current.picture()));
+    offer(workload_api, identities.source.take(), (&roll, &metrics), (&snapshot, &stop));
     public.keep(&stop);
     let readiness = Readiness::default();
-    let terms = (guard.maps.taken(), guard.maps.outside());
-    let in_force = reload::start((config, occasions), (&enrolled.workloads, terms), (&path, &closing));
-    let counts = (guard.maps.misses(), guard.maps.outside());
-    let known = (store, trusted, counts, in_force);
-    let status = status::status(Arc::clone(&snapshot), enrolled.workloads, known, abilities);
+    let counts = (enrolment.guard().maps.misses(), enrolment.guard().maps.outside());
+    let known = (Arc::clone(&identities.store), identities.trusted.clone(), counts);
+    let parts = reload::Parts { path: Arc::clone(&path), enrolment, pairing, identities, roll };
+    let in_force = reload::start((config, occasions), parts, &closing);
+    let status = status::status((current, abilities), known, in_force);
     let state = admin::State { connections, metrics, readiness: readiness.clone(), status };
     let served = tokio::spawn(admin.serve(state, stop));
     tracing::info!(workloads = snapshot.workloads().len(), peers = snapshot.peers().len(), "ready");
@@ -220,10 +217,14 @@ pub fn lock(directory: &Path) -> Result<fs::File, Error> {
     }
 }
 
-/// Takes connections until `closing`.
-fn accept(listeners: Vec<(Arc<Listener>, TcpListener)>, path: &Arc<connection::Path>, closing: &CancellationToken) {
-    for (listener, socket) in listeners {
-        tokio::spawn(connection::serve(Arc::clone(path), listener, socket, closing.clone()));
+/// Takes connections until they are wanted no more, and what the kernel holds until `closing`.
+fn serve(opened: Opened, path: &Arc<connection::Path>, closing: &CancellationToken) {
+    for listening in opened.listeners {
+        let (listener, socket, closing) = listening.into_parts();
+        tokio::spawn(connection::serve(Arc::clone(path), listener, socket, closing));
+    }
+    if let Some(events) = opened.events {
+        direct::follow(&path.offers, events, closing);
     }
 }
 
@@ -231,12 +232,13 @@ fn accept(listeners: Vec<(Arc<Listener>, TcpListener)>, path: &Arc<connection::P
 fn offer(
     endpoint: Option<Endpoint>,
     source: Option<Arc<dyn Source>>,
-    (members, metrics): (HashMap<u64, Member>, &Arc<Metrics>),
+    (members, metrics): (&Roll, &Arc<Metrics>),
     (snapshot, stop): (&Snapshot, &CancellationToken),
 ) {
     if let (Some(endpoint), Some(source)) = (endpoint, source) {
         let trust_domain = snapshot.node().trust_domain.clone();
-        let parts = workload_api::Parts { source, trust_domain, members, metrics: Arc::clone(metrics) };
+        let (members, metrics) = (members.clone(), Arc::clone(metrics));
+        let parts = workload_api::Parts { source, trust_domain, members, metrics };
         tokio::spawn(endpoint.serve(parts, stop.clone()));
     }
 }

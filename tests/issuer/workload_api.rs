@@ -10,9 +10,10 @@ use anyhow::{Context, Result, ensure};
 use enforcer::ca;
 use enforcer::control::snapshot::Cipher;
 use enforcer::identity::Identity;
+use enforcer::identity::roster::Roster;
 use enforcer::identity::source::{Local, Source};
 use enforcer::identity::store::Store;
-use enforcer::identity::workload_api::{Endpoint, Member, Parts};
+use enforcer::identity::workload_api::{Endpoint, Member, Parts, Roll};
 use enforcer::identity::workload_source::{self, Wanted};
 use enforcer::kernel::{cgroup, netns};
 use enforcer::observe::metrics::{Metrics, Sources};
@@ -56,7 +57,7 @@ async fn an_agent_may_have_its_certificates_from_another(directory: PathBuf) -> 
         Ok(Wanted {
             socket: socket.clone(),
             trust_domain: TRUST_DOMAIN.to_owned(),
-            identities: vec![identity(account).parse()?],
+            identities: Roster::new([identity(account).parse()?]),
             cipher: Cipher::default(),
             federation: Arc::default(),
         })
@@ -107,7 +108,7 @@ impl Served {
         let parts = Parts {
             source: Arc::clone(&self.source),
             trust_domain: TRUST_DOMAIN.to_owned(),
-            members: HashMap::from([(group, member)]),
+            members: Roll::new(HashMap::from([(group, member)])),
             metrics: Arc::new(Metrics::new(sources)),
         };
         let stop = CancellationToken::new();

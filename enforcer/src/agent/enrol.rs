@@ -1,155 +1,297 @@
-//! Enrolment: from the snapshot to namespaces, listeners, map entries and attached programs.
+//! Enrolment: from a snapshot to namespaces, listeners, map entries and attached programs, and from one snapshot to the
+//! next.
+//!
+//! ```text
+//! plan      what there is to be, with everything made that nobody sees yet      a failure leaves no trace
+//! put       the picture, programs, gates, then map entries                      a failure takes back what was put
+//! remove    map entries of what is gone
+//!           (the caller has everything that is open judged by the new picture)
+//! release   programs, gates and listeners of what is gone
+//! ```
+//!
+//! The order is what keeps everything sealed. Programs and gates come before the entries that send connections through
+//! them; what the programs take and the agent does not know, or the agent is not listening for, is refused. What is held
+//! is ended before its locks go.
+
+mod member;
+mod plan;
+mod post;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use enforcer_ebpf::{
-    DIRECTION_INBOUND, DIRECTION_OUTBOUND, ListenerKey, PEER_DIRECT, PEER_PLAINTEXT, PEER_RELAY, PORT_DIRECT,
-    PORT_FREE, PORT_RELAY, PortKey, Reason, WorkloadValue,
+    PEER_DIRECT, PEER_PLAINTEXT, PEER_RELAY, PORT_DIRECT, PORT_FREE, PORT_RELAY, PortKey, Reason, WorkloadValue,
 };
 use ipnet::IpNet;
-use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
-use super::{Error, own_addresses};
-use crate::connection::{Kernel, Listener, Means, Place, Programs, Site, Workload, means, place_records};
-use crate::control::snapshot::{self, Peer, Snapshot, Speaks};
+use super::Error;
+use crate::connection::{Current, Homes, Kernel, Means, Picture, Workload};
+use crate::control::snapshot::{Peer, Snapshot, Speaks};
 use crate::identity::acme::Names;
 use crate::identity::store::Store;
 use crate::identity::workload_api;
-use crate::kernel::bpf::{Events, Guard, Outside, Paths, Taken};
-use crate::kernel::cgroup::Cgroup;
-use crate::kernel::netns::Namespace;
+use crate::kernel::bpf::{self, Events, Guard, Outside, Paths, Tables};
 use crate::kernel::probe::Abilities;
-use crate::kernel::socket::{Side, listen};
-use crate::observe::events::Direction;
+use member::{Member, open_cgroup};
+use plan::Plan;
+pub(super) use post::Listening;
+use post::Post;
 
-/// What is there once everything is in place.
-pub(super) struct Enrolled {
-    /// In the order of the snapshot, as far as they are in one namespace.
-    pub(super) workloads: Vec<Arc<Workload>>,
-    pub(super) by_cgroup: HashMap<u64, Arc<Workload>>,
-    /// The same as the Workload API recognises them; their namespaces are held by `places`.
-    pub(super) members: HashMap<u64, workload_api::Member>,
-    pub(super) listeners: Vec<(Arc<Listener>, TcpListener)>,
-    pub(super) places: Vec<Arc<Place>>,
-    /// Where programs tell of direct connections, if there may be any.
+/// Those of identities, and those of public names, if there are any.
+pub(super) type Certificates = (Arc<Store>, Option<Names>);
+
+/// What is enrolled. One change at a time.
+pub(super) struct Enrolment {
+    guard: Guard,
+    certificates: Certificates,
+    kernel: Kernel,
+    /// Whether it takes TLS records.
+    has_ktls: bool,
+    homes: Homes,
+    /// Ends all listeners.
+    closing: CancellationToken,
+    enrolled: Enrolled,
+    /// Programs of direct connections are loaded.
+    is_prepared: bool,
+    /// Where they tell, until somebody listens.
+    events: Option<Events>,
+}
+
+/// What there is at one moment.
+#[derive(Clone, Default)]
+struct Enrolled {
+    /// By name.
+    members: HashMap<String, Member>,
+    /// By the cookies of their namespaces.
+    posts: HashMap<u64, Post>,
+    /// With which programs each cgroup is enrolled.
+    cgroups: HashMap<u64, Paths>,
+    /// What is in the maps.
+    tables: Tables,
+}
+
+/// What somebody has to listen to from now on.
+pub(super) struct Opened {
+    pub(super) listeners: Vec<Listening>,
+    /// What programs tell of direct connections, when there may be some for the first time.
     pub(super) events: Option<Events>,
 }
 
-/// Those of identities, and those of public names, if there are any.
-type Certificates<'a> = (&'a Arc<Store>, Option<&'a Names>);
-
-/// A workload with what belongs to it in the kernel.
-struct Member {
-    wanted: snapshot::Workload,
-    workload: Arc<Workload>,
-    cgroup: Cgroup,
+/// What was changed.
+pub(super) struct Changed {
+    pub(super) opened: Opened,
+    /// Entries that were written into the maps that programs look connections up in, or removed.
+    pub(super) entries: usize,
+    /// What has to be released once nobody uses it any more.
+    pub(super) leftover: Leftover,
 }
 
-/// The workloads of one namespace.
-struct Group {
-    namespace: Namespace,
-    members: Vec<Member>,
-}
+/// What there was before.
+pub(super) struct Leftover(Enrolled);
 
-impl Group {
-    /// True when some of its workloads may have direct connections, or may have had some: then its sockets are gated.
-    fn has_direct(&self) -> bool {
-        let mut means = self.members.iter().map(|member| member.workload.means());
-        means.any(|means| matches!(means, Means::Direct | Means::Relay(Reason::ProgramLosesTheEnd)))
-    }
-}
-
-/// Puts the snapshot in force.
-pub(super) fn enrol(
-    snapshot: &Snapshot,
-    abilities: &Abilities,
-    certificates: Certificates<'_>,
-    guard: &mut Guard,
-) -> Result<Enrolled, Error> {
-    let (taken, outside) = (guard.maps.taken(), guard.maps.outside());
-    let groups = group(snapshot, abilities, certificates, &taken)?;
-    let is_direct = groups.iter().any(Group::has_direct);
-    let events = if is_direct { Some(guard.prepare_direct()?) } else { None };
-    let mut enrolled = Enrolled {
-        workloads: Vec::new(),
-        by_cgroup: HashMap::new(),
-        members: HashMap::new(),
-        listeners: Vec::new(),
-        places: Vec::new(),
-        events,
+/// Puts the first snapshot in force. What an earlier agent has left in the kernel is taken over.
+pub(super) fn start(
+    snapshot: &Arc<Snapshot>,
+    (guard, abilities): (Guard, &Abilities),
+    certificates: Certificates,
+    closing: &CancellationToken,
+) -> Result<(Enrolment, Current, Opened), Error> {
+    let tables = guard.maps.taken().read()?;
+    let mut enrolment = Enrolment {
+        guard,
+        certificates,
+        kernel: Kernel::of(abilities),
+        has_ktls: abilities.ktls().is_ok(),
+        homes: Homes::default(),
+        closing: closing.clone(),
+        enrolled: Enrolled { tables, ..Enrolled::default() },
+        is_prepared: false,
+        events: None,
     };
-    let mut tables = Tables::default();
-    let mut guarded = Vec::new();
-    for group in groups {
-        let paths = if group.has_direct() { Paths::WithDirect } else { Paths::Relay };
-        let (place, members) = place(group);
-        let value = open_listeners(&place, &members, guard, &mut enrolled.listeners)?;
-        own_addresses::follow(&place, &outside)?;
-        if place.everything.is_none() {
-            let every = PortKey { netns: place.namespace.cookie(), port: 0, reserved: 0 };
-            tables.ports.insert(every, PORT_FREE);
-        }
-        for member in &members {
-            tables.add(member, terms(member, &outside, value)?);
-            enrolled.workloads.push(Arc::clone(&member.workload));
-            enrolled.by_cgroup.insert(member.cgroup.id(), Arc::clone(&member.workload));
-            enrolled.members.insert(member.cgroup.id(), recognised(member, &place)?);
-        }
-        enrolled.places.push(Arc::clone(&place));
-        guarded.push((place, members, paths));
-    }
-    guard.maps.set_peers(snapshot.peers().iter().flat_map(prefixes))?;
-    guard.maps.misses().set_workloads(&tables.workloads.keys().copied().collect())?;
-    taken.set_workloads(&tables.workloads)?;
-    taken.set_ports(&tables.ports)?;
-    for (_, members, paths) in &guarded {
-        members.iter().try_for_each(|member| guard.enrol(&member.cgroup, *paths))?;
-    }
     for path in &snapshot.node().guard {
-        guard.shut(&open_cgroup(path)?)?;
+        enrolment.guard.shut(&open_cgroup(path)?)?;
     }
-    for (place, _, paths) in &guarded {
-        guard.guard_namespace(&place.namespace, *paths)?;
+    let plan = enrolment.plan(snapshot)?;
+    let current = Current::new(Arc::clone(&plan.picture));
+    let changed = enrolment.change(plan, &current)?;
+    let cgroups = enrolment.enrolled.tables.workloads.keys().copied().collect();
+    enrolment.guard.maps.misses().keep_only(&cgroups)?;
+    enrolment.guard.sweep()?;
+    enrolment.sweep_outside()?;
+    Ok((enrolment, current, changed.opened))
+}
+
+impl Enrolment {
+    /// The namespaces with enrolled workloads.
+    pub(super) fn homes(&self) -> &Homes {
+        &self.homes
     }
-    guard.sweep()?;
-    outside.retain_namespaces(&enrolled.places.iter().map(|place| place.namespace.cookie()).collect())?;
-    outside.sweep(&tables.workloads.values().map(|value| value.egress).collect())?;
-    Ok(enrolled)
+
+    /// The programs and maps.
+    pub(super) fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Puts a plan in force: its picture, and what programs look up. When that fails everything is as it was, and what was
+    /// judged by the new picture meanwhile has to be judged again.
+    pub(super) fn change(&mut self, plan: Plan, current: &Current) -> Result<Changed, Error> {
+        let before = current.picture();
+        self.enrolled.posts_missing_of(&plan.next).for_each(|post| self.homes.add(Arc::clone(&post.home)));
+        current.put(Arc::clone(&plan.picture));
+        match self.put(&plan) {
+            Ok(entries) => Ok(self.settle(plan, entries)),
+            Err(error) => {
+                current.put(before);
+                self.take_back(&plan);
+                Err(error)
+            }
+        }
+    }
+
+    /// All that can fail.
+    fn put(&mut self, plan: &Plan) -> Result<usize, Error> {
+        let (was, next) = (&self.enrolled, &plan.next);
+        if next.posts.values().any(|post| post.paths == Paths::WithDirect) && !self.is_prepared {
+            self.events = Some(self.guard.prepare_direct()?);
+            self.is_prepared = true;
+        }
+        for member in next.members.values() {
+            let paths = next.cgroups.get(&member.cgroup.id());
+            if let Some(paths) = paths.filter(|paths| was.cgroups.get(&member.cgroup.id()) != Some(paths)) {
+                self.guard.enrol(&member.cgroup, *paths)?;
+            }
+        }
+        for (netns, post) in &next.posts {
+            match (was.posts.get(netns).map(|post| post.paths), post.paths) {
+                (Some(Paths::WithDirect), _) | (Some(Paths::Relay), Paths::Relay) => {}
+                (None, paths) | (Some(Paths::Relay), paths) => {
+                    self.guard.guard_namespace(&post.home.namespace, paths)?;
+                }
+            }
+        }
+        self.guard.maps.misses().add(was.cgroups_missing_of(next))?;
+        let written = self.guard.maps.taken().put(&was.tables, &next.tables)?;
+        for Listening { key, socket, .. } in &plan.listeners {
+            self.guard.maps.set_listener(*key, socket)?;
+        }
+        Ok(written + self.guard.maps.taken().remove(&was.tables, &next.tables)?)
+    }
+
+    fn settle(&mut self, Plan { next, listeners, .. }: Plan, entries: usize) -> Changed {
+        self.guard.settle();
+        let before = std::mem::replace(&mut self.enrolled, next);
+        let opened = Opened { listeners, events: self.events.take() };
+        Changed { opened, entries, leftover: Leftover(before) }
+    }
+
+    /// Makes everything what it was. What cannot be undone still refuses, and the next start mends it.
+    fn take_back(&mut self, Plan { next, .. }: &Plan) {
+        let restored = self.guard.maps.taken().restore(&self.enrolled.tables, &next.tables);
+        let taken_back = self.guard.take_back();
+        for error in [restored, taken_back].into_iter().filter_map(Result::err) {
+            tracing::error!(%error, "a change of the configuration has failed, and is not undone in whole; restart the agent");
+        }
+        self.guard.maps.misses().remove(self.enrolled.cgroups_missing_of(next));
+        self.leave(self.enrolled.posts_missing_of(next));
+    }
+
+    /// Lets go of what was there before and is not any more. Nobody may have connections there.
+    pub(super) fn release(&mut self, Leftover(before): Leftover) {
+        for error in self.release_programs(&before).into_iter().filter_map(Result::err) {
+            tracing::error!(%error, "something of a workload that is gone stays in the kernel until the agent restarts");
+        }
+        self.guard.maps.misses().remove(self.enrolled.cgroups_missing_of(&before));
+        self.leave(self.enrolled.posts_missing_of(&before));
+        if let Err(error) = self.sweep_outside() {
+            tracing::error!(%error, "rules of workloads that are gone stay in the kernel until the next change");
+        }
+    }
+
+    /// Removes what nobody has any more of what programs know of destinations outside the mesh.
+    fn sweep_outside(&self) -> Result<(), Error> {
+        let outside = self.guard.maps.outside();
+        outside.retain_namespaces(&self.enrolled.posts.keys().copied().collect())?;
+        Ok(outside.sweep(&self.enrolled.tables.workloads.values().map(|value| value.egress).collect())?)
+    }
+
+    fn release_programs(&mut self, before: &Enrolled) -> Vec<Result<(), bpf::Error>> {
+        let mut released = Vec::new();
+        for (netns, post) in &before.posts {
+            let namespace = &post.home.namespace;
+            match self.enrolled.posts.get(netns) {
+                None => released.push(self.guard.release_namespace(namespace)),
+                Some(now) if (post.paths, now.paths) == (Paths::WithDirect, Paths::Relay) => {
+                    released.push(self.guard.ungate(namespace));
+                }
+                Some(_) => {}
+            }
+        }
+        for (cgroup, was) in &before.cgroups {
+            let now = self.enrolled.cgroups.get(cgroup);
+            if now != Some(was) {
+                released.push(self.guard.release_cgroup(*cgroup, now.copied()));
+            }
+        }
+        released
+    }
+
+    /// Nobody listens in these namespaces any more, and nothing is ended there.
+    fn leave<'a>(&self, posts: impl Iterator<Item = &'a Post>) {
+        posts.for_each(|post| {
+            post.listening.cancel();
+            self.homes.remove(post.home.namespace.cookie());
+        });
+    }
 }
 
-/// With the terms on which the workload reaches what is outside the mesh, which the programs know from now on.
-fn terms(member: &Member, outside: &Outside, value: WorkloadValue) -> Result<WorkloadValue, Error> {
-    let policy = member.workload.policy();
-    Ok(WorkloadValue { egress: outside.number(&policy.terms)?, others: policy.others().0.action().into(), ..value })
+impl Enrolled {
+    /// Cgroups that the other has and this one has not.
+    fn cgroups_missing_of(&self, other: &Self) -> impl Iterator<Item = u64> {
+        other.cgroups.keys().copied().filter(|cgroup| !self.cgroups.contains_key(cgroup))
+    }
+
+    /// Namespaces that the other has and this one has not.
+    fn posts_missing_of<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Post> {
+        other.posts.values().filter(|post| !self.posts.contains_key(&post.home.namespace.cookie()))
+    }
 }
 
-fn recognised(member: &Member, place: &Place) -> Result<workload_api::Member, Error> {
-    let failed =
-        |cause| Error::Path { operation: "look at network namespace", path: member.wanted.network.path(), cause };
-    let Workload { name, identity, .. } = &*member.workload;
-    let namespace = place.namespace.id().map_err(failed)?;
-    Ok(workload_api::Member { name: Arc::clone(name), identity: identity.clone(), namespace })
+/// The enrolled workloads as the Workload API recognises them; their namespaces are held.
+pub(super) fn recognised(picture: &Picture) -> HashMap<u64, workload_api::Member> {
+    let member = |workload: &Arc<Workload>| {
+        let Workload { name, identity, home, cgroup_id, .. } = &**workload;
+        (*cgroup_id, workload_api::Member { name: Arc::clone(name), identity: identity.clone(), namespace: home.id })
+    };
+    picture.workloads.iter().map(member).collect()
 }
 
-/// What the programs look up.
-#[derive(Default)]
-struct Tables {
-    workloads: HashMap<u64, WorkloadValue>,
-    ports: HashMap<PortKey, u32>,
-}
-
-impl Tables {
-    fn add(&mut self, member: &Member, value: WorkloadValue) {
-        let means = member.workload.means();
+/// What the programs look up, where this picture is in force and these ports are listened on. The terms on which workloads
+/// reach what is outside the mesh are in the programs' reach afterwards, and nobody has them yet.
+fn tables(picture: &Picture, posts: &HashMap<u64, Post>, outside: &Outside) -> Result<Tables, Error> {
+    let mut tables =
+        Tables { peers: picture.snapshot.peers().iter().flat_map(prefixes).collect(), ..Tables::default() };
+    for &netns in posts.keys() {
+        // Until a workload there takes every port.
+        tables.ports.insert(PortKey { netns, port: 0, reserved: 0 }, PORT_FREE);
+    }
+    for workload in &picture.workloads {
+        let Some(post) = posts.get(&workload.home.namespace.cookie()) else { continue };
+        let (means, policy) = (picture.means(workload), picture.policy_of(workload));
         let (direct, loses) = (means == Means::Direct, means == Means::Relay(Reason::ProgramLosesTheEnd));
-        let value = WorkloadValue { direct: direct.into(), loses_the_end: loses.into(), ..value };
-        self.workloads.insert(member.cgroup.id(), value);
+        let value = WorkloadValue {
+            direct: direct.into(),
+            loses_the_end: loses.into(),
+            egress: outside.number(&policy.terms)?,
+            others: policy.others().0.action().into(),
+            ..post.value
+        };
+        tables.workloads.insert(workload.cgroup_id, value);
         let kind = if direct { PORT_DIRECT } else { PORT_RELAY };
-        self.ports.extend(member.workload.ports.iter().map(|key| (*key, kind)));
+        tables.ports.extend(workload.ports.iter().map(|key| (*key, kind)));
     }
+    Ok(tables)
 }
 
 /// The prefixes of a peer, and how connections with it are taken.
@@ -160,118 +302,4 @@ fn prefixes(peer: &Peer) -> impl Iterator<Item = (IpNet, u32)> {
         (Speaks::Plaintext, _) => PEER_PLAINTEXT,
     };
     peer.addresses.iter().map(move |prefix| (*prefix, kind))
-}
-
-/// Opens what the workloads are made of and sorts them by namespace: two may name the same one differently.
-fn group(
-    snapshot: &Snapshot,
-    abilities: &Abilities,
-    (store, public): Certificates<'_>,
-    taken: &Taken,
-) -> Result<Vec<Group>, Error> {
-    let mut groups: Vec<Group> = Vec::new();
-    for wanted in snapshot.workloads() {
-        let path = wanted.network.path();
-        let namespace =
-            Namespace::open(&path).map_err(|cause| Error::Path { operation: "open network namespace", path, cause })?;
-        let cgroup = open_cgroup(&wanted.cgroup)?;
-        let programs = if taken.loses_the_end(cgroup.id()) { Programs::LoseTheEnd } else { Programs::Unknown };
-        let site = Site::of(&namespace);
-        let means = means(snapshot.policy_of(wanted).path, (Kernel::of(abilities), programs), site);
-        let offload = place_records(wanted.offload, abilities.ktls().map_err(drop));
-        let place = (cgroup.id(), port_keys(&namespace, wanted));
-        let workload = Arc::new(Workload::new(wanted, snapshot, (means, offload), place, (Arc::clone(store), public)));
-        let member = Member { wanted: wanted.clone(), workload, cgroup };
-        announce(&member.workload);
-        match groups.iter_mut().find(|group| group.namespace.cookie() == namespace.cookie()) {
-            Some(group) => group.members.push(member),
-            None => groups.push(Group { namespace, members: vec![member] }),
-        }
-    }
-    Ok(groups)
-}
-
-fn announce(workload: &Workload) {
-    let (name, identity, records) = (&workload.name, &workload.identity, workload.offload.explanation());
-    let path = match workload.means() {
-        Means::Direct => "direct where the peer has an agent",
-        Means::Relay(reason) => reason.label(),
-    };
-    tracing::info!(workload = %name, %identity, path, relayed = records, "enrolling");
-}
-
-fn open_cgroup(path: &Path) -> Result<Cgroup, Error> {
-    let failed = |cause| Error::Path { operation: "open cgroup", path: path.to_owned(), cause };
-    let cgroup = Cgroup::open(path).map_err(failed)?;
-    if cgroup.contains_this_process().map_err(failed)? {
-        return Err(Error::OwnCgroup { cgroup: path.to_owned() });
-    }
-    Ok(cgroup)
-}
-
-fn place(group: Group) -> (Arc<Place>, Vec<Member>) {
-    let mut everything = None;
-    let mut by_port = HashMap::new();
-    for member in &group.members {
-        match &member.wanted.ports {
-            None => everything = Some(Arc::clone(&member.workload)),
-            Some(ports) => by_port.extend(ports.iter().map(|&port| (port, Arc::clone(&member.workload)))),
-        }
-    }
-    let place = Place { namespace: Arc::new(group.namespace), everything, by_port };
-    (Arc::new(place), group.members)
-}
-
-fn port_keys(namespace: &Namespace, wanted: &snapshot::Workload) -> Vec<PortKey> {
-    let every = [0];
-    let ports = wanted.ports.as_deref().unwrap_or(&every);
-    ports.iter().map(|&port| PortKey { netns: namespace.cookie(), port: u32::from(port), reserved: 0 }).collect()
-}
-
-/// Listens for both directions and both IP versions, and tells the programs. Returns where outbound connections
-/// have to be sent.
-fn open_listeners(
-    place: &Arc<Place>,
-    members: &[Member],
-    guard: &mut Guard,
-    listeners: &mut Vec<(Arc<Listener>, TcpListener)>,
-) -> Result<WorkloadValue, Error> {
-    let workload = members.first().map(|member| member.wanted.name.clone()).unwrap_or_default();
-    let mut value = WorkloadValue { port_v4: 0, port_v6: 0, direct: 0, loses_the_end: 0, egress: 0, others: 0 };
-    for version in [4, 6] {
-        for direction in [Direction::Outbound, Direction::Inbound] {
-            let failed = |cause| Error::Listen { workload: workload.clone(), cause };
-            let side = if direction == Direction::Outbound { Side::Application } else { Side::Peer };
-            let socket = match listen(&place.namespace, version, side) {
-                // A namespace without IPv6; without a listener the programs refuse that version.
-                Err(error) if version == 6 => {
-                    tracing::info!(workload, %error, "no IPv6 in the namespace");
-                    continue;
-                }
-                result => result.map_err(failed)?,
-            };
-            let address = socket.local_addr().map_err(failed)?;
-            guard.maps.set_listener(key(&place.namespace, version, direction), &socket)?;
-            if direction == Direction::Outbound {
-                remember(&mut value, address);
-            }
-            listeners.push((Arc::new(Listener { direction, address, place: Arc::clone(place) }), socket));
-        }
-    }
-    Ok(value)
-}
-
-fn key(namespace: &Namespace, version: u32, direction: Direction) -> ListenerKey {
-    let direction = match direction {
-        Direction::Outbound => DIRECTION_OUTBOUND,
-        Direction::Inbound => DIRECTION_INBOUND,
-    };
-    ListenerKey { netns: namespace.cookie(), version, direction }
-}
-
-fn remember(value: &mut WorkloadValue, address: SocketAddr) {
-    match address {
-        SocketAddr::V4(_) => value.port_v4 = u32::from(address.port()),
-        SocketAddr::V6(_) => value.port_v6 = u32::from(address.port()),
-    }
 }

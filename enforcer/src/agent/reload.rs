@@ -1,26 +1,30 @@
 //! The configuration while the agent runs: the file is read again when it changes, and on SIGHUP.
 //!
-//! All of it or nothing: a file with mistakes leaves in force what was, and `enforcer status` says so until it is mended.
-//! Rules and modes come into force at once, and what is open and may not be any more is ended. Everything else that is in
-//! the file is built into the agent when it starts: a file that changes more than rules and modes is not in force before
-//! the next start, and that is said too.
+//! All of it or nothing: a file with mistakes, or one that cannot be put in force here, leaves in force what was, and
+//! `enforcer status` says so until it is mended. What is open and may not be any more is ended. Only the Node and public
+//! names are built into the agent when it starts: a file that changes them is not in force before the next start, and that
+//! is said too.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use time::OffsetDateTime;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::Error;
-use crate::connection::{self, Workload};
+use super::direct::Pairing;
+use super::enrol::{Changed, Enrolment, recognised};
+use super::identities::Identities;
+use super::{Error, serve};
+use crate::connection;
+use crate::control::difference::Difference;
 use crate::control::file::load;
-use crate::control::policy::Policy;
 use crate::control::snapshot::Snapshot;
 use crate::identity::request::blocking;
-use crate::kernel::bpf::{Outside, Taken};
+use crate::identity::workload_api::Roll;
 use crate::kernel::changes::Changes;
 use crate::observe::report::ConfigurationReport;
 
@@ -77,51 +81,66 @@ impl Occasions {
     }
 }
 
+/// What may change while the agent runs, and by whom.
+pub(super) struct Parts {
+    pub(super) path: Arc<connection::Path>,
+    pub(super) enrolment: Enrolment,
+    pub(super) pairing: Pairing,
+    pub(super) identities: Identities,
+    /// Whom the Workload API serves.
+    pub(super) roll: Roll,
+}
+
 /// Reads the file again on each occasion, until `closing`.
-pub(super) fn start(
-    (file, occasions): (&Path, Occasions),
-    (workloads, (taken, outside)): (&[Arc<Workload>], (Taken, Outside)),
-    (path, closing): (&Arc<connection::Path>, &CancellationToken),
-) -> InForce {
+pub(super) fn start((file, occasions): (&Path, Occasions), parts: Parts, closing: &CancellationToken) -> InForce {
     let in_force = InForce::new(file);
-    let (file, path, workloads) = (file.to_owned(), Arc::clone(path), workloads.to_vec());
-    let reload = Reload { file, in_force: in_force.clone(), workloads, path, taken, outside };
-    tokio::spawn(reload.watch(occasions, closing.clone()));
+    let Parts { path, enrolment, pairing, identities, roll } = parts;
+    let (enrolment, closing) = (Arc::new(Mutex::new(enrolment)), closing.clone());
+    let (file, told) = (file.to_owned(), in_force.clone());
+    let reload = Reload { file, in_force: told, path, enrolment, pairing, identities, roll, closing };
+    tokio::spawn(reload.watch(occasions));
     in_force
 }
 
-/// What may change, and whom that concerns.
+/// The one who changes what is in force.
 struct Reload {
     file: PathBuf,
     in_force: InForce,
-    workloads: Vec<Arc<Workload>>,
     path: Arc<connection::Path>,
-    taken: Taken,
-    outside: Outside,
+    enrolment: Arc<Mutex<Enrolment>>,
+    pairing: Pairing,
+    identities: Identities,
+    roll: Roll,
+    closing: CancellationToken,
 }
 
-/// Workloads with other rules or modes than they had.
-type Changed<'a> = Vec<(&'a Arc<Workload>, Arc<Policy>)>;
-
 impl Reload {
-    async fn watch(self, mut occasions: Occasions, closing: CancellationToken) {
+    async fn watch(mut self, mut occasions: Occasions) {
         loop {
             // Also at once: it may have changed since it was read.
             self.read().await;
             tokio::select! {
                 biased;
-                () = closing.cancelled() => return,
+                () = self.closing.cancelled() => return,
                 () = occasions.next() => {}
             }
         }
     }
 
-    async fn read(&self) {
+    async fn read(&mut self) {
         let file = self.file.clone();
         let read = blocking(move || load(&file)).await;
-        let changes = read.map_err(|error| error.to_string()).and_then(|next| self.changes(&next));
-        match changes.and_then(|changes| self.tell_programs(&changes).map(|()| changes)) {
-            Ok(changes) => self.put_in_force(changes).await,
+        let changed = match read {
+            Ok(next) => self.change(next).await,
+            Err(error) => Err(error.to_string()),
+        };
+        match changed {
+            Ok(has_changed) => self.in_force.change(|report| {
+                if has_changed || report.refused.is_some() {
+                    report.since = OffsetDateTime::now_utc().unix_timestamp();
+                    report.refused = None;
+                }
+            }),
             Err(refused) => {
                 if self.in_force.report().refused.as_ref() != Some(&refused) {
                     tracing::error!("the configuration has changed and is not in force: {refused}");
@@ -131,95 +150,63 @@ impl Reload {
         }
     }
 
-    /// The workloads whose rules or modes are other ones; an error is why it cannot be in force.
-    fn changes(&self, next: &Snapshot) -> Result<Changed<'_>, String> {
-        if let Some(what) = beyond_rules(&self.path.snapshot, next) {
+    /// Puts a snapshot in force. Says whether it is another one; an error is why it cannot be.
+    async fn change(&mut self, next: Snapshot) -> Result<bool, String> {
+        let before = self.path.current.picture();
+        let difference = Difference::between(&before.snapshot, &next);
+        if let Some(what) = &difference.needs_restart {
             return Err(format!(
-                "{what} changed, which needs a restart of the agent; rules and modes stay as they were until then"
+                "{what} changed, which needs a restart of the agent; everything stays as it was until then"
             ));
         }
-        let mut changes = Vec::new();
-        for wanted in next.workloads() {
-            let Some(workload) = self.workloads.iter().find(|workload| *workload.name == wanted.name) else { continue };
-            let (before, after) = (workload.policy(), next.policy_of(wanted));
-            if before.path != after.path {
-                return Err(format!(
-                    "the `path` of workload {} changed, which needs a restart of the agent; rules and modes stay as \
-                     they were until then",
-                    wanted.name
-                ));
+        let listener = self.pairing.prepare(&next).await.map_err(|error| told(&error))?;
+        self.identities.expect(&next).await;
+        match self.enrol(Arc::new(next), difference.is_empty()).await {
+            Ok(Some(changed)) => {
+                self.settle(changed, (&difference, listener)).await;
+                Ok(true)
             }
-            if before != after {
-                changes.push((workload, after));
+            Ok(None) => Ok(false),
+            Err(error) => {
+                // What was judged by the new picture while it was tried.
+                connection::changed(&self.path).await;
+                self.identities.keep_only(&before.snapshot);
+                Err(told(&error))
             }
         }
-        Ok(changes)
     }
 
-    /// First all terms are written, which may fail; then each workload is given its own, in one step.
-    fn tell_programs(&self, changes: &Changed<'_>) -> Result<(), String> {
-        let numbers: Result<Vec<u32>, _> =
-            changes.iter().map(|(_, policy)| self.outside.number(&policy.terms)).collect();
-        let told = numbers.and_then(|numbers| {
-            for ((workload, policy), number) in changes.iter().zip(numbers) {
-                self.taken.set_terms(workload.cgroup_id, number, policy.others().0.action())?;
+    /// `None`: there is nothing to be done.
+    async fn enrol(&self, next: Arc<Snapshot>, is_same: bool) -> Result<Option<Changed>, Error> {
+        let (enrolment, current) = (Arc::clone(&self.enrolment), self.path.current.clone());
+        blocking(move || {
+            let mut enrolment = enrolment.lock().unwrap_or_else(PoisonError::into_inner);
+            let plan = enrolment.plan(&next)?;
+            if is_same && !plan.has_new {
+                return Ok(None);
             }
-            Ok(())
-        });
-        // What nobody has may be removed now, and what could not be written whole must be.
-        let swept = self.taken.terms().and_then(|numbers| self.outside.sweep(&numbers));
-        told.and(swept).map_err(|error| format!("{:#}", anyhow::Error::from(error)))
+            enrolment.change(plan, &current).map(Some)
+        })
+        .await
     }
 
-    async fn put_in_force(&self, changes: Changed<'_>) {
-        let changed = changes.len();
-        changes.into_iter().for_each(|(workload, policy)| workload.set_policy(policy));
-        let was_refused = self.in_force.report().refused.is_some();
-        if changed > 0 {
-            let ended = connection::rules_changed(&self.path).await;
-            tracing::info!(workloads = changed, ended, "other rules or modes are in force");
-        }
-        if changed > 0 || was_refused {
-            self.in_force.change(|report| {
-                report.since = OffsetDateTime::now_utc().unix_timestamp();
-                report.refused = None;
-            });
-        }
+    /// Serves what is new, ends what may not be any more, and lets go of what is gone.
+    async fn settle(&mut self, changed: Changed, (difference, listener): (&Difference, Option<TcpListener>)) {
+        let Changed { opened, entries, leftover } = changed;
+        let picture = self.path.current.picture();
+        serve(opened, &self.path, &self.closing);
+        self.pairing.follow(&picture, listener);
+        self.roll.set(recognised(&picture));
+        let ended = connection::changed(&self.path).await;
+        let enrolment = Arc::clone(&self.enrolment);
+        blocking(move || enrolment.lock().unwrap_or_else(PoisonError::into_inner).release(leftover)).await;
+        self.identities.keep_only(&picture.snapshot);
+        tracing::info!(%difference, entries, ended, "another configuration is in force");
     }
 }
 
-/// What is different besides rules and modes, if anything is.
-fn beyond_rules(before: &Snapshot, after: &Snapshot) -> Option<&'static str> {
-    match () {
-        () if before.node() != after.node() => Some("the Node"),
-        () if before.workloads() != after.workloads() => Some("a Workload"),
-        () if before.peers() != after.peers() => Some("a Peer"),
-        () => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::control::file::parse;
-
-    #[test]
-    fn only_rules_and_modes_may_change() {
-        const BASE: &str = include_str!("../control/tests/base.yaml");
-        let snapshot = |from: &str, to: &str| {
-            assert!(BASE.contains(from), "{from}");
-            parse(BASE.replacen(from, to, 1), "agent.yaml").unwrap()
-        };
-        let before = snapshot("", "");
-        for (from, to, expected) in [
-            ("mode: permissive", "mode: strict", None),
-            ("mode: permissive", "mode: permissive\n  inbound: { deny: [{ ports: [80] }] }", None),
-            ("name: node-a", "name: node-b", Some("the Node")),
-            ("offload: auto", "offload: on", Some("a Workload")),
-            ("10.1.7.7", "10.1.7.8", Some("a Peer")),
-            ("speaks: plaintext", "speaks: mtls\n  identity: spiffe://example.org/a", Some("a Peer")),
-        ] {
-            assert_eq!(beyond_rules(&before, &snapshot(from, to)), expected, "{from} -> {to}");
-        }
-    }
+/// An error with what is behind it.
+fn told(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
 }

@@ -40,16 +40,14 @@ impl Signals {
 /// Stops accepting, gives open connections a little time, then resets the rest. Direct connections are left alone: what
 /// is open goes on, and what is held waits for the next agent.
 pub(super) async fn drain(path: &Path, closing: &CancellationToken) {
-    let offers = path.offers.as_deref();
+    let offers = &path.offers;
     closing.cancel();
     path.tasks.close();
     let open = path.tasks.len();
     tracing::info!(open, "stopping; the programs stay in place and refuse new connections");
     let settling = async {
-        if let Some(offers) = offers {
-            offers.direct.tasks.close();
-            offers.direct.tasks.wait().await;
-        }
+        offers.direct.tasks.close();
+        offers.direct.tasks.wait().await;
         path.tasks.wait().await;
     };
     if timeout(DRAIN, settling).await.is_err() {
@@ -57,8 +55,6 @@ pub(super) async fn drain(path: &Path, closing: &CancellationToken) {
     }
     path.stop.cancel();
     path.tasks.wait().await;
-    if let Some(offers) = offers {
-        offers.sessions.ended().await;
-        offers.direct.lives.hand_over();
-    }
+    offers.sessions.ended().await;
+    offers.direct.lives.hand_over();
 }

@@ -9,8 +9,7 @@ use time::OffsetDateTime;
 
 use super::reload::InForce;
 use crate::connection::public::Public;
-use crate::connection::{Means, Workload};
-use crate::control::snapshot::Snapshot;
+use crate::connection::{Current, Means, Picture, Wants, Workload};
 use crate::identity::store::Store;
 use crate::identity::trust::Trusted;
 use crate::kernel::bpf::{Guard, Misses, Outside};
@@ -21,8 +20,8 @@ use crate::observe::report::{
 };
 
 /// What the metrics ask for at each scrape.
-pub(super) fn sources(store: &Arc<Store>, guard: &Guard, workloads: &[Arc<Workload>]) -> Sources {
-    let (store, workloads, misses) = (Arc::clone(store), workloads.to_vec(), guard.maps.misses());
+pub(super) fn sources(store: &Arc<Store>, guard: &Guard, current: &Current) -> Sources {
+    let (store, current, misses) = (Arc::clone(store), current.clone(), guard.maps.misses());
     let expiries = move || {
         let current = store.current();
         current.iter().map(|held| (held.identity.clone(), held.not_after.unix_timestamp())).collect()
@@ -33,27 +32,29 @@ pub(super) fn sources(store: &Arc<Store>, guard: &Guard, workloads: &[Arc<Worklo
             let name = Arc::clone(&workload.name);
             counts.map(move |(missed, count)| (Arc::clone(&name), missed, count))
         };
-        workloads.iter().flat_map(of).collect()
+        current.picture().workloads.iter().flat_map(of).collect()
     };
     Sources { refusals: Box::new(guard.maps.refusals()), missed: Box::new(missed), certificates: Box::new(expiries) }
 }
 
 /// A function that reports the agent's state.
 pub(super) fn status(
-    snapshot: Arc<Snapshot>,
-    workloads: Vec<Arc<Workload>>,
-    (store, trusted, (misses, outside), in_force): (Arc<Store>, Trusted, (Misses, Outside), InForce),
-    abilities: Abilities,
+    (current, abilities): (Current, Abilities),
+    (store, trusted, (misses, outside)): (Arc<Store>, Trusted, (Misses, Outside)),
+    in_force: InForce,
 ) -> Box<dyn Fn() -> StatusReport + Send + Sync> {
-    Box::new(move || StatusReport {
-        node: snapshot.node().name.clone(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        kernel: KernelReport::from(&abilities),
-        workloads: workloads.iter().map(|workload| report(workload, &store, &misses)).collect(),
-        revocation_lists: lists(&trusted),
-        configuration: Some(in_force.report()),
-        plaintext: plaintext::report(&outside.noted(), &workloads, &snapshot),
-        off: snapshot.off().iter().map(|workload| workload.name.clone()).collect(),
+    Box::new(move || {
+        let picture = current.picture();
+        StatusReport {
+            node: picture.snapshot.node().name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            kernel: KernelReport::from(&abilities),
+            workloads: picture.workloads.iter().map(|workload| report(&picture, workload, &store, &misses)).collect(),
+            revocation_lists: lists(&trusted),
+            configuration: Some(in_force.report()),
+            plaintext: plaintext::report(&outside.noted(), &picture),
+            off: picture.snapshot.off().iter().map(|workload| workload.name.clone()).collect(),
+        }
     })
 }
 
@@ -66,13 +67,14 @@ fn lists(trusted: &Trusted) -> Option<ListsReport> {
     })
 }
 
-fn report(workload: &Workload, store: &Store, misses: &Misses) -> WorkloadReport {
+fn report(picture: &Picture, workload: &Workload, store: &Store, misses: &Misses) -> WorkloadReport {
+    let Wants { mode, means, .. } = picture.wants(workload);
     let held = store.get(&workload.identity).ok();
     WorkloadReport {
         name: workload.name.to_string(),
         identity: workload.identity.to_string(),
-        mode: workload.policy().mode.label().to_owned(),
-        path: match workload.means() {
+        mode: mode.label().to_owned(),
+        path: match means {
             Means::Direct => "direct",
             Means::Relay(reason) => reason.label(),
         }
@@ -85,8 +87,8 @@ fn report(workload: &Workload, store: &Store, misses: &Misses) -> WorkloadReport
             signed_by: held.signed_by.clone(),
             renewal: held.renewal.map(|at| at.unix_timestamp()),
         }),
-        public: workload.public.as_ref().map(public).unwrap_or_default(),
-        missed: misses.of(workload.cgroup_id).into_iter().map(|missed| advise(missed, workload.means())).collect(),
+        public: workload.public.as_deref().map(public).unwrap_or_default(),
+        missed: misses.of(workload.cgroup_id).into_iter().map(|missed| advise(missed, means)).collect(),
     }
 }
 

@@ -44,6 +44,17 @@ impl Choice {
         }
     }
 
+    /// Whether a connection that was let be by this choice may go on where the same one would now have that choice: to
+    /// whom it is encrypted is who is expected now, and in the clear is what may be. One that was refused ends by itself.
+    #[must_use]
+    pub fn goes_on_by(&self, now: &Self) -> bool {
+        match (self, now) {
+            (Self::Refuse(_), _) | (Self::Plain(_), Self::Plain(_)) => true,
+            (Self::Relay(was, _), Self::Relay(is, _)) => was.identity == is.identity,
+            _ => false,
+        }
+    }
+
     /// The path, as the record has it.
     #[must_use]
     pub fn path(&self) -> Path {
@@ -240,6 +251,25 @@ mod tests {
             let refused = Choice::Refuse(Reason::StrictUnknownSource);
             assert_eq!(refused.clone().ruled(verdict), refused, "the mode has spoken");
         }
+    }
+
+    #[test]
+    fn what_is_open_goes_on_with_whom_it_was_opened_to() {
+        let [db, other] = ["db", "other"].map(|name| format!("spiffe://example.org/{name}").parse().unwrap());
+        let to_db = relay(&db, Alpn::Enforcer, Reason::KernelUnable);
+        let with_agent = Choice::Relay(
+            Expected { identity: db.clone(), alpn: Alpn::Enforcer, agent: "192.0.2.7:1".parse().ok() },
+            Reason::PeerWithoutAgent,
+        );
+        let plain = Choice::Plain(Reason::PermissivePlaintextPeer);
+        let refused = Choice::Refuse(Reason::StrictPlaintextPeer);
+        assert!(to_db.goes_on_by(&with_agent) && to_db.goes_on_by(&relay(&db, Alpn::None, Reason::PeerForeign)));
+        for other in [relay(&other, Alpn::Enforcer, Reason::KernelUnable), plain.clone(), refused.clone()] {
+            assert!(!to_db.goes_on_by(&other), "{other:?}");
+        }
+        assert!(plain.goes_on_by(&Choice::Plain(Reason::PermissiveUnknownSource)));
+        assert!(!plain.goes_on_by(&to_db) && !plain.goes_on_by(&refused));
+        assert!(refused.goes_on_by(&to_db) && refused.goes_on_by(&refused));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod choose;
 pub mod direct;
 mod intercept;
 pub mod pair;
+mod picture;
 pub mod public;
 mod relay;
 mod serve;
@@ -25,8 +26,9 @@ mod workload;
 
 pub use choose::{Choice, Expected, Kernel, Means, Programs, Site, Wants, choose, means, refused};
 pub use intercept::Request;
-pub use serve::{Listener, Path, Place, serve};
-pub use workload::{Workload, place_records};
+pub use picture::{Current, Home, Homes, Picture};
+pub use serve::{Listener, Path, serve};
+pub use workload::{Seat, Workload, place_records};
 
 use std::future::pending;
 use std::sync::Arc;
@@ -45,13 +47,15 @@ use crate::observe::events::{Direction, Opening};
 
 /// Takes one accepted connection from its start to its end.
 async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
-    let Some(request) = intercept::intercept(&path, &listener, &accepted) else { return };
     // Before it is judged, so that no change is missed.
-    let changes = path.rules.subscribe();
-    let (decision, choice) = request.judge(listener.direction);
+    let changes = path.current.changes();
+    let picture = path.current.picture();
+    let Some(request) = intercept::intercept(&path, &picture, (&listener, &accepted)) else { return };
+    let (decision, choice) = request.judge(&picture, listener.direction);
     // Rules that allow are about those who prove an identity; that clients prove none is what a public name is for.
     let is_denied = decision.verdict == Verdict::Refused(Refusal::Denied);
-    let public = request.public(listener.direction).filter(|_| !is_denied);
+    let public = request.public(&picture, listener.direction).filter(|_| !is_denied);
+    drop(picture);
     let record = path.connections.open(Opening {
         direction: listener.direction,
         workload: Arc::clone(&request.workload.name),
@@ -59,7 +63,7 @@ async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
         source: request.source,
         destination: request.destination,
     });
-    let standing = Standing { is_public: AtomicBool::new(false), was_refused: matches!(choice, Choice::Refuse(_)) };
+    let standing = Standing { is_public: AtomicBool::new(false), choice };
     let carry = async {
         if let Some(public) = public {
             let _guest = public.place()?;
@@ -68,20 +72,21 @@ async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
                 return relay::public::carry(accepted, &request, (public, &called, &path), &record).await;
             }
         }
+        let choice = &standing.choice;
         record.ruled(decision);
         record.decided(choice.path(), choice.reason());
         let _place = request.workload.place()?;
-        match (&choice, listener.direction) {
+        match (choice, listener.direction) {
             (Choice::Refuse(reason), _) => Err(*reason),
             (_, Direction::Outbound) => {
-                Ok(relay::outbound::carry(accepted, &request, (&choice, path.offers.as_deref()), &record).await)
+                Ok(relay::outbound::carry(accepted, &request, (choice, &path.offers), &record).await)
             }
-            (_, Direction::Inbound) => Ok(relay::inbound::carry(accepted, &request, (&choice, &path), &record).await),
+            (_, Direction::Inbound) => Ok(relay::inbound::carry(accepted, &request, (choice, &path), &record).await),
         }
     };
     let ended = tokio::select! {
         biased;
-        () = forbidden(changes, &request, listener.direction, &standing) => Reason::PolicyChanged,
+        () = forbidden((&path.current, changes), (&request, listener.direction), &standing) => Reason::PolicyChanged,
         ended = until_ended(carry, (&path.stop, &request.bond)) => ended,
     };
     record.finish(ended);
@@ -91,30 +96,48 @@ async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
 struct Standing {
     /// A client without an identity, under a public name.
     is_public: AtomicBool,
-    /// It was not, as far as it is no such client.
-    was_refused: bool,
+    /// All others.
+    choice: Choice,
 }
 
-/// Returns when rules or the mode have changed, and do not let a connection be that was.
-async fn forbidden(mut changes: watch::Receiver<u64>, request: &Request, direction: Direction, standing: &Standing) {
+impl Standing {
+    /// Whether what is in force now lets it be too.
+    fn holds(&self, picture: &Picture, (request, direction): (&Request, Direction)) -> bool {
+        if !picture.has(&request.workload) {
+            return false;
+        }
+        let (decision, choice) = request.judge_again(picture, direction);
+        match self.is_public.load(Ordering::Relaxed) {
+            true => {
+                let is_denied = decision.verdict == Verdict::Refused(Refusal::Denied);
+                !is_denied && request.public(picture, direction).is_some()
+            }
+            false => self.choice.goes_on_by(&choice),
+        }
+    }
+}
+
+/// Returns when what is in force has changed, and does not let a connection be that was.
+async fn forbidden(
+    (current, mut changes): (&Current, watch::Receiver<u64>),
+    request: (&Request, Direction),
+    standing: &Standing,
+) {
     while changes.changed().await.is_ok() {
-        let (decision, choice) = request.judge(direction);
-        let is_refused = match standing.is_public.load(Ordering::Relaxed) {
-            true => decision.verdict == Verdict::Refused(Refusal::Denied),
-            false => matches!(choice, Choice::Refuse(_)) && !standing.was_refused,
-        };
-        if is_refused {
+        if !standing.holds(&current.picture(), request) {
             return;
         }
     }
     pending().await
 }
 
-/// Rules or modes of workloads have changed: ends everything that they do not let be any more. Says how many open direct
-/// connections that were; relays are told, and end when they are next polled.
-pub async fn rules_changed(path: &Path) -> usize {
-    path.rules.send_modify(|changes| *changes += 1);
-    let Some(offers) = path.offers.clone() else { return 0 };
+/// Another picture is in force, and the kernel's tables follow it: ends everything that it does not let be any more. Says
+/// how many open direct connections that were; relays, pair sessions and connections on their way are told, and end when
+/// they are next polled.
+pub async fn changed(path: &Path) -> usize {
+    path.current.tell();
+    let offers = Arc::clone(&path.offers);
+    offers.forget_unknown();
     // Not here: it waits for the locks of sockets, which applications have too.
     blocking(move || offers.direct.judge_again()).await
 }
@@ -137,7 +160,7 @@ async fn until_ended(
 /// Relays and sessions are told, and end when they are next polled; open direct connections are reset when this returns.
 pub async fn revoke(path: &Path, revoked: Revoked) -> usize {
     let bound = path.bonds.revoke(Arc::clone(&revoked));
-    let Some(offers) = path.offers.clone() else { return bound };
+    let offers = Arc::clone(&path.offers);
     // Not here: it waits for the locks of sockets, which applications have too.
     bound + blocking(move || offers.direct.revoke(&revoked)).await
 }

@@ -1,66 +1,41 @@
 //! Accepting: one task for each listener, one for each connection.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::bonds::Bonds;
 use super::direct::Offers;
+use super::picture::Current;
 use super::run;
-use super::workload::Workload;
-use crate::control::snapshot::Snapshot;
 use crate::kernel::bpf::{Flows, Sources};
 use crate::kernel::netns::Namespace;
 use crate::observe::events::{Connections, Direction};
 
 /// What all connections share.
 pub struct Path {
-    /// What is wanted.
-    pub snapshot: Arc<Snapshot>,
-    /// Enrolled workloads by the id of their cgroup.
-    pub by_cgroup: HashMap<u64, Arc<Workload>>,
+    /// What is in force.
+    pub current: Current,
     /// What `connect` was asked for.
     pub flows: Flows,
     /// The true clients of inbound connections.
     pub sources: Sources,
     /// The records.
     pub connections: Connections,
-    /// Pair sessions, if some peer has an agent.
-    pub offers: Option<Arc<Offers>>,
+    /// Pair sessions.
+    pub offers: Arc<Offers>,
     /// Of connections to the certificates under which they are carried.
     pub bonds: Bonds,
-    /// Counts changes of rules and modes, for those whose connections are open.
-    pub rules: watch::Sender<u64>,
     /// Ends every connection.
     pub stop: CancellationToken,
     /// Every connection's task.
     pub tasks: TaskTracker,
-}
-
-/// A namespace with the workloads in it.
-pub struct Place {
-    /// The namespace.
-    pub namespace: Arc<Namespace>,
-    /// The workload that has every port, if there is one.
-    pub everything: Option<Arc<Workload>>,
-    /// The workloads by their ports.
-    pub by_port: HashMap<u16, Arc<Workload>>,
-}
-
-impl Place {
-    /// The workload to which connections to this port belong.
-    #[must_use]
-    pub fn workload_at(&self, port: u16) -> Option<&Arc<Workload>> {
-        self.by_port.get(&port).or(self.everything.as_ref())
-    }
 }
 
 /// One of the agent's listeners.
@@ -70,7 +45,7 @@ pub struct Listener {
     /// The listener's own address.
     pub address: SocketAddr,
     /// The namespace that it is in.
-    pub place: Arc<Place>,
+    pub namespace: Arc<Namespace>,
 }
 
 /// Accepts until the agent stops accepting.

@@ -1,19 +1,20 @@
 //! An enrolled workload as its connections need it: who it is, what it may, and how much of it there may be at once.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use enforcer_ebpf::{PortKey, Reason};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::choose::{Means, Wants};
+use super::choose::{Kernel, Means, Programs, Site, means};
+use super::picture::Home;
 use super::public::Public;
-use crate::control::policy::Policy;
-use crate::control::snapshot::{self, Offload, Snapshot, WantedPath};
+use crate::control::snapshot::{self, Offload, WantedPath};
 use crate::identity::Identity;
 use crate::identity::acme::Names;
 use crate::identity::store::{Credentials, Store};
-use crate::observe::events::{Direction, Offloaded, UserSpace};
+use crate::observe::events::{Offloaded, UserSpace};
 
 /// Handshakes in flight per workload and direction. Counted apart for each direction, because two nodes whose turns
 /// were all taken by connections to each other would wait for each other. A handshake is computation, so more at once
@@ -22,7 +23,9 @@ const HANDSHAKES: usize = 32;
 /// Connections per workload.
 const CONNECTIONS: usize = 16_384;
 
-/// An enrolled workload.
+/// An enrolled workload. Immutable, but for what is counted; what may change while it is enrolled makes another one with
+/// the same counts. What policies say of it is in the [picture](super::Picture).
+#[derive(Clone)]
 pub struct Workload {
     /// Its name in the configuration.
     pub name: Arc<str>,
@@ -32,20 +35,37 @@ pub struct Workload {
     pub cgroup: PathBuf,
     /// Its cgroup's id.
     pub cgroup_id: u64,
+    /// Its network namespace.
+    pub home: Arc<Home>,
     /// The ports on which connections to it are taken, as the programs have them.
     pub ports: Vec<PortKey>,
     /// Where the records of its relayed connections are made.
     pub offload: Offloaded,
     /// Turns to shake hands on connections that the workload opens.
-    pub opening: Semaphore,
+    pub opening: Arc<Semaphore>,
     /// Turns to shake hands on connections that others open to it.
-    pub answering: Semaphore,
+    pub answering: Arc<Semaphore>,
     /// What it offers to clients without an identity.
-    pub public: Option<Public>,
-    policy: Mutex<Arc<Policy>>,
-    means: Mutex<Means>,
+    pub public: Option<Arc<Public>>,
+    kernel: Kernel,
+    site: Site,
+    loses_the_end: Arc<AtomicBool>,
     places: Arc<Semaphore>,
     store: Arc<Store>,
+}
+
+/// Where an enrolled workload is in the kernel, and what that can do.
+pub struct Seat {
+    /// Its cgroup's id.
+    pub cgroup_id: u64,
+    /// Its network namespace.
+    pub home: Arc<Home>,
+    /// What the kernel makes of direct connections.
+    pub kernel: Kernel,
+    /// What is known of its programs.
+    pub programs: Programs,
+    /// Where the records of its relayed connections are made.
+    pub offload: Offloaded,
 }
 
 /// Where the records of a workload's relayed connections are made, from what is wanted and what the kernel can do.
@@ -63,54 +83,45 @@ pub fn place_records(wanted: Offload, kernel_is_able: Result<(), ()>) -> Offload
 impl Workload {
     /// Puts the parts together.
     #[must_use]
-    pub fn new(
-        wanted: &snapshot::Workload,
-        snapshot: &Snapshot,
-        (means, offload): (Means, Offloaded),
-        (cgroup_id, ports): (u64, Vec<PortKey>),
-        (store, certificates): (Arc<Store>, Option<&Names>),
-    ) -> Self {
+    pub fn new(wanted: &snapshot::Workload, seat: Seat, (store, certificates): (Arc<Store>, Option<&Names>)) -> Self {
         let public = wanted.public.as_ref().zip(certificates);
         Self {
             name: wanted.name.as_str().into(),
             identity: wanted.identity.clone(),
-            policy: Mutex::new(snapshot.policy_of(wanted)),
-            means: Mutex::new(means),
             cgroup: wanted.cgroup.clone(),
-            cgroup_id,
-            ports,
-            offload,
-            opening: Semaphore::new(HANDSHAKES),
-            answering: Semaphore::new(HANDSHAKES),
-            public: public.map(|(wanted, certificates)| Public::new(wanted, certificates.clone())),
+            cgroup_id: seat.cgroup_id,
+            ports: port_keys(&seat.home, wanted),
+            offload: seat.offload,
+            opening: Arc::new(Semaphore::new(HANDSHAKES)),
+            answering: Arc::new(Semaphore::new(HANDSHAKES)),
+            public: public.map(|(wanted, certificates)| Arc::new(Public::new(wanted, certificates.clone()))),
+            kernel: seat.kernel,
+            site: Site::of(&seat.home.namespace),
+            loses_the_end: Arc::new(AtomicBool::new(seat.programs == Programs::LoseTheEnd)),
             places: Arc::new(Semaphore::new(CONNECTIONS)),
             store,
+            home: seat.home,
         }
     }
 
-    /// What it wants and can have, for connections to this port.
+    /// The same workload, with the records of its new relayed connections made there.
     #[must_use]
-    pub fn wants(&self, direction: Direction, port: u16) -> Wants {
-        let policy = self.policy();
-        Wants { mode: policy.mode_at(direction, port), path: policy.path, means: self.means() }
+    pub fn with_offload(&self, offload: Offloaded) -> Self {
+        Self { offload, ..self.clone() }
     }
 
-    /// What policies say of it now.
+    /// Whether it is the same one, since it was enrolled.
     #[must_use]
-    pub fn policy(&self) -> Arc<Policy> {
-        Arc::clone(&self.policy.lock().unwrap_or_else(PoisonError::into_inner))
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.places, &other.places)
     }
 
-    /// From now on policies say this. What is open is not judged by it yet: see
-    /// [`rules_changed`](super::rules_changed).
-    pub fn set_policy(&self, policy: Arc<Policy>) {
-        *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = policy;
-    }
-
-    /// Which path its connections can take.
+    /// Which path its connections can take, if this is wanted.
     #[must_use]
-    pub fn means(&self) -> Means {
-        *self.means.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn means(&self, wanted: WantedPath) -> Means {
+        let programs =
+            if self.loses_the_end.load(Ordering::Relaxed) { Programs::LoseTheEnd } else { Programs::Unknown };
+        means(wanted, (self.kernel, programs), self.site)
     }
 
     /// The current certificate.
@@ -125,13 +136,12 @@ impl Workload {
         })
     }
 
-    /// One of its programs has lost data on a direct connection. Whether that makes a difference.
+    /// One of its programs has lost data on a direct connection. Whether that makes a difference where this is wanted.
     #[must_use]
-    pub fn loses_the_end(&self) -> bool {
-        let mut means = self.means.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_spared = self.policy().path == WantedPath::Auto && *means == Means::Direct;
+    pub fn loses_the_end(&self, wanted: WantedPath) -> bool {
+        let is_spared = wanted == WantedPath::Auto && self.means(wanted) == Means::Direct;
         if is_spared {
-            *means = Means::Relay(Reason::ProgramLosesTheEnd);
+            self.loses_the_end.store(true, Ordering::Relaxed);
         }
         is_spared
     }
@@ -144,6 +154,12 @@ impl Workload {
     pub fn place(&self) -> Result<OwnedSemaphorePermit, Reason> {
         Arc::clone(&self.places).try_acquire_owned().map_err(|_full| Reason::TooManyConnections)
     }
+}
+
+fn port_keys(home: &Home, wanted: &snapshot::Workload) -> Vec<PortKey> {
+    let every = [0];
+    let ports = wanted.ports.as_deref().unwrap_or(&every);
+    ports.iter().map(|&port| PortKey { netns: home.namespace.cookie(), port: u32::from(port), reserved: 0 }).collect()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //!   index.rs   -> snapshot.rs              what holds among objects: names, prefixes, ports, cgroups, policies
 //! ```
 //!
+//! `difference.rs` compares two snapshots, for whoever puts a change in force.
 //! `issuing.rs` reads the file of `enforcer control` in the same way.
 //!
 //! Each step adds to one list of [`Problem`](problem::Problem)s instead of stopping at the first, so that whoever edits
@@ -18,6 +19,8 @@
 //! Nothing in here talks to the network or to the kernel's programs; the agent applies a snapshot.
 
 pub mod snapshot;
+
+pub mod difference;
 
 pub mod policy;
 

@@ -84,7 +84,12 @@ impl Snapshot {
 
     /// What policies say of `workload`. One that this snapshot does not know is strict, and has no rules.
     pub fn policy_of(&self, workload: &Workload) -> Arc<Policy> {
-        self.policies.get(&workload.name).cloned().unwrap_or_default()
+        self.policy_for(&workload.name)
+    }
+
+    /// The same of the workload with this name.
+    pub fn policy_for(&self, workload: &str) -> Arc<Policy> {
+        self.policies.get(workload).cloned().unwrap_or_default()
     }
 }
 

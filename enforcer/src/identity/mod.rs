@@ -2,7 +2,7 @@
 //!
 //! `name` is what an identity is; `serial` what a certificate is known by. `request` makes a key that never leaves this process and asks the authority for a
 //! certificate; the answer is checked before anybody sees it. `store` holds the current credentials of every workload
-//! of this node; `rotate` renews them at half life. `tls` turns credentials into handshakes, whose other end `verify`
+//! of this node, `roster` says who they are, and `rotate` renews them at half life. `tls` turns credentials into handshakes, whose other end `verify`
 //! pins to whom it expects; `pair` is about those between two agents; `reason` says why a handshake failed. `workload_api`
 //! gives workloads that ask for it a certificate of their own; `workload_source` has the agent's own from somebody else's.
 //! `acme` is about clients that have no identity: certificates for public names, from an authority that they trust.
@@ -16,6 +16,7 @@ pub mod name;
 pub mod pair;
 mod reason;
 pub(crate) mod request;
+pub mod roster;
 mod rotate;
 mod serial;
 pub mod source;

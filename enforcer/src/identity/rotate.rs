@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::Serial;
 use super::name::Identity;
 use super::request::{Error, obtain};
+use super::roster::{Roster, Watched};
 use super::source::Source;
 use super::store::{Credentials, Store, Writer};
 use super::tls::crypto_provider_for;
@@ -74,10 +75,10 @@ pub(super) fn wait_until(then: Option<OffsetDateTime>, now: OffsetDateTime) -> D
 }
 
 /// Has the first certificate of every identity issued and starts renewing them until `stop`. Those that could not be had
-/// are told, and tried again.
+/// are told, and tried again. Who joins the roster later is issued one at once, and who leaves it has none any more.
 pub async fn start(
     source: Arc<dyn Source>,
-    identities: Vec<Identity>,
+    roster: &Roster,
     cipher: Cipher,
     stop: CancellationToken,
 ) -> (Arc<Store>, Vec<Error>) {
@@ -89,10 +90,11 @@ pub async fn start(
         issuer,
         settling: None,
         provider: crypto_provider_for(cipher),
+        roster: roster.watch(),
         plans: HashMap::new(),
     };
     let mut missing = Vec::new();
-    for identity in identities {
+    for identity in rotation.roster.current() {
         missing.extend(rotation.renew(identity).await.err());
     }
     tokio::spawn(async move {
@@ -122,6 +124,8 @@ struct Rotation {
     issuer: String,
     /// The authority that every certificate in use is of, and since when.
     settling: Option<(String, Instant)>,
+    /// Whose certificates these are.
+    roster: Watched,
     /// When each identity's turn comes.
     plans: HashMap<Identity, Plan>,
 }
@@ -157,6 +161,7 @@ impl Rotation {
                         self.renew_all();
                     }
                 }
+                () = self.roster.changed() => self.follow_roster(),
                 () = settled(self.settling.as_ref().map(|(_, since)| *since)) => {
                     if let Some((issuer, _)) = self.settling.take() {
                         self.source.uses(&issuer);
@@ -165,6 +170,24 @@ impl Rotation {
                 () = sleep(wait_until(self.plans.values().map(|plan| plan.at).min(), OffsetDateTime::now_utc())) => {}
             }
         }
+    }
+
+    /// Who has joined is due at once; of who has left nothing is kept.
+    fn follow_roster(&mut self) {
+        let (wanted, now) = (self.roster.current(), OffsetDateTime::now_utc());
+        self.plans.retain(|identity, _| wanted.contains(identity));
+        let left = |held: &HashMap<Identity, Arc<Credentials>>| held.keys().any(|identity| !wanted.contains(identity));
+        self.writer.send_if_modified(|current| {
+            let is_other = left(current);
+            if is_other {
+                Arc::make_mut(current).retain(|identity, _| wanted.contains(identity));
+            }
+            is_other
+        });
+        for identity in wanted {
+            self.plans.entry(identity).or_insert(Plan { at: now, failures: 0 });
+        }
+        self.settle();
     }
 
     async fn renew(&mut self, identity: Identity) -> Result<(), Error> {
@@ -190,6 +213,15 @@ impl Rotation {
         self.writer.send_modify(|current| {
             Arc::make_mut(current).insert(credentials.identity.clone(), Arc::new(credentials));
         });
+        self.settle();
+    }
+
+    /// Says of whom certificates are, once handshakes with others are over.
+    fn settle(&mut self) {
+        if self.writer.borrow().is_empty() {
+            self.settling = None;
+            return;
+        }
         self.settling = self.common_issuer().map(|issuer| (issuer, Instant::now()));
         if self.settling.is_none() {
             self.source.uses("");

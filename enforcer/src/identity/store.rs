@@ -1,7 +1,8 @@
 //! The current credentials of every workload of this node. Keys are here and nowhere else, and never on a disk.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::ResolvesClientCert;
@@ -203,6 +204,16 @@ impl Store {
     pub(super) fn called(&self, pseudonym: &str) -> Option<Arc<Credentials>> {
         let held = self.current.borrow().values().find(|held| held.pseudonym == pseudonym).cloned()?;
         (held.not_after > OffsetDateTime::now_utc()).then_some(held)
+    }
+
+    /// Returns when there are credentials of all of these.
+    pub async fn have(&self, identities: &BTreeSet<Identity>) {
+        let mut current = self.current.clone();
+        let all = current.wait_for(|held| identities.iter().all(|identity| held.contains_key(identity)));
+        if all.await.is_err() {
+            // Nobody writes any more.
+            pending().await
+        }
     }
 
     /// All credentials, expired ones too, by identity.

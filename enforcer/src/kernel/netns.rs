@@ -136,6 +136,15 @@ impl Id {
         Self { device: metadata.dev(), inode: metadata.ino() }
     }
 
+    /// The namespace that a file holds.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such file.
+    pub fn of_file(path: &Path) -> io::Result<Self> {
+        fs::metadata(path).map(|metadata| Self::of(&metadata))
+    }
+
     /// The namespace that a process is in.
     ///
     /// # Errors

@@ -1,34 +1,27 @@
 //! What wanted to leave workloads without mutual TLS, as programs have written it down.
 
-use std::sync::Arc;
-
-use crate::connection::Workload;
+use crate::connection::{Picture, Workload};
 use crate::control::policy::{Departure, Outcome, Protocol};
-use crate::control::snapshot::{Snapshot, Speaks};
+use crate::control::snapshot::Speaks;
 use crate::kernel::bpf::Noted;
 use crate::observe::report::PlaintextReport;
 
 /// Of the workloads that there are, what happened most often first.
-pub(super) fn report(noted: &[Noted], workloads: &[Arc<Workload>], snapshot: &Snapshot) -> Vec<PlaintextReport> {
-    let mut reports: Vec<PlaintextReport> = noted
-        .iter()
-        .filter_map(|noted| {
-            let workload = workloads.iter().find(|workload| workload.cgroup_id == noted.cgroup)?;
-            Some(one(noted, workload, snapshot))
-        })
-        .collect();
+pub(super) fn report(noted: &[Noted], picture: &Picture) -> Vec<PlaintextReport> {
+    let mut reports: Vec<PlaintextReport> =
+        noted.iter().filter_map(|noted| Some(one(noted, picture.workload_of(noted.cgroup)?, picture))).collect();
     reports.sort_by(|one, other| other.count.cmp(&one.count).then_with(|| one.workload.cmp(&other.workload)));
     reports
 }
 
-fn one(noted: &Noted, workload: &Workload, snapshot: &Snapshot) -> PlaintextReport {
+fn one(noted: &Noted, workload: &Workload, picture: &Picture) -> PlaintextReport {
     let Noted { destination, protocol: number, reason, count, .. } = *noted;
     let (protocol, label) = match i32::try_from(number) {
         Ok(libc::IPPROTO_TCP) => (Protocol::Tcp, "tcp".to_owned()),
         Ok(libc::IPPROTO_UDP) => (Protocol::Udp, "udp".to_owned()),
         _ => (Protocol::Other, number.to_string()),
     };
-    let peer = snapshot.peer_of(destination.ip());
+    let peer = picture.peer_of(destination.ip());
     let to_peer = peer.is_some_and(|peer| !matches!(peer.speaks, Speaks::Plaintext));
     let departure = Departure { protocol, address: destination.ip(), port: destination.port(), to_peer };
     let outcomes = [Outcome::Audited, Outcome::Permissive];
@@ -38,7 +31,7 @@ fn one(noted: &Noted, workload: &Workload, snapshot: &Snapshot) -> PlaintextRepo
         destination: (protocol != Protocol::Other).then_some(destination),
         passed: outcomes.iter().any(|outcome| Some(outcome.reason()) == reason),
         reason: reason.map_or("unknown", |reason| reason.label()).to_owned(),
-        rule: workload.policy().beyond(&departure).1.map(|rule| rule.to_string()),
+        rule: picture.policy_of(workload).beyond(&departure).1.map(|rule| rule.to_string()),
         count,
     }
 }

@@ -1,22 +1,24 @@
 //! The end that a connection was opened to: judge the offer, wait until the application has accepted the connection,
 //! give the keys to the kernel and open the gate. The other end has its keys already.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use enforcer_ebpf::Reason;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
 use super::Direct;
 use super::accepts::{Accepted, End, Put};
 use super::install;
 use super::written::{self, Opened};
-use crate::connection::Means;
+use super::{Ends, workload_of};
 use crate::connection::bonds::Bond;
-use crate::connection::pair::{Connection, Ends, Host, Offered, Pair, Takes, WeakHandle};
+use crate::connection::pair::{self, Connection, Host, Offered, Pair, Takes, WeakHandle};
+use crate::connection::{Means, Picture};
 use crate::identity::Identity;
 
 /// After this time the kernel is asked whether a connection is accepted, and then after twice as long each time.
@@ -41,8 +43,21 @@ impl Host for Hosting {
     }
 
     fn takes(&self, local: &Identity) -> Takes {
-        let mut workloads = self.0.by_cgroup.values().filter(|workload| workload.identity == *local);
-        if workloads.any(|workload| workload.means() == Means::Direct) { Takes::Direct } else { Takes::Relayed }
+        let picture = self.0.current.picture();
+        let mut workloads = picture.workloads.iter().filter(|workload| workload.identity == *local);
+        if workloads.any(|workload| picture.means(workload) == Means::Direct) { Takes::Direct } else { Takes::Relayed }
+    }
+
+    fn peers(&self) -> Arc<HashSet<Identity>> {
+        Arc::clone(&self.0.current.picture().paired)
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.0.current.changes()
+    }
+
+    fn has(&self, local: &Identity) -> bool {
+        self.0.current.picture().workloads.iter().any(|workload| workload.identity == *local)
     }
 }
 
@@ -56,8 +71,8 @@ pub struct Answers {
 impl Answers {
     /// Whether the other agent may offer this connection at all: its address must be one that the registry gives to
     /// its identity, and nothing else is believed.
-    fn authorize(&self, source: IpAddr) -> Result<(), Reason> {
-        match self.direct.snapshot.peer_of(source).and_then(|peer| peer.speaks.identity()) {
+    fn authorize(&self, picture: &Picture, source: IpAddr) -> Result<(), Reason> {
+        match picture.peer_of(source).and_then(|peer| peer.speaks.identity()) {
             Some(identity) if *identity == self.pair.remote => Ok(()),
             Some(_) => Err(Reason::PeerIdentityMismatch),
             None => Err(Reason::StrictUnknownSource),
@@ -100,30 +115,33 @@ impl Answers {
     async fn open(&self, attempt: &Attempt<'_>, Offered { offer, keys, .. }: &Offered) -> Result<(), Reason> {
         let (bond, Accepted { cookie, held }) = (&attempt.bond, &attempt.accepted);
         let cookie = *cookie;
-        let workload = self.direct.workload(held).ok_or(Reason::PortUnknown)?;
+        // Another may be in force since it was offered.
+        let picture = self.direct.current.picture();
+        self.authorize(&picture, offer.connection.source.ip())?;
+        let workload = workload_of(&picture, held).map(Arc::clone).ok_or(Reason::PortUnknown)?;
         if workload.identity != self.pair.local {
             return Err(Reason::PeerIdentityMismatch);
         }
-        let record = self.direct.record(held).ok_or(Reason::PortUnknown)?;
-        self.direct.lives.begin(cookie, record);
-        let judged = self.direct.judge((cookie, held), workload, &self.pair.remote)?;
+        self.direct.lives.begin(cookie, self.direct.record(&workload, held), &workload);
+        let ends = Ends { picture, workload, remote: self.pair.remote.clone() };
+        self.direct.judge((cookie, held), &ends)?;
         bond.tie(&self.session.facts().serials())?;
-        let _place = workload.place()?;
-        let socket = install::fetch(&self.direct, cookie, held).await?;
+        let _place = ends.workload.place()?;
+        let socket = install::fetch(&self.direct, &ends.workload, (cookie, held)).await?;
         socket.key(&self.direct, &keys.back, &keys.forward)?;
         socket.settle().await;
         let (peer, suite, facts) = (&self.pair.remote, keys.back.suite, self.session.facts());
         let opened = Opened { cookie, held, offer, peer, suite, facts, bond };
-        self.direct.lives.opened(&self.direct, &opened)?;
-        self.direct.still_stands(&opened, workload, &judged)?;
+        self.direct.lives.opened(&self.direct, &ends.workload, &opened)?;
+        self.direct.still_stands((cookie, held), &ends)?;
         socket.open(&self.direct)
     }
 }
 
-impl Ends for Answers {
+impl pair::Ends for Answers {
     async fn answer(&self, offered: Offered) -> Result<(), Reason> {
         let connection = offered.offer.connection;
-        self.authorize(connection.source.ip())?;
+        self.authorize(&self.direct.current.picture(), connection.source.ip())?;
         if offered.again && self.is_open(connection) {
             return Ok(());
         }

@@ -16,10 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::accepts::Accepted;
 use super::{Direct, Offers, written};
-use crate::connection::Place;
 use crate::connection::pair::Connection;
 use crate::kernel::bpf::Events;
-use crate::kernel::destroy::Destroyer;
 
 /// How long an accepted connection waits for its offer.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -148,9 +146,11 @@ impl Direct {
     /// The socket that a process here has of a connection to it, as the kernel tells.
     fn find_cookie(&self, connection: Connection) -> Option<u64> {
         let Connection { source, destination } = connection;
-        let of_workload = |(place, _): &&(Arc<Place>, Destroyer)| place.workload_at(destination.port()).is_some();
-        self.places.values().filter(of_workload).find_map(|(_, destroyer)| {
-            destroyer.accepted((destination, source)).unwrap_or_else(|error| {
+        let picture = self.current.picture();
+        let homes = self.homes.all().into_iter();
+        let mut homes = homes.filter(|home| picture.workload_at(home.namespace.cookie(), destination.port()).is_some());
+        homes.find_map(|home| {
+            home.destroyer.accepted((destination, source)).unwrap_or_else(|error| {
                 tracing::warn!(%error, %source, %destination, "cannot ask whether a connection is accepted");
                 None
             })

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::time::sleep;
 
 use super::Direct;
+use crate::connection::Workload;
 use crate::connection::pair::TrafficKey;
 use crate::kernel::ktls;
 use crate::kernel::restart::{self, restart_call};
@@ -40,14 +41,18 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(
 
 /// Fetches the application's socket, and puts the kernel's record layer under it, unless an agent before this one has:
 /// that is refused once the peer has sent FIN, or the application has.
-pub(super) async fn fetch(direct: &Direct, cookie: u64, held: &Held) -> Result<Socket, Reason> {
-    let mut found = find(direct, cookie, held);
+pub(super) async fn fetch(
+    direct: &Direct,
+    workload: &Workload,
+    (cookie, held): (u64, &Held),
+) -> Result<Socket, Reason> {
+    let mut found = find(direct, workload, (cookie, held));
     for pause in PAUSES {
         if !matches!(found, Err(Reason::EndedBeforeKeys)) || direct.holds.held_one(cookie).is_none() {
             break;
         }
         sleep(pause).await;
-        found = find(direct, cookie, held);
+        found = find(direct, workload, (cookie, held));
     }
     let descriptor = found?;
     if held.stage == STAGE_KEYED {
@@ -60,7 +65,7 @@ pub(super) async fn fetch(direct: &Direct, cookie: u64, held: &Held) -> Result<S
     Ok(Socket { descriptor: Some(descriptor), cookie, held: *held, restarted: OnceLock::new() })
 }
 
-fn find(direct: &Direct, cookie: u64, held: &Held) -> Result<OwnedFd, Reason> {
+fn find(direct: &Direct, workload: &Workload, (cookie, held): (u64, &Held)) -> Result<OwnedFd, Reason> {
     if held.process != 0 && held.descriptor >= 0 {
         match direct.processes.socket_of(held.process, held.descriptor, cookie) {
             Ok(socket) => return Ok(socket),
@@ -68,7 +73,6 @@ fn find(direct: &Direct, cookie: u64, held: &Held) -> Result<OwnedFd, Reason> {
         }
     }
     direct.metrics.searched();
-    let workload = direct.workload(held).ok_or(Reason::WorkloadUnknown)?;
     match direct.processes.find_in_cgroup(&workload.cgroup, cookie) {
         Ok(Some((_process, socket))) => Ok(socket),
         Ok(None) => Err(Reason::EndedBeforeKeys),

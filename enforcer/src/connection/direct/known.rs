@@ -1,7 +1,7 @@
 //! How other agents take connections, as far as this one has heard. The relay has to know: it offers a connection to who
 //! wants it offered, and shakes hands in the connection itself with everybody else.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -10,11 +10,12 @@ use tokio::time::Instant;
 
 use super::Offers;
 use crate::connection::pair::{Pair, Takes};
+use crate::identity::Identity;
 
 /// How long an agent that does not answer is not asked again: a connection would wait for it each time.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// What was heard, by identities and agent: never more than the registry has.
+/// What was heard, by identities and agent: hardly more than the registry has.
 #[derive(Default)]
 pub struct Known(Mutex<HashMap<(Pair, SocketAddr), Heard>>);
 
@@ -26,6 +27,15 @@ enum Heard {
 }
 
 impl Offers {
+    /// Forgets those that the registry has no more.
+    pub(in crate::connection) fn forget_unknown(&self) {
+        let picture = self.direct.current.picture();
+        let registered: HashSet<(&Identity, SocketAddr)> =
+            picture.snapshot.peers().iter().filter_map(|peer| peer.speaks.identity().zip(peer.agent)).collect();
+        let mut known = self.known.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(whose, agent), _| registered.contains(&(&whose.remote, *agent)));
+    }
+
     /// How the agent takes connections to `whose.remote`. One that is away takes them as it did when it was there; one
     /// that was never there is taken for one without pair sessions.
     pub(in crate::connection) async fn takes(&self, whose: &Pair, agent: SocketAddr) -> Takes {

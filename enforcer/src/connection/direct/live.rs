@@ -15,10 +15,10 @@ use rustls::CipherSuite;
 use tokio::sync::Notify;
 
 use super::written::{self, Opened, Proof, held, identity};
-use super::{Direct, attempt};
+use super::{Direct, decide, owner_of, peer_of};
 use crate::connection::pair::Connection;
+use crate::connection::{Picture, Workload};
 use crate::control::policy::Verdict;
-use crate::control::snapshot::Speaks;
 use crate::identity::{Identity, Serial};
 use crate::observe::events::{Direction, Entry, Offloaded, Opening, Path, Tls};
 
@@ -44,6 +44,7 @@ struct Table {
 
 struct Life {
     record: Entry,
+    workload: Arc<Workload>,
     /// What proves its ends; `None`: it is still on its way to being open.
     proof: Option<Proof>,
 }
@@ -55,8 +56,14 @@ impl Lives {
     }
 
     /// A connection is on its way to being open.
-    pub(super) fn begin(&self, cookie: u64, record: Entry) {
-        self.locked().lives.insert(cookie, Life { record, proof: None });
+    pub(super) fn begin(&self, cookie: u64, record: Entry, workload: &Arc<Workload>) {
+        let life = Life { record, workload: Arc::clone(workload), proof: None };
+        self.locked().lives.insert(cookie, life);
+    }
+
+    /// Whose connection it is. `None`: there is no record of it.
+    pub(super) fn workload(&self, cookie: u64) -> Option<Arc<Workload>> {
+        self.locked().lives.get(&cookie).map(|life| Arc::clone(&life.workload))
     }
 
     /// Lets somebody write into a record.
@@ -68,8 +75,7 @@ impl Lives {
 
     /// It will be open in a moment: written down before, here and in the kernel. After that its bond is asked, because from
     /// then on a revocation finds it here.
-    pub(super) fn opened(&self, direct: &Direct, opened: &Opened<'_>) -> Result<(), Reason> {
-        let workload = direct.workload(opened.held).ok_or(Reason::WorkloadUnknown)?;
+    pub(super) fn opened(&self, direct: &Direct, workload: &Workload, opened: &Opened<'_>) -> Result<(), Reason> {
         let live = written::live(opened, &workload.identity)?;
         direct.holds.goes_live(opened.cookie, &live).map_err(|error| {
             tracing::warn!(%error, "direct connection not written down");
@@ -194,8 +200,9 @@ impl Direct {
     fn adopt_one(&self, cookie: u64, live: &Live) -> Result<(), Reason> {
         let ends = identity(&live.local).zip(identity(&live.peer));
         let (local, peer) = ends.ok_or(Reason::PolicyChanged)?;
-        let workload = self.owner(live, &local).ok_or(Reason::PolicyChanged)?;
-        self.agent_of(live, &peer).ok_or(Reason::PolicyChanged)?;
+        let picture = self.current.picture();
+        let workload = owner_of(&picture, live, &local).ok_or(Reason::PolicyChanged)?;
+        agent_of(&picture, live, &peer).ok_or(Reason::PolicyChanged)?;
         let proof = Proof::from(live);
         let outbound = live.direction == DIRECTION_OUTBOUND;
         let record = self.connections.open(Opening {
@@ -206,13 +213,13 @@ impl Direct {
             destination: live.destination.into(),
         });
         record.decided(Path::Direct, Reason::PeerEnrolled);
-        let decision = workload.policy().decide(&attempt(live.direction, Connection::from(&held(live)), &peer));
+        let decision = decide(&picture, workload, (live.direction, Connection::from(&held(live))), &peer);
         let is_refused = matches!(decision.verdict, Verdict::Refused(_));
         record.ruled(decision);
         let cipher = u16::try_from(live.cipher).ok().map(CipherSuite::from);
         record.authenticated(&peer, Tls { cipher, group: None, peer_serial: Some(live.peer_serial.into()) });
         record.offloaded(Offloaded::Kernel);
-        self.lives.begin(cookie, record);
+        self.lives.begin(cookie, record, workload);
         self.lives.is_proved(cookie, proof);
         if is_refused {
             return Err(Reason::PolicyChanged);
@@ -220,25 +227,23 @@ impl Direct {
         // As when it was opened.
         if self.bonds.are_revoked(&proof.serials) { Err(Reason::CertificateRevoked) } else { Ok(()) }
     }
+}
 
-    /// Where the agent is that vouches for the other end, if the registry still has that end there.
-    pub(super) fn agent_of(&self, live: &Live, expected: &Identity) -> Option<SocketAddr> {
-        let Connection { source, destination } = Connection::from(&held(live));
-        let other = if live.direction == DIRECTION_OUTBOUND { destination } else { source };
-        let peer = self.snapshot.peer_of(other.ip())?;
-        peer.agent.filter(|_| matches!(&peer.speaks, Speaks::Enforcer(identity) if identity == expected))
-    }
+/// Where the agent is that vouches for the other end, if the registry still has that end there.
+pub(super) fn agent_of(picture: &Picture, live: &Live, expected: &Identity) -> Option<SocketAddr> {
+    peer_of(picture, &held(live)).filter(|(identity, _)| *identity == expected).map(|(_, agent)| agent)
 }
 
 impl Direct {
     /// A program of this workload has closed a connection after MSG_MORE, and kernel TLS has dropped the last of what it
     /// wrote: that is counted. New connections of the workload are relayed, where the path is ours to choose: there nothing is lost.
     pub(super) fn spare(&self, name: &str) {
-        let Some(workload) = self.by_cgroup.values().find(|workload| *workload.name == *name) else { return };
+        let picture = self.current.picture();
+        let Some(workload) = picture.workloads.iter().find(|workload| *workload.name == *name) else { return };
         let is_first = self.misses.count(workload.cgroup_id, Missed::More).is_none_or(|count| count == 1);
         let lost =
             "a program has closed a connection after MSG_MORE, and kernel TLS has dropped the last of what it wrote";
-        if !workload.loses_the_end() {
+        if !workload.loses_the_end(picture.policy_of(workload).path) {
             if is_first {
                 tracing::warn!(
                     workload = name,

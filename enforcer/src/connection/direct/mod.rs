@@ -41,7 +41,7 @@ pub use known::Known;
 pub use live::Lives;
 pub use offer::Offers;
 
-use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,12 +52,12 @@ use tokio_util::task::TaskTracker;
 
 use super::bonds::Bonds;
 use super::pair::Connection;
-use super::{Place, Workload, refused};
-use crate::control::policy::{Attempt, Policy, Verdict};
-use crate::control::snapshot::{Peer, Snapshot, Speaks};
+use super::{Current, Homes, Picture, Workload, refused};
+use crate::control::policy::{Attempt, Decision, Verdict};
+use crate::control::snapshot::Speaks;
 use crate::identity::Identity;
 use crate::kernel::bpf::{Holds, Misses, Taken};
-use crate::kernel::destroy::{Destroyed, Destroyer};
+use crate::kernel::destroy::Destroyed;
 use crate::kernel::process::Processes;
 use crate::observe::events::{Connections, Direction, Entry, Opening, Path};
 use crate::observe::metrics::Metrics;
@@ -67,12 +67,10 @@ const ORDERLY: Duration = Duration::from_secs(2);
 
 /// What all direct connections share.
 pub struct Direct {
-    /// What is wanted.
-    pub snapshot: Arc<Snapshot>,
-    /// Enrolled workloads by the id of their cgroup.
-    pub by_cgroup: HashMap<u64, Arc<Workload>>,
-    /// Namespaces of enrolled workloads by their cookie, each with the means to end its connections.
-    pub places: HashMap<u64, (Arc<Place>, Destroyer)>,
+    /// What is in force.
+    pub current: Current,
+    /// Namespaces whose connections it ends.
+    pub homes: Homes,
     /// The tables in the kernel.
     pub holds: Holds,
     /// Which connections programs take, and how.
@@ -96,28 +94,8 @@ pub struct Direct {
 }
 
 impl Direct {
-    /// The workload whose connection this is.
-    fn workload(&self, held: &Held) -> Option<&Arc<Workload>> {
-        if held.direction == DIRECTION_OUTBOUND {
-            return self.by_cgroup.get(&held.cgroup);
-        }
-        let (place, _) = self.places.get(&held.netns)?;
-        place.workload_at(u16::try_from(held.destination.port).ok()?)
-    }
-
-    /// The workload whose open connection this is. The table does not say which of those with one identity in one namespace
-    /// has opened it.
-    fn owner(&self, live: &Live, local: &Identity) -> Option<&Arc<Workload>> {
-        if live.direction != DIRECTION_OUTBOUND {
-            return self.workload(&written::held(live)).filter(|workload| workload.identity == *local);
-        }
-        let is_there = |workload: &&Arc<Workload>| workload.ports.iter().any(|key| key.netns == live.netns);
-        self.by_cgroup.values().filter(is_there).find(|workload| workload.identity == *local)
-    }
-
-    /// A record for a connection that is on its way. `None`: nobody knows whose it is.
-    fn record(&self, held: &Held) -> Option<Entry> {
-        let workload = self.workload(held)?;
+    /// A record for a connection that is on its way.
+    fn record(&self, workload: &Workload, held: &Held) -> Entry {
         let Connection { source, destination } = Connection::from(held);
         let outbound = held.direction == DIRECTION_OUTBOUND;
         let record = self.connections.open(Opening {
@@ -128,31 +106,14 @@ impl Direct {
             destination,
         });
         record.decided(Path::Direct, Reason::PeerEnrolled);
-        Some(record)
-    }
-
-    /// Who the registry says is at the other end, if it has an agent.
-    fn peer(&self, held: &Held) -> Option<(&Peer, &Identity)> {
-        let Connection { source, destination } = Connection::from(held);
-        let other = if held.direction == DIRECTION_OUTBOUND { destination } else { source };
-        let peer = self.snapshot.peer_of(other.ip())?;
-        match (&peer.speaks, peer.agent) {
-            (Speaks::Enforcer(identity), Some(_)) => Some((peer, identity)),
-            _ => None,
-        }
+        record
     }
 
     /// Whether the workload may have a connection with this identity: rules let it, and their record says so; and it would
-    /// be known if the other end had been revoked, since the session that vouches for it is an earlier one. Gives by what it
-    /// was judged.
-    fn judge(
-        &self,
-        (cookie, held): (u64, &Held),
-        workload: &Workload,
-        remote: &Identity,
-    ) -> Result<Arc<Policy>, Reason> {
-        let policy = workload.policy();
-        let decision = policy.decide(&attempt(held.direction, Connection::from(held), remote));
+    /// be known if the other end had been revoked, since the session that vouches for it is an earlier one.
+    fn judge(&self, (cookie, held): (u64, &Held), ends: &Ends) -> Result<(), Reason> {
+        let Ends { picture, workload, remote } = ends;
+        let decision = decide(picture, workload, (held.direction, Connection::from(held)), remote);
         let verdict = decision.verdict;
         self.lives.with(cookie, |record| {
             record.ruled(decision);
@@ -165,7 +126,7 @@ impl Direct {
         }
         let trusted = &workload.credentials()?.trusted;
         match trusted.knows_revocations_of(remote, OffsetDateTime::now_utc()) {
-            true => Ok(policy),
+            true => Ok(()),
             false => Err(Reason::PeerCertificateInvalid),
         }
     }
@@ -190,8 +151,8 @@ impl Direct {
     fn destroy(&self, cookie: u64, held: &Held, reason: Reason) {
         let Connection { source, destination } = Connection::from(held);
         let ends = if held.direction == DIRECTION_OUTBOUND { (source, destination) } else { (destination, source) };
-        let Some((_, destroyer)) = self.places.get(&held.netns) else { return };
-        match destroyer.destroy(ends, cookie) {
+        let Some(home) = self.homes.of(held.netns) else { return };
+        match home.destroyer.destroy(ends, cookie) {
             Ok(Destroyed::Destroyed | Destroyed::NotFound) => {
                 tracing::debug!(%source, %destination, %reason, "connection ended")
             }
@@ -201,14 +162,70 @@ impl Direct {
     }
 }
 
-/// A direct connection as rules see it.
-fn attempt(direction: u32, connection: Connection, remote: &Identity) -> Attempt<'_> {
-    let Connection { source, destination } = connection;
-    let (direction, other) = match direction {
-        DIRECTION_OUTBOUND => (Direction::Outbound, destination),
-        _ => (Direction::Inbound, source),
-    };
-    Attempt { direction, identity: Some(remote), address: other.ip(), port: destination.port() }
+/// The ends of a connection that is on its way, and by what they were judged.
+struct Ends {
+    picture: Arc<Picture>,
+    workload: Arc<Workload>,
+    remote: Identity,
+}
+
+/// The workload whose connection this is.
+fn workload_of<'a>(picture: &'a Picture, held: &Held) -> Option<&'a Arc<Workload>> {
+    if held.direction == DIRECTION_OUTBOUND {
+        return picture.workload_of(held.cgroup);
+    }
+    picture.workload_at(held.netns, u16::try_from(held.destination.port).ok()?)
+}
+
+/// The workload whose open connection this is. The table does not say which of those with one identity in one namespace
+/// has opened it.
+fn owner_of<'a>(picture: &'a Picture, live: &Live, local: &Identity) -> Option<&'a Arc<Workload>> {
+    if live.direction != DIRECTION_OUTBOUND {
+        return workload_of(picture, &written::held(live)).filter(|workload| workload.identity == *local);
+    }
+    let mut there = picture.workloads.iter().filter(|workload| workload.home.namespace.cookie() == live.netns);
+    there.find(|workload| workload.identity == *local)
+}
+
+/// Who the registry says is at the other end, if it has an agent, and where that is.
+fn peer_of<'a>(picture: &'a Picture, held: &Held) -> Option<(&'a Identity, SocketAddr)> {
+    let peer = picture.peer_of(other_end(held.direction, Connection::from(held)).ip())?;
+    match (&peer.speaks, peer.agent) {
+        (Speaks::Enforcer(identity), Some(agent)) => Some((identity, agent)),
+        _ => None,
+    }
+}
+
+fn other_end(direction: u32, Connection { source, destination }: Connection) -> SocketAddr {
+    if direction == DIRECTION_OUTBOUND { destination } else { source }
+}
+
+/// What rules say of a direct connection.
+fn decide(
+    picture: &Picture,
+    workload: &Workload,
+    (direction, connection): (u32, Connection),
+    remote: &Identity,
+) -> Decision {
+    picture.policy_of(workload).decide(&Attempt {
+        direction: if direction == DIRECTION_OUTBOUND { Direction::Outbound } else { Direction::Inbound },
+        identity: Some(remote),
+        address: other_end(direction, connection).ip(),
+        port: connection.destination.port(),
+    })
+}
+
+/// Whether what is in force lets a connection of these ends be, that was let be before.
+fn is_let_be(
+    picture: &Picture,
+    workload: &Workload,
+    (direction, connection): (u32, Connection),
+    remote: &Identity,
+) -> bool {
+    let decision = decide(picture, workload, (direction, connection), remote);
+    picture.has(workload)
+        && picture.is_at(remote, other_end(direction, connection).ip())
+        && !matches!(decision.verdict, Verdict::Refused(_))
 }
 
 impl From<&Held> for Connection {

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::install;
 use super::known::Known;
 use super::written::Opened;
-use super::{Direct, Hosting};
+use super::{Direct, Ends, Hosting, peer_of, workload_of};
 use crate::connection::bonds::Bond;
 use crate::connection::pair::{self, Connection, Handle, Keys, Offer, Pair, Sessions};
 
@@ -44,18 +44,28 @@ impl Offers {
         if direct.lives.knows(cookie) {
             return;
         }
-        let Some(record) = direct.record(&held) else {
+        // Before it is judged, so that no change is missed.
+        let changes = direct.current.changes();
+        let picture = direct.current.picture();
+        let Some(workload) = workload_of(&picture, &held).map(Arc::clone) else {
             return direct.destroy(cookie, &held, Reason::WorkloadUnknown);
         };
-        direct.lives.begin(cookie, record);
+        direct.lives.begin(cookie, direct.record(&workload, &held), &workload);
         let shared = Arc::clone(self);
         direct.tasks.spawn(async move {
             let bond = shared.direct.bonds.bond();
-            let ended = tokio::select! {
-                biased;
-                () = bond.broken() => Err(Reason::CertificateRevoked),
-                ended = carry(&shared, (cookie, &held), &bond) => ended,
+            let carry = async {
+                let (remote, agent) = peer_of(&picture, &held).ok_or(Reason::DestinationUnknown)?;
+                let (picture, remote) = (Arc::clone(&picture), remote.clone());
+                let ends = Ends { picture, workload, remote };
+                tokio::select! {
+                    biased;
+                    () = shared.direct.forbidden(changes, &held, &ends) => Err(Reason::PolicyChanged),
+                    () = bond.broken() => Err(Reason::CertificateRevoked),
+                    ended = carry(&shared, (cookie, &held), (&ends, agent), &bond) => ended,
+                }
             };
+            let ended = carry.await;
             if let Err(reason) = ended {
                 shared.direct.give_up(cookie, &held, reason);
                 shared.direct.lives.failed(cookie, reason);
@@ -65,15 +75,18 @@ impl Offers {
 }
 
 /// From held to open.
-async fn carry(offers: &Offers, (cookie, held): (u64, &Held), bond: &Bond) -> Result<(), Reason> {
+async fn carry(
+    offers: &Offers,
+    (cookie, held): (u64, &Held),
+    (ends, agent): (&Ends, SocketAddr),
+    bond: &Bond,
+) -> Result<(), Reason> {
     let direct = &*offers.direct;
+    let Ends { workload, remote, .. } = ends;
     let started = Instant::now();
-    let workload = direct.workload(held).ok_or(Reason::WorkloadUnknown)?;
     let _place = workload.place()?;
-    let (peer, remote) = direct.peer(held).ok_or(Reason::DestinationUnknown)?;
-    let agent = peer.agent.ok_or(Reason::DestinationUnknown)?;
-    let judged = direct.judge((cookie, held), workload, remote)?;
-    let socket = install::fetch(direct, cookie, held).await?;
+    direct.judge((cookie, held), ends)?;
+    let socket = install::fetch(direct, workload, (cookie, held)).await?;
     let earlier = socket.keys_from_before()?.map(|(forward, back)| Keys { forward, back });
     let whose = Pair { local: workload.identity.clone(), remote: remote.clone() };
     let key = |keys: &Keys| socket.key(direct, &keys.forward, &keys.back);
@@ -82,8 +95,8 @@ async fn carry(offers: &Offers, (cookie, held): (u64, &Held), bond: &Bond) -> Re
     direct.lives.with(cookie, |record| record.handshake_took(started.elapsed()));
     // Written down first: as soon as it is open the application may close it.
     let opened = Opened { cookie, held, offer: &offer, peer: remote, suite, facts: session.facts(), bond };
-    direct.lives.opened(direct, &opened)?;
-    direct.still_stands(&opened, workload, &judged)?;
+    direct.lives.opened(direct, workload, &opened)?;
+    direct.still_stands((cookie, held), ends)?;
     socket.open(direct)
 }
 

@@ -3,8 +3,8 @@
 use enforcer_ebpf::{Live, MANY_OCTETS, Reason};
 use rustls::CipherSuite;
 
-use super::Direct;
 use super::written::{held, identity};
+use super::{Direct, owner_of};
 use crate::kernel::ktls;
 
 /// Blocks of AES that one AES-GCM key may encrypt: those of 2^24.5 full records (RFC 8446 5.5).
@@ -44,7 +44,8 @@ impl Direct {
 
     /// `None`: nobody is found who has the socket, so nobody knows.
     fn records(&self, cookie: u64, live: &Live) -> Option<u64> {
-        let workload = self.owner(live, &identity(&live.local)?)?;
+        let picture = self.current.picture();
+        let workload = owner_of(&picture, live, &identity(&live.local)?)?;
         let (_process, socket) = self.processes.find_in_cgroup(&workload.cgroup, cookie).ok()??;
         ktls::records_sent(&socket).ok()
     }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
 use super::Ended;
 use crate::connection::bonds::Bond;
@@ -18,11 +17,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 pub(super) async fn live(
     session: impl Future<Output = Ended>,
     expires: OffsetDateTime,
-    (unwanted, bond): (&CancellationToken, &Bond),
+    (unwanted, bond): (impl Future<Output = ()>, &Bond),
 ) -> Ended {
     tokio::select! {
         biased;
-        () = unwanted.cancelled() => Ended::Here,
+        () = unwanted => Ended::Here,
         () = bond.broken() => Ended::Revoked,
         () = reached(expires) => Ended::Expired,
         ended = session => ended,
@@ -45,6 +44,8 @@ mod tests {
     use std::future::pending;
     use std::sync::Arc;
 
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
     use crate::connection::bonds::Bonds;
 
@@ -62,11 +63,11 @@ mod tests {
         let (unwanted, bonds) = (CancellationToken::new(), Bonds::default());
         let bond = bonds.bond();
         bond.tie(&["0a".parse().unwrap()]).unwrap();
-        assert!(matches!(live(pending(), past, (&unwanted, &bond)).await, Ended::Expired));
-        assert!(matches!(live(async { Ended::Stalled }, future, (&unwanted, &bond)).await, Ended::Stalled));
+        assert!(matches!(live(pending(), past, (unwanted.cancelled(), &bond)).await, Ended::Expired));
+        assert!(matches!(live(async { Ended::Stalled }, future, (unwanted.cancelled(), &bond)).await, Ended::Stalled));
         bonds.revoke(Arc::new(|_serial| true));
-        assert!(matches!(live(pending(), future, (&unwanted, &bond)).await, Ended::Revoked));
+        assert!(matches!(live(pending(), future, (unwanted.cancelled(), &bond)).await, Ended::Revoked));
         unwanted.cancel();
-        assert!(matches!(live(pending(), future, (&unwanted, &bond)).await, Ended::Here));
+        assert!(matches!(live(pending(), future, (unwanted.cancelled(), &bond)).await, Ended::Here));
     }
 }

@@ -48,7 +48,7 @@ impl<H: Host> Sessions<H> {
     }
 
     async fn judge(&self, stream: TcpStream, bond: &Bond) -> Result<Beginning, Failed> {
-        let beginning = as_server(stream, &self.store, &self.peers, |local| self.host.takes(local)).await?;
+        let beginning = as_server(stream, &self.store, &self.host.peers(), |local| self.host.takes(local)).await?;
         beginning.bind(bond)?.greet().await
     }
 
@@ -80,7 +80,13 @@ impl<H: Host> Sessions<H> {
                 return;
             }
         };
-        let ended = live(session, facts.expires, (place.unwanted(), &bond)).await;
+        let unwanted = async {
+            tokio::select! {
+                () = place.unwanted().cancelled() => {}
+                () = self.unwanted(&pair, Some(facts.takes)) => {}
+            }
+        };
+        let ended = live(session, facts.expires, (unwanted, &bond)).await;
         tracing::debug!(%local, %remote, %source, %ended, cause = cause(&ended), "accepted pair session ended");
     }
 }

@@ -12,12 +12,14 @@ mod table;
 
 use std::collections::HashSet;
 use std::error::Error;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use enforcer_ebpf::Reason;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -46,13 +48,21 @@ pub trait Host: Send + Sync + 'static {
 
     /// How connections to this workload are taken.
     fn takes(&self, local: &Identity) -> Takes;
+
+    /// Those who may open sessions: the registered peers that have an agent.
+    fn peers(&self) -> Arc<HashSet<Identity>>;
+
+    /// Whether there is a workload with this identity.
+    fn has(&self, local: &Identity) -> bool;
+
+    /// Tells when one of these answers may be another one.
+    fn changes(&self) -> watch::Receiver<u64>;
 }
 
 /// The pair sessions of this agent, both those that it opens and those that it accepts.
 pub struct Sessions<H> {
     pub(super) host: H,
     pub(super) store: Arc<Store>,
-    pub(super) peers: Arc<HashSet<Identity>>,
     pub(super) places: Places,
     pub(super) bonds: Bonds,
     pub(super) stop: CancellationToken,
@@ -61,19 +71,12 @@ pub struct Sessions<H> {
 }
 
 impl<H: Host> Sessions<H> {
-    /// No sessions yet. `peers` are those who may open some: the registered peers that have an agent. All sessions end
-    /// with `stop`, and each of them when its bond breaks.
+    /// No sessions yet. All sessions end with `stop`, and each of them when its bond breaks or one of its ends is gone.
     #[must_use]
-    pub fn new(
-        host: H,
-        store: Arc<Store>,
-        peers: HashSet<Identity>,
-        (bonds, stop): (Bonds, CancellationToken),
-    ) -> Arc<Self> {
+    pub fn new(host: H, store: Arc<Store>, (bonds, stop): (Bonds, CancellationToken)) -> Arc<Self> {
         Arc::new(Self {
             host,
             store,
-            peers: Arc::new(peers),
             places: Places::default(),
             bonds,
             stop,
@@ -130,7 +133,13 @@ impl<H: Host> Sessions<H> {
             }
         };
         let offered = opening.opened(handle);
-        let mut life = pin!(live(session, facts.expires, (&self.stop, &bond)));
+        let unwanted = async {
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                () = self.unwanted(&pair, None) => {}
+            }
+        };
+        let mut life = pin!(live(session, facts.expires, (unwanted, &bond)));
         let early = timeout(RENEWAL, &mut life).await;
         drop(offered);
         let ended = match early {
@@ -138,6 +147,22 @@ impl<H: Host> Sessions<H> {
             Err(_aged) => life.await,
         };
         tracing::debug!(%local, %remote, %agent, %ended, cause = cause(&ended), "pair session ended");
+    }
+
+    /// Returns when there is no such pair any more, or when the client was told something else by the greeting than it would
+    /// be now. Looks at once, because that may be so since the handshake.
+    pub(super) async fn unwanted(&self, pair: &Pair, greeted: Option<Takes>) {
+        let mut changes = self.host.changes();
+        let is_wanted = || {
+            let Pair { local, remote } = pair;
+            let is_greeted = greeted.is_none_or(|greeted| greeted == self.host.takes(local));
+            self.host.has(local) && self.host.peers().contains(remote) && is_greeted
+        };
+        while is_wanted() {
+            if changes.changed().await.is_err() {
+                return pending().await;
+            }
+        }
     }
 
     async fn dial(&self, opening: &Opening, bond: &Bond) -> Result<Beginning, Reason> {

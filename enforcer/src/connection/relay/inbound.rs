@@ -47,10 +47,9 @@ async fn relay(
     (expected, path): (&Expected, &Path),
     record: &Entry,
 ) -> Result<Reason, Reason> {
-    let offers = path.offers.as_deref().filter(|_| expected.agent.is_some());
-    if let Some(offers) = offers {
+    if expected.agent.is_some() {
         let connection = Connection { source: request.source, destination: request.destination };
-        let mut relayed = offers.direct.accepts.relayed(connection);
+        let mut relayed = path.offers.direct.accepts.relayed(connection);
         let mut first = [0];
         let begun = timeout(OFFER_DEADLINE, async {
             tokio::select! {
@@ -60,7 +59,11 @@ async fn relay(
             }
         });
         if let Some(put) = begun.await.map_err(|_elapsed| Reason::HandshakeTimeout)?? {
-            let answered = offered(peer, request, (&put, &path.sources), record).await;
+            // It was judged for itself, and perhaps by another registry.
+            let answered = match put.pair.remote == expected.identity {
+                true => offered(peer, request, (&put, &path.sources), record).await,
+                false => Err(Reason::PeerIdentityMismatch),
+            };
             // Nobody listens when the session is lost in which it was offered: then it is offered again.
             let _told = put.answer.send(answered.as_ref().map(|_| ()).map_err(|reason| *reason));
             let (session, (application, _shown)) = answered?;

@@ -29,11 +29,11 @@ pub(super) struct Addressee<'a> {
 
 /// The agent of the other end, if it wants connections offered.
 pub(super) async fn wants_offer<'a>(
-    offers: Option<&'a Offers>,
+    offers: &'a Offers,
     request: &Request,
     expected: &Expected,
 ) -> Option<Addressee<'a>> {
-    let (offers, agent) = (offers?, expected.agent?);
+    let agent = expected.agent?;
     let whose = Pair { local: request.workload.identity.clone(), remote: expected.identity.clone() };
     (offers.takes(&whose, agent).await == Takes::Direct).then_some(Addressee { offers, whose, agent })
 }

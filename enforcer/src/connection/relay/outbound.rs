@@ -25,7 +25,7 @@ const PROMPT: Duration = Duration::from_secs(1);
 pub(in crate::connection) async fn carry(
     application: TcpStream,
     request: &Request,
-    (choice, offers): (&Choice, Option<&Offers>),
+    (choice, offers): (&Choice, &Offers),
     record: &Entry,
 ) -> Reason {
     let ended = match choice {
@@ -45,7 +45,7 @@ async fn plain(application: TcpStream, request: &Request, record: &Entry) -> Res
 async fn relay(
     application: TcpStream,
     request: &Request,
-    (expected, offers): (&Expected, Option<&Offers>),
+    (expected, offers): (&Expected, &Offers),
     record: &Entry,
 ) -> Result<Reason, Reason> {
     let wants_offer = keyed::wants_offer(offers, request, expected).await;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use enforcer_ebpf::RANGES;
 use ipnet::IpNet;
 
+use super::candidates::Candidates;
 use super::outside::{Plaintext, Protocol};
 use super::read::{RawPlaintext, RawPolicy, RawRule, RawRules, RawSelector};
 use super::terms::{TooMany, compile};
@@ -19,9 +20,10 @@ pub(in crate::control) fn policies(objects: &Objects, problems: &mut Problems) -
     let built: Vec<Built<'_>> = objects.policies.iter().map(Built::new).collect();
     // By the workload's position, the positions of policies.
     let mut selecting = vec![Vec::new(); objects.workloads.len()];
+    let candidates = Candidates::new(&objects.workloads);
     for (at, Built { raw, .. }) in built.iter().enumerate() {
-        let positions = (0..).zip(&objects.workloads).filter(|(_, workload)| selects(raw, workload));
-        let selected: Vec<(usize, &RawWorkload)> = positions.collect();
+        let positions = candidates.of(raw).into_iter().map(|at| (at, &objects.workloads[at]));
+        let selected: Vec<(usize, &RawWorkload)> = positions.filter(|(_, workload)| selects(raw, workload)).collect();
         check_selection(raw, selected.len(), objects, problems);
         check_rules(raw, &selected, objects, problems);
         selected.iter().for_each(|&(workload, _)| selecting[workload].push(at));

@@ -19,6 +19,7 @@
 //! what only they would refuse is recorded with their name.
 
 pub(super) mod assign;
+mod candidates;
 mod outside;
 pub(super) mod read;
 mod rule;

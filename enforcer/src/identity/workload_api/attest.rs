@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::identity::Identity;
 use crate::identity::request::blocking;
@@ -29,7 +29,7 @@ const STREAMS: usize = 64;
 const ALL_STREAMS: usize = 1024;
 
 /// An enrolled workload, as it is recognised.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Member {
     /// Its name, unique on the node.
     pub name: Arc<str>,
@@ -39,12 +39,47 @@ pub struct Member {
     pub namespace: netns::Id,
 }
 
+/// Who is served, by the ids of the control groups. Clones are the same roll.
+#[derive(Clone, Debug)]
+pub struct Roll(Arc<watch::Sender<Residents>>);
+
+type Residents = HashMap<u64, Arc<Resident>>;
+
+impl Roll {
+    /// These, until something else is said.
+    #[must_use]
+    pub fn new(members: HashMap<u64, Member>) -> Self {
+        let roll = Self(Arc::default());
+        roll.set(members);
+        roll
+    }
+
+    /// These from now on. Calls of others end.
+    pub fn set(&self, members: HashMap<u64, Member>) {
+        self.0.send_modify(|residents| {
+            let mut before = std::mem::take(residents);
+            let resident = |(group, member): (u64, Member)| {
+                let known = before.remove(&group).filter(|resident| resident.member == member);
+                (group, known.unwrap_or_else(|| Arc::new(Resident::new(member))))
+            };
+            *residents = members.into_iter().map(resident).collect();
+        });
+    }
+}
+
 /// A workload and how much of the API it has in use.
 #[derive(Debug)]
 pub(super) struct Resident {
     pub(super) member: Member,
     connections: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+}
+
+impl Resident {
+    fn new(member: Member) -> Self {
+        let (connections, streams) = (Semaphore::new(CONNECTIONS), Semaphore::new(STREAMS));
+        Self { member, connections: Arc::new(connections), streams: Arc::new(streams) }
+    }
 }
 
 /// A share of what there is, until it is dropped.
@@ -80,7 +115,7 @@ impl fmt::Display for Nobody {
 /// All workloads that are served.
 #[derive(Debug)]
 pub(super) struct Members {
-    by_group: HashMap<u64, Arc<Resident>>,
+    roll: Roll,
     looks: Semaphore,
     strangers: Arc<Semaphore>,
     connections: Arc<Semaphore>,
@@ -88,13 +123,9 @@ pub(super) struct Members {
 }
 
 impl Members {
-    pub(super) fn new(members: HashMap<u64, Member>) -> Self {
-        let resident = |member| {
-            let (connections, streams) = (Semaphore::new(CONNECTIONS), Semaphore::new(STREAMS));
-            Arc::new(Resident { member, connections: Arc::new(connections), streams: Arc::new(streams) })
-        };
+    pub(super) fn new(roll: Roll) -> Self {
         Self {
-            by_group: members.into_iter().map(|(group, member)| (group, resident(member))).collect(),
+            roll,
             looks: Semaphore::new(LOOKS),
             strangers: Arc::new(Semaphore::new(CONNECTIONS)),
             connections: Arc::new(Semaphore::new(ALL_CONNECTIONS)),
@@ -107,15 +138,24 @@ impl Members {
         let _turn = self.looks.acquire().await;
         let caller = Arc::clone(caller);
         let place = blocking(move || caller.place()).await.map_err(Nobody::Unseen)?;
-        self.at(&place).map(Arc::clone)
+        self.at(&place)
+    }
+
+    /// Returns when this workload is not enrolled any more, or another one.
+    pub(super) async fn left(&self, resident: &Arc<Resident>) {
+        let mut residents = self.roll.0.subscribe();
+        let is_there = |residents: &Residents| residents.values().any(|there| Arc::ptr_eq(there, resident));
+        // An error: nobody is enrolled any more.
+        let _left = residents.wait_for(|residents| !is_there(residents)).await;
     }
 
     /// The workload in this place. Workloads' control groups are not inside each other, so there is one at most.
-    fn at(&self, place: &Place) -> Result<&Arc<Resident>, Nobody> {
-        let resident = place.groups.iter().find_map(|group| self.by_group.get(group)).ok_or(Nobody::Group)?;
+    fn at(&self, place: &Place) -> Result<Arc<Resident>, Nobody> {
+        let residents = self.roll.0.borrow();
+        let resident = place.groups.iter().find_map(|group| residents.get(group)).ok_or(Nobody::Group)?;
         let member = &resident.member;
         if member.namespace == place.namespace {
-            Ok(resident)
+            Ok(Arc::clone(resident))
         } else {
             Err(Nobody::Namespace(Arc::clone(&member.name)))
         }
@@ -149,7 +189,8 @@ mod tests {
             let identity = format!("spiffe://example.org/ns/default/sa/{name}").parse().unwrap();
             Member { name: name.into(), identity, namespace }
         };
-        let members = Members::new(HashMap::from([(7, member("web", here)), (9, member("db", elsewhere))]));
+        let roll = Roll::new(HashMap::from([(7, member("web", here)), (9, member("db", elsewhere))]));
+        let members = Members::new(roll);
         for (groups, namespace, expected) in [
             (vec![7, 1], here, Ok("web")),
             (vec![71, 70, 7, 1], here, Ok("web")),
@@ -172,8 +213,8 @@ mod tests {
         let namespace = netns::Id::of_process(std::process::id()).unwrap();
         let identity: Identity = "spiffe://example.org/a".parse().unwrap();
         let member = |name: &str| Member { name: name.into(), identity: identity.clone(), namespace };
-        let members = Members::new(HashMap::from([(1, member("a")), (2, member("b"))]));
-        let [a, b] = [1, 2].map(|group| Arc::clone(&members.by_group[&group]));
+        let members = Members::new(Roll::new(HashMap::from([(1, member("a")), (2, member("b"))])));
+        let [a, b] = [1, 2].map(|group| Arc::clone(&members.roll.0.borrow()[&group]));
         let strangers: Vec<_> = std::iter::from_fn(|| members.connection(None)).collect();
         let of_a: Vec<_> = std::iter::from_fn(|| members.connection(Some(&a))).collect();
         let streams: Vec<_> = std::iter::from_fn(|| members.stream(&a)).collect();
@@ -181,5 +222,26 @@ mod tests {
         assert!(members.connection(Some(&b)).is_some() && members.stream(&b).is_some());
         drop(streams);
         assert!(members.stream(&a).is_some());
+    }
+
+    #[tokio::test]
+    async fn who_stays_keeps_its_shares_and_who_has_left_is_told() {
+        let namespace = netns::Id::of_process(std::process::id()).unwrap();
+        let member = |name: &str, identity: &str| {
+            let identity = format!("spiffe://example.org/{identity}").parse().unwrap();
+            Member { name: name.into(), identity, namespace }
+        };
+        let roll = Roll::new(HashMap::from([(1, member("a", "a")), (2, member("b", "b")), (3, member("c", "c"))]));
+        let members = Members::new(roll.clone());
+        let find = |group| members.at(&Place { groups: vec![group], namespace }).ok();
+        let [a, b, c] = [1, 2, 3].map(|group| find(group).unwrap());
+        roll.set(HashMap::from([(1, member("a", "a")), (2, member("b", "other"))]));
+        assert!(Arc::ptr_eq(&find(1).unwrap(), &a));
+        assert_eq!(find(2).unwrap().member.identity.as_str(), "spiffe://example.org/other");
+        assert!(find(3).is_none());
+        members.left(&b).await;
+        members.left(&c).await;
+        let is_told = tokio::time::timeout(std::time::Duration::ZERO, members.left(&a)).await;
+        assert!(is_told.is_err(), "it is still there");
     }
 }

@@ -153,12 +153,20 @@ impl Admitted {
     /// The process may have ended or moved since: then what comes is not for whoever has the connection now.
     async fn check(&self) -> Result<(), Status> {
         match self.members.find(&self.caller).await {
-            Ok(found) if found.member.name == self.resident.member.name => Ok(()),
-            _ => {
-                self.metrics.answered(Answer::NotEnrolled);
-                Err(no_identity())
-            }
+            Ok(found) if found.member == self.resident.member => Ok(()),
+            _ => Err(self.refuse()),
         }
+    }
+
+    /// Returns when its workload is not enrolled any more.
+    async fn left(&self) -> Status {
+        self.members.left(&self.resident).await;
+        self.refuse()
+    }
+
+    fn refuse(&self) -> Status {
+        self.metrics.answered(Answer::NotEnrolled);
+        no_identity()
     }
 }
 
@@ -194,6 +202,7 @@ async fn tell<T: Told>(
             biased;
             () = stop.cancelled() => Err(Status::unavailable("the agent stops; try again")),
             () = sender.closed() => return,
+            gone = admitted.left() => Err(gone),
             answer = told.next(&admitted) => answer,
         };
         let is_last = answer.is_err();

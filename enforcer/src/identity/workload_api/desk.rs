@@ -56,8 +56,8 @@ pub(super) struct Desk {
     trust_domain: String,
     provider: Arc<CryptoProvider>,
     stop: CancellationToken,
-    /// By the workload's name.
-    open: Mutex<HashMap<Arc<str>, watch::Sender<Shown>>>,
+    /// By workload.
+    open: Mutex<HashMap<Member, watch::Sender<Shown>>>,
 }
 
 impl Desk {
@@ -78,11 +78,11 @@ impl Desk {
     /// What there is for a workload, now and later.
     pub(super) fn open(self: &Arc<Self>, member: &Member) -> watch::Receiver<Shown> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shown) = open.get(&member.name) {
+        if let Some(shown) = open.get(member) {
             return shown.subscribe();
         }
         let (shown, receiver) = watch::channel(Shown::Pending);
-        open.insert(Arc::clone(&member.name), shown.clone());
+        open.insert(member.clone(), shown.clone());
         let keeper = Keeper {
             desk: Arc::clone(self),
             member: member.clone(),
@@ -97,12 +97,12 @@ impl Desk {
     }
 
     /// Forgets a workload if nobody asks for it any more.
-    fn close(&self, name: &str) -> bool {
+    fn close(&self, member: &Member) -> bool {
         // Who opens does so under this lock.
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_unwanted = open.get(name).is_none_or(|shown| shown.receiver_count() == 0);
+        let is_unwanted = open.get(member).is_none_or(|shown| shown.receiver_count() == 0);
         if is_unwanted {
-            open.remove(name);
+            open.remove(member);
         }
         is_unwanted
     }
@@ -151,7 +151,7 @@ impl Keeper {
                     }
                 }
                 () = &mut idle => {
-                    if desk.close(&self.member.name) {
+                    if desk.close(&self.member) {
                         return;
                     }
                     idle.set(unwanted());

@@ -18,7 +18,6 @@ mod calls;
 mod desk;
 mod door;
 
-use std::collections::HashMap;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
@@ -38,8 +37,8 @@ use crate::kernel::caller::Caller;
 use crate::observe::metrics::Metrics;
 use crate::protocol::workload::spiffe_workload_api_server::SpiffeWorkloadApiServer;
 
-pub use attest::Member;
 use attest::Members;
+pub use attest::{Member, Roll};
 
 /// Calls at once on one connection. A client has one or two.
 const CALLS: u32 = 16;
@@ -86,8 +85,8 @@ pub struct Parts {
     pub source: Arc<dyn Source>,
     /// The trust domain whose bundle this is.
     pub trust_domain: String,
-    /// Who is served, by the id of the control group.
-    pub members: HashMap<u64, Member>,
+    /// Who is served.
+    pub members: Roll,
     /// Where answers are counted.
     pub metrics: Arc<Metrics>,
 }

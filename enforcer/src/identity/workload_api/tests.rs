@@ -1,6 +1,7 @@
 //! The API as an unmodified client sees it. The client is this process: its own control group and network namespace are
 //! enrolled, or are not.
 
+use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -101,7 +102,7 @@ impl Served {
         let parts = Parts {
             source: Arc::clone(&source) as Arc<dyn Source>,
             trust_domain: "example.org".to_owned(),
-            members: HashMap::from([(group, member)]),
+            members: Roll::new(HashMap::from([(group, member)])),
             metrics: Arc::clone(&metrics),
         };
         let serving = tokio::spawn(Endpoint::bind(&path).unwrap().serve(parts, stop.clone()));

@@ -40,6 +40,7 @@ use tower::service_fn;
 use super::federation::Federation;
 use super::name::Identity;
 use super::request::{blocking, check};
+use super::roster::{Roster, Watched};
 use super::rotate::pause;
 use super::store::{Credentials, Parts, Store, Writer};
 use super::tls::crypto_provider_for;
@@ -66,7 +67,7 @@ pub struct Wanted {
     /// Whose bundle is trusted.
     pub trust_domain: String,
     /// The identities of this node's workloads, in the trust domain.
-    pub identities: Vec<Identity>,
+    pub identities: Roster,
     /// What their handshakes prefer.
     pub cipher: Cipher,
     /// Whom else they trust.
@@ -88,6 +89,9 @@ enum Error {
     /// It has said nothing for too long.
     #[error("no certificate was renewed in time")]
     Overdue,
+    /// Others are wanted than those that were looked for: they are in the first answer of the next stream.
+    #[error("others are wanted")]
+    OthersWanted,
     /// It has ended the stream.
     #[error("the stream has ended")]
     Ended,
@@ -103,7 +107,8 @@ pub async fn start(wanted: Wanted, stop: CancellationToken) -> (Arc<Store>, Trus
     let (trust, trusted) = watch::channel(Arc::new(Trust::default()));
     let trusted = Trusted::new(trusted).with(&wanted.federation);
     let provider = crypto_provider_for(wanted.cipher);
-    let feed = Feed { wanted, provider, writer, trust, trusted: trusted.clone(), chains: HashMap::new(), failures: 0 };
+    let (trusted_by, chains, roster) = (trusted.clone(), HashMap::new(), wanted.identities.watch());
+    let feed = Feed { wanted, roster, provider, writer, trust, trusted: trusted_by, chains, failures: 0 };
     let (first, mut tried) = watch::channel(false);
     tokio::spawn(async move {
         tokio::select! {
@@ -120,6 +125,7 @@ pub async fn start(wanted: Wanted, stop: CancellationToken) -> (Arc<Store>, Trus
 /// The one writer of the store.
 struct Feed {
     wanted: Wanted,
+    roster: Watched,
     provider: Arc<CryptoProvider>,
     writer: Writer,
     trust: watch::Sender<Arc<Trust>>,
@@ -134,6 +140,9 @@ impl Feed {
     async fn run(mut self, first: watch::Sender<bool>) {
         loop {
             let Err(error) = self.follow(&first).await;
+            if matches!(error, Error::OthersWanted) {
+                continue;
+            }
             self.failures = self.failures.saturating_add(1);
             let (socket, failures) = (self.wanted.socket.display(), self.failures);
             let cause = std::error::Error::source(&error).map(ToString::to_string);
@@ -143,12 +152,16 @@ impl Feed {
             }
             first.send_replace(true);
             let jitter = rand::rng().random_range(0.0..=1.0);
-            sleep(pause(self.failures, jitter)).await;
+            tokio::select! {
+                () = sleep(pause(self.failures, jitter)) => {}
+                () = self.roster.changed() => {}
+            }
         }
     }
 
     /// One stream, to its end.
     async fn follow(&mut self, first: &watch::Sender<bool>) -> Result<Infallible, Error> {
+        self.keep_only_wanted();
         let opening = async {
             let mut answers = open(&self.wanted.socket).await?;
             let answer = answers.message().await.map_err(Error::Call)?;
@@ -164,6 +177,7 @@ impl Feed {
                 tokio::select! {
                     biased;
                     next = answers.message() => break next.map_err(Error::Call)?,
+                    () = self.roster.changed() => return Err(Error::OthersWanted),
                     () = sleep(LOOK) => self.check_time(OffsetDateTime::now_utc())?,
                 }
             };
@@ -188,7 +202,7 @@ impl Feed {
             svids.entry(svid.name.clone()).or_default().push(svid);
         }
         let mut offered = HashSet::new();
-        for identity in self.wanted.identities.clone() {
+        for identity in self.wanted.identities.current() {
             match svids.remove(identity.as_str()) {
                 Some(svids) => {
                     self.choose(&identity, svids).await;
@@ -241,6 +255,13 @@ impl Feed {
             key,
             provider: Arc::clone(&self.provider),
         }))
+    }
+
+    /// Drops the certificates of those who have left.
+    fn keep_only_wanted(&mut self) {
+        let wanted = self.roster.current();
+        self.chains.retain(|identity, _| wanted.contains(identity));
+        self.writer.send_modify(|current| Arc::make_mut(current).retain(|identity, _| wanted.contains(identity)));
     }
 
     /// Takes all certificates out of the store but those that are still offered.

@@ -139,7 +139,7 @@ impl Other {
         let wanted = Wanted {
             socket: self.socket(),
             trust_domain: "example.org".to_owned(),
-            identities: vec![EXPECTED.parse().unwrap(), DB.parse().unwrap()],
+            identities: Roster::new([EXPECTED.parse().unwrap(), DB.parse().unwrap()]),
             cipher: Cipher::default(),
             federation: Arc::default(),
         };

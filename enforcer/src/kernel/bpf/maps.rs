@@ -1,15 +1,12 @@
 //! The maps as the agent uses them. The kernel is the second writer of `FLOWS` only; all others are written here.
 
-use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::Ebpf;
-use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockHash};
 use enforcer_ebpf::{Endpoint, FlowKey, ListenerKey, OFFSET_OPEN_RECORD, OFFSET_ULP_DATA, Reason, Redirect, SourceKey};
-use ipnet::IpNet;
 
 use super::Error;
 use super::btf::Description;
@@ -19,7 +16,6 @@ use super::taken::Taken;
 
 /// All maps.
 pub struct Maps {
-    peers: LpmTrie<MapData, [u8; 16], u32>,
     namespaces: HashMap<MapData, u64, u32>,
     taken: Taken,
     misses: Misses,
@@ -55,7 +51,6 @@ impl Maps {
         retain("FLOWS", &mut flows, |_flow| false)?;
         retain("SOURCES", &mut sources, |_source| false)?;
         Ok(Self {
-            peers: take(programs, "PEERS")?,
             namespaces: take(programs, "NAMESPACES")?,
             taken: Taken::take(programs)?,
             misses: Misses::take(programs)?,
@@ -65,29 +60,6 @@ impl Maps {
             flows: Flows(Arc::new(Mutex::new(flows))),
             sources: Sources(Arc::new(Mutex::new(sources))),
         })
-    }
-
-    /// Makes the registered prefixes exactly these, each with `PEER_RELAY`, `PEER_DIRECT` or
-    /// `PEER_PLAINTEXT`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Map`], when the map is full.
-    pub fn set_peers(&mut self, prefixes: impl IntoIterator<Item = (IpNet, u32)>) -> Result<(), Error> {
-        let failed = |operation| move |cause| failed(operation, "PEERS", cause);
-        let mut wanted = HashSet::new();
-        for (prefix, kind) in prefixes {
-            let (bits, address) = peer_key(prefix);
-            self.peers.insert(&Key::new(bits, address), kind, 0).map_err(failed("insert"))?;
-            wanted.insert((bits, address));
-        }
-        let present: Vec<_> = self.peers.keys().collect::<Result<_, _>>().map_err(failed("list"))?;
-        for key in present {
-            if !wanted.contains(&(key.prefix_len(), key.data())) {
-                self.peers.remove(&key).map_err(failed("remove"))?;
-            }
-        }
-        Ok(())
     }
 
     /// Which connections the programs take, and how.
@@ -125,6 +97,18 @@ impl Maps {
     /// [`Error::Map`], when the map is full.
     pub fn set_usual_lowat(&mut self, netns: u64, usual: u32) -> Result<(), Error> {
         self.namespaces.insert(netns, usual, 0).map_err(|cause| failed("insert", "NAMESPACES", cause))
+    }
+
+    /// From now on programs leave the sockets of this namespace as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn forget_usual_lowat(&mut self, netns: u64) -> Result<(), Error> {
+        match self.namespaces.remove(&netns) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(cause) => Err(failed("remove", "NAMESPACES", cause)),
+        }
     }
 
     /// Makes a listening socket known. The kernel forgets it when the socket is closed.
@@ -233,26 +217,4 @@ pub(super) fn failed(operation: &'static str, name: &'static str, cause: MapErro
 fn count(counters: &PerCpuArray<MapData, u64>, reason: Reason) -> Option<u64> {
     let total = counters.get(&(reason as u32), 0).ok()?.iter().sum();
     (total > 0).then_some(total)
-}
-
-/// Length in bits, and the address in the programs' form.
-pub(super) fn peer_key(prefix: IpNet) -> (u32, [u8; 16]) {
-    let bits = u32::from(prefix.prefix_len());
-    match prefix.network() {
-        IpAddr::V4(v4) => (96 + bits, v4.to_ipv6_mapped().octets()),
-        IpAddr::V6(v6) => (bits, v6.octets()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prefixes_become_keys_of_the_trie() {
-        let (bits, address) = peer_key("10.1.0.0/16".parse().unwrap());
-        assert_eq!((bits, &address[10..]), (112, &[0xff, 0xff, 10, 1, 0, 0][..]));
-        let (bits, address) = peer_key("fd00:1::/32".parse().unwrap());
-        assert_eq!((bits, &address[..4]), (32, &[0xfd, 0, 0, 1][..]));
-    }
 }

@@ -23,20 +23,38 @@ impl Misses {
         Ok(Self(Arc::new(Mutex::new(take(programs, "MISSED")?))))
     }
 
-    /// Counts for exactly these workloads, by the ids of their cgroups. What was counted for one of them stays.
+    /// Counts for these workloads too, by the ids of their cgroups. What was counted for one of them stays.
     ///
     /// # Errors
     ///
     /// [`Error::Map`], when the map is full.
-    pub fn set_workloads(&self, cgroups: &HashSet<u64>) -> Result<(), Error> {
+    pub fn add(&self, cgroups: impl IntoIterator<Item = u64>) -> Result<(), Error> {
         let mut counts = self.locked();
-        for key in cgroups.iter().flat_map(|&cgroup| Missed::ALL.iter().map(move |missed| missed.key(cgroup))) {
+        for key in keys(cgroups) {
             match counts.insert(key, 0, BPF_NOEXIST) {
                 Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::EEXIST) => {}
                 inserted => inserted.map_err(|cause| failed("insert", "MISSED", cause))?,
             }
         }
-        retain("MISSED", &mut counts, |key| cgroups.contains(&key.cgroup))
+        Ok(())
+    }
+
+    /// Counts no more for these.
+    pub fn remove(&self, cgroups: impl IntoIterator<Item = u64>) {
+        let mut counts = self.locked();
+        for key in keys(cgroups) {
+            // There may be nothing to remove.
+            let _gone = counts.remove(&key);
+        }
+    }
+
+    /// Counts for these and for no others.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Map`].
+    pub fn keep_only(&self, cgroups: &HashSet<u64>) -> Result<(), Error> {
+        retain("MISSED", &mut self.locked(), |key| cgroups.contains(&key.cgroup))
     }
 
     /// Counts one more of what only the agent sees, and says how many that makes. `None`: it could not be counted.
@@ -59,4 +77,8 @@ impl Misses {
     fn locked(&self) -> MutexGuard<'_, HashMap<MapData, MissedKey, u64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn keys(cgroups: impl IntoIterator<Item = u64>) -> impl Iterator<Item = MissedKey> {
+    cgroups.into_iter().flat_map(|cgroup| Missed::ALL.iter().map(move |missed| missed.key(cgroup)))
 }

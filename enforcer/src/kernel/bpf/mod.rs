@@ -3,7 +3,8 @@
 //! Life of the guard: [`Guard::open`] loads the programs and creates the maps, or adopts those that an earlier agent
 //! pinned; the agent writes down where it listens; [`Guard::enrol`] and [`Guard::guard_namespace`] attach the
 //! programs, or replace them in links that are attached already, without a moment in between; [`Guard::sweep`] lets
-//! go of what is no longer wanted; [`remove`] undoes everything. When the agent dies nothing changes in the kernel,
+//! go of what an earlier agent wanted and this one does not, [`Guard::release_cgroup`] and [`Guard::release_namespace`] of
+//! what is no longer wanted; [`remove`] undoes everything. When the agent dies nothing changes in the kernel,
 //! except that its listeners are gone: from then on the programs refuse what would be relayed, and hold the rest.
 
 mod btf;
@@ -14,7 +15,9 @@ mod link;
 mod maps;
 mod misses;
 mod outside;
+mod release;
 mod remove;
+mod tables;
 mod taken;
 mod trace;
 
@@ -37,7 +40,9 @@ pub use hold::Holds;
 pub use maps::{Flows, Maps, Shown, Sources};
 pub use misses::Misses;
 pub use outside::{Noted, Outside};
+use release::Fresh;
 pub use remove::{Removal, remove};
+pub use tables::Tables;
 pub use taken::Taken;
 
 /// The object that `cargo xtask build-ebpf` made from `enforcer-ebpf`.
@@ -182,6 +187,8 @@ pub struct Guard {
     pub holds: Holds,
     /// Names of the link pins that this agent wants.
     wanted: HashSet<String>,
+    /// What was done since the last [`Guard::settle`].
+    fresh: Vec<Fresh>,
     /// Whether the kernel has told where its structures have what programs read.
     has_layout: bool,
 }
@@ -208,7 +215,15 @@ impl Guard {
         let maps = Maps::take(&mut programs)?;
         maps::set_offsets(&mut programs, &kernel)?;
         let holds = Holds::take(&mut programs, Arc::clone(&maps.refusals))?;
-        Ok(Self { directory, programs, maps, holds, wanted: HashSet::new(), has_layout: write_seq.is_some() })
+        Ok(Self {
+            directory,
+            programs,
+            maps,
+            holds,
+            wanted: HashSet::new(),
+            fresh: Vec::new(),
+            has_layout: write_seq.is_some(),
+        })
     }
 
     /// Prepares for workloads with direct connections: loads their programs, and attaches those that follow who holds
@@ -252,6 +267,7 @@ impl Guard {
         let program = program(&mut self.programs, name)?;
         if !link::replace(&path, program)? {
             link::create(&path, program, (cgroup.as_fd(), attach_type))?;
+            self.fresh.push(Fresh::Pin(pin.clone()));
         }
         self.wanted.insert(pin);
         Ok(())
@@ -280,9 +296,13 @@ impl Guard {
             let inbound: &mut SkLookup = program.try_into().map_err(failed)?;
             let id = inbound.attach(namespace).map_err(failed)?;
             pin_link(inbound.take_link(id).map_err(failed)?.into(), &pinned)?;
+            self.fresh.push(Fresh::Pin(pin.clone()));
         }
         self.wanted.insert(pin);
         if path == Paths::WithDirect {
+            if known.is_none() {
+                self.fresh.push(Fresh::Gate(namespace.try_clone().map_err(Error::Gate)?));
+            }
             self.maps.set_usual_lowat(namespace.cookie(), usual)?;
             existing::open(&mut instance, namespace)?;
             namespace.set_notsent_lowat(0).map_err(Error::Gate)?;

@@ -15,7 +15,8 @@ use enforcer_ebpf::{EGRESS_SET_BITS, EgressKey, Endpoint, NotedKey, OwnAddress, 
 use ipnet::IpNet;
 
 use super::Error;
-use super::maps::{failed, peer_key, retain, take};
+use super::maps::{failed, retain, take};
+use super::taken::key;
 
 /// The tables. Clones are the same maps.
 #[derive(Clone)]
@@ -26,7 +27,7 @@ struct Tables {
     own: HashMap<MapData, OwnAddress, u32>,
     noted: HashMap<MapData, NotedKey, u64>,
     /// What is written, with the numbers.
-    written: Vec<(Written, u32)>,
+    written: Table<Written, u32>,
     /// No terms in the map have this number or a higher one.
     next: u32,
 }
@@ -58,7 +59,7 @@ impl Outside {
             next = next.max(number(&key.data()).saturating_add(1));
         }
         let (own, noted) = (take(programs, "OWN_ADDRESSES")?, take(programs, "NOTED")?);
-        Ok(Self(Arc::new(Mutex::new(Tables { egress, own, noted, written: Vec::new(), next }))))
+        Ok(Self(Arc::new(Mutex::new(Tables { egress, own, noted, written: Table::new(), next }))))
     }
 
     /// The number of these terms, by prefix, which are in the map from now on.
@@ -68,21 +69,21 @@ impl Outside {
     /// [`Error::Map`], when the map is full.
     pub fn number(&self, terms: &Written) -> Result<u32, Error> {
         let tables = &mut *self.locked();
-        if let Some((_, number)) = tables.written.iter().find(|(written, _)| Arc::ptr_eq(written, terms)) {
+        if let Some(number) = tables.written.get(terms) {
             return Ok(*number);
         }
         let number = tables.next;
         for (prefix, terms) in &**terms {
-            let (bits, address) = peer_key(*prefix);
-            let key = Key::new(EGRESS_SET_BITS + bits, egress_key(number, &address));
+            let within = key(*prefix);
+            let key = Key::new(EGRESS_SET_BITS + within.prefix_len(), egress_key(number, &within.data()));
             tables.egress.insert(&key, terms, 0).map_err(|cause| failed("insert", "EGRESS", cause))?;
         }
         tables.next += 1;
-        tables.written.push((Arc::clone(terms), number));
+        tables.written.insert(Arc::clone(terms), number);
         Ok(number)
     }
 
-    /// Removes the terms that no workload has any more.
+    /// Removes the terms that no workload has any more, and what could not be written whole.
     ///
     /// # Errors
     ///
@@ -94,7 +95,7 @@ impl Outside {
         for key in keys.iter().filter(|key| !numbers.contains(&number(&key.data()))) {
             tables.egress.remove(key).map_err(|cause| failed("remove", "EGRESS", cause))?;
         }
-        tables.written.retain(|(_, number)| numbers.contains(number));
+        tables.written.retain(|_, number| numbers.contains(number));
         Ok(())
     }
 
