@@ -57,7 +57,7 @@ enum What {
 }
 
 /// What the program knows; a wrong word is better found here than after a boot.
-const PATHS: [&str; 5] = ["plain", "outside", "floor", "direct", "relay", "relay-kernel"];
+const PATHS: [&str; 6] = ["plain", "outside", "floor", "direct", "relay", "relay-kernel"];
 const WORKLOADS: [&str; 5] = ["rt64", "connect", "connect500", "stream", "idle"];
 
 /// For everything on one kernel, on a machine that is busy with other things too.
