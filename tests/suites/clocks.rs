@@ -9,7 +9,7 @@ use enforcer_tests::clock::Clock;
 use enforcer_tests::control::Control;
 use enforcer_tests::ground::{Ground, Route};
 use enforcer_tests::program;
-use enforcer_tests::settings::{Depth, direct_depth};
+use enforcer_tests::settings::kernel_has_tls;
 use enforcer_tests::wait;
 use enforcer_tests::world::{Node, Options, World};
 use libtest_mimic::Trial;
@@ -25,13 +25,9 @@ const BEYOND_HALF: Duration = Duration::from_secs(40 * 60);
 const QUIET_AFTER: Duration = Duration::from_secs(7);
 
 pub(crate) fn trials() -> Vec<Trial> {
-    match direct_depth() {
-        Depth::Nothing => {}
-        Depth::Everyday => return Vec::new(),
+    if kernel_has_tls() {
         // A connection under a session that is older than the end of the lists.
-        Depth::Thorough => {
-            return promises![beside others; when_revocation_lists_have_run_out_no_direct_connection_opens];
-        }
+        return promises![beside others; when_revocation_lists_have_run_out_no_direct_connection_opens];
     }
     promises![beside others;
         when_revocation_lists_have_run_out_nobody_is_accepted_until_control_is_back,

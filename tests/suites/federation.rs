@@ -10,7 +10,7 @@ use enforcer_tests::config::{Config, Path, Speaks, TRUST_DOMAIN, identity, ident
 use enforcer_tests::ground::{A_EDGE, Addresses, Ground, LEGACY, PARTNER};
 use enforcer_tests::peer;
 use enforcer_tests::program;
-use enforcer_tests::settings::{Depth, direct_depth, kernel_has_tls};
+use enforcer_tests::settings::kernel_has_tls;
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
 
@@ -23,11 +23,8 @@ const OTHER: &str = "partner.example";
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = promises![beside others;
         workloads_of_two_trust_domains_talk_when_each_names_the_bundle_of_the_other,
+        a_trust_domain_without_its_bundle_is_refused,
     ];
-    // Who is refused is refused in a handshake, on every kernel alike.
-    if direct_depth() != Depth::Everyday {
-        trials.extend(promises![beside others; a_trust_domain_without_its_bundle_is_refused]);
-    }
     // Who speaks TLS without an agent is relayed.
     if !kernel_has_tls() {
         trials.extend(promises![beside others; a_bundle_vouches_for_its_own_trust_domain_alone]);

@@ -3,16 +3,20 @@
 mod broken;
 
 use std::net::SocketAddr;
+use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use enforcer_tests::config::identity;
 use enforcer_tests::ground::{B, Ground, STRANGER};
 use enforcer_tests::peer::reach;
 use enforcer_tests::place::Place;
+use enforcer_tests::program;
 use enforcer_tests::settings::kernel_has_tls;
+use enforcer_tests::wait;
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
 
-use crate::stage::{pages_come_sealed, promises};
+use crate::stage::{marker, pages_come_sealed, promises};
 
 const EPERM: i64 = libc::EPERM as i64;
 
@@ -20,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let guard = promises![beside others;
         a_guarded_workload_has_no_socket_before_there_is_an_agent,
         below_a_guarded_cgroup_only_workloads_have_sockets,
+        a_workload_whose_cgroup_is_made_anew_is_shut_and_enrolled_again,
     ];
     guard.into_iter().chain(broken::trials()).collect()
 }
@@ -70,10 +75,44 @@ fn loopback() -> SocketAddr {
 fn below_a_guarded_cgroup_only_workloads_have_sockets() -> Result<()> {
     let ground = Ground::create()?;
     let stranger = ground.beside_a("guarded/stranger")?;
-    let guarded = stranger.cgroup.path().parent().map(std::path::Path::to_owned);
+    let guarded = stranger.cgroup.path().parent().map(Path::to_owned);
     let world = World::arranged(ground, usual(), None, |a, _b| a.guard = guarded)?;
     world.explain(pages_come_sealed(&world))?;
     refused(&stranger, "a process that no workload has")?;
     // One whose cgroup is made while the agent runs.
     refused(&world.ground.beside_a("guarded/later")?, "a cgroup that came later")
+}
+
+/// As a service that is started again.
+fn a_workload_whose_cgroup_is_made_anew_is_shut_and_enrolled_again() -> Result<()> {
+    let ground = Ground::create()?;
+    let service = ground.beside_a("guarded/service")?;
+    let guarded = service.cgroup.path().parent().map(Path::to_owned);
+    let objects = format!(
+        "---\nkind: Workload\nmetadata: {{ name: service }}\nspec: {{ identity: '{}', cgroup: {}, network: {{ path: {} }}, \
+         ports: [2] }}\n",
+        identity("a"),
+        service.cgroup.path().display(),
+        service.namespace.as_ref().context("no namespace")?.path().display(),
+    );
+    let world = World::arranged(ground, usual(), None, |a, _b| {
+        (a.guard, a.more, a.ports) = (guarded, objects, vec![1]);
+    })?;
+    let secret = marker();
+    let nginx = program::nginx(&world.ground.b, &secret)?;
+    for _ in 0..5 {
+        let capture = world.ground.watch_mesh()?;
+        wait::until("the workload to be enrolled", wait::patience(), || {
+            let page = program::curl(&service, nginx.at(B[0]))?.finish()?;
+            Ok((page.stdout == secret).then_some(()))
+        })?;
+        ensure!(reach(&service, &attempts()[2..])? == [EPERM; 2], "what a workload may not");
+        service.cgroup.kill()?;
+        service.cgroup.remove()?;
+        service.cgroup.clone().create()?;
+        // Enrolled already or not.
+        ensure!(reach(&service, &attempts()[2..])? == [EPERM; 2], "what a workload may not");
+        capture.stop()?.prove_absent(&secret)?;
+    }
+    Ok(())
 }

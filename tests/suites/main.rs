@@ -33,6 +33,7 @@ mod observed;
 
 use std::process::ExitCode;
 
+use enforcer_tests::settings::{Depth, direct_depth};
 use enforcer_tests::teardown;
 use libtest_mimic::{Arguments, run};
 
@@ -42,28 +43,33 @@ fn main() -> ExitCode {
         eprintln!("{error:#}");
         return ExitCode::FAILURE;
     }
-    let trials = [
+    let mut trials = vec![
         oracle::trials(),
         programs::trials(),
         connections::trials(),
         direct::trials(),
         addresses::trials(),
-        refuses::trials(),
-        admits::trials(),
-        certificates::trials(),
-        workload_api::trials(),
-        federation::trials(),
-        clocks::trials(),
-        control::trials(),
         outside::trials(),
         guard::trials(),
-        policy::trials(),
-        public::trials(),
-        memory::trials(),
-        observed::trials(),
-        configuration::trials(),
         lifecycle::trials(),
     ];
+    // What is the same on every kernel is tried on this machine's own and on one with kernel TLS.
+    if direct_depth() != Depth::Everyday {
+        trials.extend([
+            refuses::trials(),
+            admits::trials(),
+            certificates::trials(),
+            workload_api::trials(),
+            federation::trials(),
+            clocks::trials(),
+            control::trials(),
+            policy::trials(),
+            public::trials(),
+            memory::trials(),
+            observed::trials(),
+            configuration::trials(),
+        ]);
+    }
     let conclusion = run(&arguments, trials.into_iter().flatten().collect());
     stage::print_slowest();
     teardown::sweep();

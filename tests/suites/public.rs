@@ -13,7 +13,7 @@ use enforcer_tests::ground::{A_EDGE, Ground, PARTNER, STRANGER};
 use enforcer_tests::pebble::Pebble;
 use enforcer_tests::process::Finished;
 use enforcer_tests::program::{self, Server};
-use enforcer_tests::settings::{self, Depth, direct_depth, kernel_has_tls};
+use enforcer_tests::settings::{self, kernel_has_tls};
 use enforcer_tests::wait;
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
@@ -31,10 +31,6 @@ const NAMES: &[&str] = &["www.example.org", "shop.example.org"];
 const WWW: &str = NAMES[0];
 
 pub(crate) fn trials() -> Vec<Trial> {
-    // Clients without an agent are relayed, on every kernel alike.
-    if direct_depth() == Depth::Everyday {
-        return Vec::new();
-    }
     promises![beside others;
         a_public_name_is_served_to_everybody_and_nothing_else_is,
         a_public_certificate_outlives_the_agent_and_the_authority,

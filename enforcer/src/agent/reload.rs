@@ -5,6 +5,7 @@
 //! names are built into the agent when it starts: a file that changes them is not in force before the next start, and that
 //! is said too.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,7 +23,7 @@ use super::{Error, serve};
 use crate::connection;
 use crate::control::difference::Difference;
 use crate::control::file::load;
-use crate::control::snapshot::Snapshot;
+use crate::control::snapshot::{NetworkRef, Snapshot};
 use crate::identity::request::blocking;
 use crate::identity::workload_api::Roll;
 use crate::kernel::changes::Changes;
@@ -56,29 +57,56 @@ pub(super) struct Occasions {
     hangup: Signal,
     /// `None`: only SIGHUP tells.
     changes: Option<Changes>,
+    /// Where cgroups and namespaces of workloads are made.
+    grounds: BTreeSet<PathBuf>,
+    made: Option<Changes>,
 }
 
 impl Occasions {
     pub(super) fn of(file: &Path) -> Result<Self, Error> {
         let changes = Changes::of(file)
             .inspect_err(|error| tracing::warn!(%error, "changes of the configuration are not seen; send SIGHUP"));
-        Ok(Self { hangup: signal(SignalKind::hangup()).map_err(Error::Signals)?, changes: changes.ok() })
+        let hangup = signal(SignalKind::hangup()).map_err(Error::Signals)?;
+        Ok(Self { hangup, changes: changes.ok(), grounds: BTreeSet::new(), made: None })
+    }
+
+    /// A workload whose cgroup or namespace is made anew under the old name has to be enrolled anew. True if something may have
+    /// been made before this was called.
+    fn look_after(&mut self, snapshot: &Snapshot) -> bool {
+        let cgroups = snapshot.workloads().iter().map(|workload| workload.cgroup.clone());
+        let networks = snapshot.workloads().iter().filter_map(|workload| match &workload.network {
+            NetworkRef::Path(path) => Some(path.clone()),
+            NetworkRef::Pid(_) => None,
+        });
+        let grounds: BTreeSet<PathBuf> =
+            cgroups.chain(networks).filter_map(|path| path.parent().map(Path::to_owned)).collect();
+        if grounds == self.grounds {
+            return false;
+        }
+        let made = Changes::inside(grounds.iter().map(PathBuf::as_path));
+        let made = made.inspect_err(|error| {
+            tracing::warn!(%error, "workloads whose cgroups are made anew are not seen; send SIGHUP");
+        });
+        (self.made, self.grounds) = (made.ok(), grounds);
+        true
     }
 
     async fn next(&mut self) {
-        let changed = async {
-            let Some(changes) = &self.changes else { return std::future::pending().await };
-            if let Err(error) = changes.next().await {
-                tracing::error!(%error, "changes of the configuration are not seen any more; send SIGHUP");
-                return std::future::pending().await;
-            }
-            sleep(SETTLE).await;
-        };
         tokio::select! {
             _ = self.hangup.recv() => {}
-            () = changed => {}
+            () = seen(self.changes.as_ref()) => {}
+            () = seen(self.made.as_ref()) => {}
         }
     }
+}
+
+async fn seen(changes: Option<&Changes>) {
+    let Some(changes) = changes else { return std::future::pending().await };
+    if let Err(error) = changes.next().await {
+        tracing::error!(%error, "changes of the configuration are not seen any more; send SIGHUP");
+        return std::future::pending().await;
+    }
+    sleep(SETTLE).await;
 }
 
 /// What may change while the agent runs, and by whom.
@@ -119,6 +147,9 @@ impl Reload {
         loop {
             // Also at once: it may have changed since it was read.
             self.read().await;
+            if occasions.look_after(&self.path.current.picture().snapshot) {
+                continue;
+            }
             tokio::select! {
                 biased;
                 () = self.closing.cancelled() => return,

@@ -25,11 +25,22 @@ impl Changes {
     /// The operating system's: the directory is not there, or the user has too many watches
     /// (`fs.inotify.max_user_watches`).
     pub fn of(file: &Path) -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Self::inside([directory])
+    }
+
+    /// Of what is in these directories: files, cgroups, or namespaces that have a name there.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::of`].
+    pub fn inside<'a>(directories: impl IntoIterator<Item = &'a Path>) -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         // Not while somebody is writing: a file that is closed is whole.
         let events = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CREATE;
-        inotify.add_watch(directory, events)?;
+        for directory in directories {
+            inotify.add_watch(directory, events)?;
+        }
         // SAFETY: it owns the descriptor, which stays the same and open until it is dropped.
         let registered = unsafe { AsyncFd::register_with_interest(OwnedFd::from(inotify), Interest::READABLE) };
         Ok(Self(registered?))

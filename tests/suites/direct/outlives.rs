@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use enforcer_tests::place::Place;
 use enforcer_tests::process::Running;
 use enforcer_tests::program;
+use enforcer_tests::settings::{Depth, direct_depth};
 use enforcer_tests::wait;
 use enforcer_tests::wire::Capture;
 use enforcer_tests::world::{Node, Options, World};
@@ -15,13 +16,16 @@ use super::{Conversation, get_page, pinned_links, sockets, tls_sockets};
 use crate::stage::{marker, promises};
 
 pub(super) fn trials() -> Vec<Trial> {
-    promises![alone;
+    let mut trials = promises![alone;
         open_connections_outlive_killed_agents_and_new_ones_wait,
-        a_hundred_connections_under_load_outlive_their_agents,
         an_offer_that_is_not_answered_outlives_the_agents_of_both_ends,
         an_answer_that_nobody_heard_is_given_again,
         uninstalling_lets_open_connections_go_on_and_plaintext_pass,
-    ]
+    ];
+    if direct_depth() == Depth::Thorough {
+        trials.extend(promises![alone; a_hundred_connections_under_load_outlive_their_agents]);
+    }
+    trials
 }
 
 fn open_connections_outlive_killed_agents_and_new_ones_wait() -> Result<()> {
