@@ -177,8 +177,11 @@ impl Policies {
     fn compare(&mut self, (before, after): (&Snapshot, &Snapshot), workload: &str, changed: &mut Vec<WorkloadPart>) {
         let (was, is) = (before.policy_for(workload), after.policy_for(workload));
         let compare = || {
-            let has_rules = was.mode != is.mode || was.inbound != is.inbound || was.outbound != is.outbound;
-            [has_rules, was.path != is.path]
+            // All that there is but the path.
+            let Policy { mode, path, inbound, outbound, ports, plaintext, terms } = &*was;
+            let rules = (mode, inbound, outbound, ports, plaintext, terms);
+            let has_rules = rules != (&is.mode, &is.inbound, &is.outbound, &is.ports, &is.plaintext, &is.terms);
+            [has_rules, *path != is.path]
         };
         // Both snapshots keep them at their places.
         let [rules, path] = *self.0.entry([Arc::as_ptr(&was), Arc::as_ptr(&is)]).or_insert_with(compare);
