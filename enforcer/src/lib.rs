@@ -9,6 +9,8 @@ pub mod ca;
 pub mod cli;
 pub mod connection;
 pub mod control;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod identity;
 pub mod kernel;
 pub mod observe;

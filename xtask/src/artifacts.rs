@@ -44,6 +44,19 @@ pub(crate) fn build() -> Result<Artifacts> {
     })
 }
 
+/// Builds the program with all fuzz targets.
+///
+/// By the same command as [`build`], so that its dependencies are the same; the wrapper is for packages of this workspace
+/// alone, and cargo keeps what it makes of them apart.
+pub(crate) fn fuzz() -> Result<PathBuf> {
+    let mut cargo = process::command(env!("CARGO"));
+    cargo.args(["test", Profile::Dev.flag(), "--locked", "--workspace", "--no-run", "--bin", "fuzz"]).args(AS_MESSAGES);
+    cargo.env("RUSTC_WORKSPACE_WRAPPER", process::workspace().join("tests/fuzz/rustc.sh"));
+    let messages = process::output(&mut cargo)?;
+    // There is but one.
+    messages.lines().find_map(|message| field(message, "executable")).map(PathBuf::from).context("cargo built no fuzz")
+}
+
 /// Builds only these programs of the suites' package; gives each name with its path.
 pub(crate) fn programs(profile: Profile, names: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     let mut arguments = vec!["build", profile.flag(), "--package", "enforcer-tests"];
@@ -78,10 +91,13 @@ impl Profile {
     }
 }
 
+/// How cargo says what it has built.
+const AS_MESSAGES: [&str; 2] = ["--quiet", "--message-format=json-render-diagnostics"];
+
 /// The name of each target with its executable.
 fn executables(arguments: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     let mut cargo = process::command(env!("CARGO"));
-    cargo.args(arguments).args(["--quiet", "--message-format=json-render-diagnostics"]);
+    cargo.args(arguments).args(AS_MESSAGES);
     let messages = process::output(&mut cargo)?;
     Ok(messages.lines().filter_map(executable).collect())
 }

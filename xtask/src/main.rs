@@ -7,6 +7,7 @@ mod build_ebpf;
 mod cache;
 mod ci;
 mod demo;
+mod fuzz;
 mod process;
 mod setup;
 mod test;
@@ -26,6 +27,7 @@ enum Verb {
     Setup(setup::Args),
     Demo(demo::Args),
     Test(test::Args),
+    Fuzz(fuzz::Args),
     Vm(vm::Args),
     Vagrant(vagrant::Args),
     Bench(bench::Args),
@@ -49,6 +51,7 @@ fn dispatch(verb: &Verb) -> Result<ExitCode> {
         Verb::Setup(args) => setup::run(args),
         Verb::Demo(args) => demo::run(args),
         Verb::Test(args) => test::run(args),
+        Verb::Fuzz(args) => fuzz::run(args),
         Verb::Vm(args) => vm::run(args),
         Verb::Vagrant(args) => vagrant::run(args),
         Verb::Bench(args) => bench::run(args),

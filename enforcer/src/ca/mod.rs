@@ -8,6 +8,8 @@
 mod directory;
 pub mod domain;
 mod embedded;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod issuer;
 pub mod keys;
 pub mod server;

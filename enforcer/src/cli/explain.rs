@@ -62,9 +62,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::BadConfig);
         }
     };
-    let (destination, port) = split(&args.destination)?;
-    let ends = (End::find(&snapshot, &args.source)?, End::find(&snapshot, destination)?);
-    let explanations = explain(&snapshot, (&ends.0, &ends.1), port)?;
+    let explanations = explained(&snapshot, &args.source, &args.destination)?;
     let text = if args.json {
         serde_json::to_string_pretty(&explanations)? + "\n"
     } else {
@@ -73,6 +71,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     super::print(&text)?;
     let is_refused = explanations.iter().any(|explanation| explanation.outcome == "refused");
     Ok(if is_refused { ExitCode::Failed } else { ExitCode::Ok })
+}
+
+fn explained(snapshot: &Snapshot, source: &str, destination: &str) -> anyhow::Result<Vec<Explanation>> {
+    let (destination, port) = split(destination)?;
+    explain(snapshot, (&End::find(snapshot, source)?, &End::find(snapshot, destination)?), port)
 }
 
 /// `NAME:PORT`, of which the name may have colons itself.
@@ -246,6 +249,9 @@ impl Explanation {
     }
 }
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,9 +263,7 @@ mod tests {
     type Expected = (&'static str, &'static str, Option<&'static str>);
 
     fn explained(source: &str, destination: &str) -> anyhow::Result<Vec<Explanation>> {
-        let snapshot = parse(EXAMPLE, "agent.yaml").unwrap();
-        let (destination, port) = split(destination)?;
-        explain(&snapshot, (&End::find(&snapshot, source)?, &End::find(&snapshot, destination)?), port)
+        super::explained(&parse(EXAMPLE, "agent.yaml").unwrap(), source, destination)
     }
 
     #[test]

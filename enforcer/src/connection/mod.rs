@@ -24,6 +24,9 @@ mod relay;
 mod serve;
 mod workload;
 
+#[cfg(fuzzing)]
+pub(crate) use relay::fuzz_records;
+
 pub use choose::{Choice, Expected, Kernel, Means, Programs, Site, Wants, choose, means, refused};
 pub use intercept::Request;
 pub use picture::{Current, Home, Homes, Picture};

@@ -178,6 +178,9 @@ fn read(seen: &[u8]) -> Look {
     Look::Hello(Hello { name, protocols, octets })
 }
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

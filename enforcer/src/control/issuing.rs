@@ -99,9 +99,13 @@ pub enum StorePlace {
 ///
 /// The file cannot be read, or there is anything wrong in it: the error then has every problem.
 pub fn load(path: &Path) -> Result<Issuing, LoadError> {
+    parse(&read_text(path)?, path)
+}
+
+/// The file at `path` has these bytes.
+pub(super) fn parse(bytes: &[u8], path: &Path) -> Result<Issuing, LoadError> {
     let mut problems = Problems::default();
-    let bytes = read_text(path)?;
-    let wanted = super::file::text(&bytes, &mut problems).and_then(|text| {
+    let wanted = super::file::text(bytes, &mut problems).and_then(|text| {
         let mut objects = Objects::default();
         let mut is_complete = true;
         for tree in documents(text, &mut problems)? {

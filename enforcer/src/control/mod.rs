@@ -39,5 +39,7 @@ mod public;
 mod host;
 mod index;
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;

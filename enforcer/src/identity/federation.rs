@@ -97,9 +97,14 @@ fn read(trust_domain: &str, path: &Path) -> Result<Anchors, Error> {
     if fs::metadata(&path).map_err(failed)?.len() > LARGEST {
         return Err(content());
     }
-    let text = fs::read(&path).map_err(failed)?;
+    parse(trust_domain.clone(), path.clone(), &fs::read(&path).map_err(failed)?)
+}
+
+/// The file at `path` has these octets.
+pub(super) fn parse(trust_domain: String, path: PathBuf, text: &[u8]) -> Result<Anchors, Error> {
+    let content = || Error::Content { path: path.clone(), trust_domain: trust_domain.clone() };
     let roots: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(|_malformed| content())?;
+        CertificateDer::pem_slice_iter(text).collect::<Result<_, _>>().map_err(|_malformed| content())?;
     if roots.is_empty() {
         return Err(content());
     }

@@ -34,5 +34,7 @@ pub use rotate::start;
 pub use serial::Serial;
 pub use verify::{proven, verify_at};
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -121,6 +121,12 @@ fn has_socket(pid: u32, inode: u32) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Any octets as an answer about a Unix socket.
+#[cfg(fuzzing)]
+pub(super) fn fuzz_diag(answer: &[u8]) {
+    let _inode = diag::read(answer);
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::{UnixListener, UnixStream};

@@ -247,5 +247,11 @@ fn interfaces() -> io::Result<Vec<u32>> {
     Ok(numbers)
 }
 
+/// Any octets as an answer about a TCP socket.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(answer: &[u8]) {
+    let _answer = (error_of(answer), cookie_of_accepted(answer));
+}
+
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,8 @@ pub mod caller;
 pub mod cgroup;
 pub mod changes;
 pub mod destroy;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 pub mod harden;
 pub mod ktls;
 pub mod limits;

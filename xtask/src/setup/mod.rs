@@ -22,7 +22,7 @@ pub(crate) struct Args {
 
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let all = [Need::Build, Need::Bpf, Need::Vm, Need::Suites, Need::Issuer, Need::Programs, Need::Vagrant];
+    let all = [Need::Build, Need::Bpf, Need::Vm, Need::Suites, Need::Issuer, Need::Programs, Need::Fuzz, Need::Vagrant];
     ensure(if args.needs.is_empty() { &all } else { &args.needs })?;
     eprintln!("setup: nothing is missing");
     Ok(ExitCode::SUCCESS)

@@ -16,6 +16,8 @@ pub(crate) enum Need {
     Issuer,
     /// Building the programs of the suites that are not written in Rust.
     Programs,
+    /// Fuzzing.
+    Fuzz,
     /// Running the suites on two virtual machines.
     Vagrant,
 }
@@ -36,6 +38,7 @@ impl Need {
             Self::Suites => SUITES,
             Self::Issuer => ISSUER,
             Self::Programs => PROGRAMS,
+            Self::Fuzz => FUZZ,
             Self::Vagrant => VAGRANT,
         }
     }
@@ -102,6 +105,9 @@ const ISSUER: &[Package] = &[
 
 /// Not in the virtual machine: Go and its sources are 450 MB, a program that it has linked statically is 5 MB.
 const PROGRAMS: &[Package] = &[package("golang-go", "compiles the program of the suites that is written in Go")];
+
+const FUZZ: &[Package] =
+    &[package("g++", "compiles libFuzzer, which is C++"), package("libc6-dev", "headers and start files for g++")];
 
 const VAGRANT: &[Package] = &[
     package("vagrant", "describes and starts the two machines"),

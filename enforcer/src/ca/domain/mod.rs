@@ -325,5 +325,7 @@ fn seconds(at: OffsetDateTime) -> i64 {
     at.unix_timestamp()
 }
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;

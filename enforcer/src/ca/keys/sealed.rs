@@ -7,6 +7,8 @@
 //! A key that has been opened is in this process's memory until its last [`Key`] is dropped, and is wiped then.
 
 mod blob;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod pair;
 #[cfg(test)]
 mod tests;

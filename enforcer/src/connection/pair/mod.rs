@@ -34,6 +34,9 @@ pub use secrets::{Error, Keys, Secret, TrafficKey};
 pub use session::{Answer, Ended, Ends, Gone, Handle, Offered, WeakHandle, start};
 pub use sessions::{Host, Sessions};
 
+#[cfg(fuzzing)]
+pub(crate) use session::fuzz;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 

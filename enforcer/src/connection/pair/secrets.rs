@@ -175,6 +175,17 @@ impl Secret {
         Ok(Self { suite: name, octets, key: hmac::Key::new(hash, secret) })
     }
 
+    /// One that everybody knows.
+    #[cfg(fuzzing)]
+    pub(super) fn known() -> Self {
+        let suite = CipherSuite::TLS13_AES_128_GCM_SHA256;
+        Self {
+            suite,
+            octets: Keys::octets(suite).unwrap_or_default(),
+            key: hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]),
+        }
+    }
+
     /// The keys of an offered connection.
     ///
     /// # Errors

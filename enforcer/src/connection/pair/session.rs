@@ -68,6 +68,21 @@ where
         TlsStream::Client(stream) => (Role::Client, Secret::export(stream.get_ref().1)?),
         TlsStream::Server(stream) => (Role::Server, Secret::export(stream.get_ref().1)?),
     };
+    Ok(speak(stream, (role, secret), facts, ends))
+}
+
+/// The session in what the stream carries, whatever protects it.
+fn speak<S, E, F>(
+    stream: S,
+    (role, secret): (Role, Secret),
+    facts: Arc<Facts>,
+    ends: F,
+) -> (Handle, impl Future<Output = Ended>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    E: Ends,
+    F: FnOnce(&Handle) -> Arc<E>,
+{
     let (sender, orders) = mpsc::channel(ORDERS);
     let making = Arc::new(Making { secret, numbers: Numbers::default() });
     let handle = Handle { role, orders: sender, facts, making: Arc::clone(&making) };
@@ -87,11 +102,11 @@ where
         due: VecDeque::new(),
         timer: Box::pin(sleep(DEADLINE)),
     };
-    Ok((handle, session.run()))
+    (handle, session.run())
 }
 
 struct Session<S, E> {
-    stream: TlsStream<S>,
+    stream: S,
     ends: Arc<E>,
     making: Arc<Making>,
     role: Role,
@@ -342,5 +357,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, E: Ends> Session<S, E> {
     }
 }
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,8 @@ mod offload;
 pub(super) mod outbound;
 pub(super) mod public;
 mod records;
+#[cfg(fuzzing)]
+pub(crate) use records::fuzz::records as fuzz_records;
 
 use std::io;
 

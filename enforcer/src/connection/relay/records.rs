@@ -16,8 +16,8 @@ use tokio::net::TcpStream;
 const HEADER: usize = 5;
 
 /// A socket that is read record by record.
-pub(super) struct Records {
-    stream: TcpStream,
+pub(super) struct Records<S = TcpStream> {
+    stream: S,
     header: [u8; HEADER],
     /// Bytes of the header that are read.
     filled: usize,
@@ -38,8 +38,8 @@ enum Reading {
     Freely,
 }
 
-impl Records {
-    pub(super) fn new(stream: TcpStream) -> Self {
+impl<S: AsyncRead + Unpin> Records<S> {
+    pub(super) fn new(stream: S) -> Self {
         Self { stream, header: [0; HEADER], filled: 0, given: 0, body: 0, reading: Reading::RecordByRecord }
     }
 
@@ -48,11 +48,11 @@ impl Records {
         self.reading = Reading::Freely;
     }
 
-    pub(super) fn stream(&self) -> &TcpStream {
+    pub(super) fn stream(&self) -> &S {
         &self.stream
     }
 
-    pub(super) fn into_stream(self) -> TcpStream {
+    pub(super) fn into_stream(self) -> S {
         self.stream
     }
 
@@ -71,7 +71,7 @@ impl Records {
     }
 }
 
-impl AsyncRead for Records {
+impl<S: AsyncRead + Unpin> AsyncRead for Records<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.body == 0 && this.given == this.filled {
@@ -108,7 +108,7 @@ impl AsyncRead for Records {
     }
 }
 
-impl AsyncWrite for Records {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Records<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().stream).poll_write(cx, data)
     }
@@ -133,6 +133,9 @@ impl AsyncWrite for Records {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
-use instant_acme::{Account as Known, Key};
+use instant_acme::{Account as Known, HttpClient, Key};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -23,8 +23,17 @@ const LONGEST_ROOTS: u64 = 4 << 20;
 pub(super) async fn open(acme: &Acme, shelf: &Shelf, told: &Arc<Told>) -> Result<Known, Error> {
     let key = key(shelf)?;
     let client = Https::new(roots(&acme.roots)?, Arc::clone(told)).map_err(Error::Tls)?;
+    introduce(acme, key, Box::new(client)).await
+}
+
+/// The same by this client, with this key.
+pub(super) async fn introduce(
+    acme: &Acme,
+    key: PrivatePkcs8KeyDer<'static>,
+    client: Box<dyn HttpClient>,
+) -> Result<Known, Error> {
     let ours = Key::from_pkcs8_der(key.clone_key()).map_err(unusable)?;
-    let builder = Known::builder_with_http(Box::new(client));
+    let builder = Known::builder_with_http(client);
     let (account, _known) = builder.create_from_key((ours, PrivateKeyDer::Pkcs8(key)), acme.directory.clone()).await?;
     if !acme.contact.is_empty() {
         let contact: Vec<&str> = acme.contact.iter().map(String::as_str).collect();

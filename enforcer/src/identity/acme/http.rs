@@ -22,6 +22,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -119,32 +120,51 @@ impl HttpClient for Https {
         let (tls, told) = (self.tls.clone(), Arc::clone(&self.told));
         Box::pin(async move {
             let exchanged = timeout(DEADLINE, exchange(request, tls)).await.unwrap_or(Err(Error::TimedOut));
-            let (mut parts, body) = exchanged.map_err(other)?.into_parts();
-            told.note(retry_after(&parts.headers, OffsetDateTime::now_utc()));
-            parts.headers.remove(RETRY_AFTER);
-            Ok(BytesResponse { parts, body: Box::new(body) })
+            Ok(received(exchanged.map_err(other)?, &told))
         })
     }
 }
 
-fn other(error: Error) -> instant_acme::Error {
+/// An answer as `instant-acme` may see it.
+pub(super) fn received(answer: Response<Bytes>, told: &Told) -> BytesResponse {
+    let (mut parts, body) = answer.into_parts();
+    told.note(retry_after(&parts.headers, OffsetDateTime::now_utc()));
+    parts.headers.remove(RETRY_AFTER);
+    BytesResponse { parts, body: Box::new(body) }
+}
+
+pub(super) fn other(error: Error) -> instant_acme::Error {
     instant_acme::Error::Other(Box::new(error))
 }
 
 async fn exchange(mut request: Request<BodyWrapper<Bytes>>, tls: TlsConnector) -> Result<Response<Bytes>, Error> {
-    let is_directory = request.method() == Method::GET;
-    let (host, port) = target(request.uri())?;
-    let address = format!("{host}:{port}");
+    let (host, port) = address(&mut request)?;
     // The host of a URL has brackets around an IPv6 address; a server's name has not.
     let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let header = HeaderValue::from_str(request.uri().authority().map_or(&address, |it| it.as_str()));
-    request.headers_mut().insert(HOST, header.map_err(|_no_text| Error::Url(address.clone()))?);
-    *request.uri_mut() = request.uri().path_and_query().cloned().map_or_else(Uri::default, Uri::from);
-
+    let host = format!("{host}:{port}");
     let connected = TcpStream::connect((name.as_str(), port)).await;
-    let stream = connected.map_err(|cause| Error::Connect { host: address.clone(), cause })?;
-    let name = ServerName::try_from(name).map_err(|_no_name| Error::Url(address.clone()))?;
-    let stream = tls.connect(name, stream).await.map_err(|cause| Error::Handshake { host: address, cause })?;
+    let stream = connected.map_err(|cause| Error::Connect { host: host.clone(), cause })?;
+    let name = ServerName::try_from(name).map_err(|_no_name| Error::Url(host.clone()))?;
+    let stream = tls.connect(name, stream).await.map_err(|cause| Error::Handshake { host, cause })?;
+    converse(request, stream).await
+}
+
+/// Writes into a request whom it goes to; that one's host and port.
+pub(super) fn address(request: &mut Request<BodyWrapper<Bytes>>) -> Result<(String, u16), Error> {
+    let (host, port) = target(request.uri())?;
+    let header = request.uri().authority().map_or_else(|| format!("{host}:{port}"), ToString::to_string);
+    let header = HeaderValue::from_str(&header).map_err(|_no_text| Error::Url(header))?;
+    request.headers_mut().insert(HOST, header);
+    *request.uri_mut() = request.uri().path_and_query().cloned().map_or_else(Uri::default, Uri::from);
+    Ok((host, port))
+}
+
+/// One request, and its answer.
+pub(super) async fn converse<S>(request: Request<BodyWrapper<Bytes>>, stream: S) -> Result<Response<Bytes>, Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let is_directory = request.method() == Method::GET;
     let mut builder = hyper::client::conn::http1::Builder::new();
     builder.max_buf_size(LONGEST_HEADER);
     let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Error::Exchange)?;
@@ -178,7 +198,7 @@ fn target(url: &Uri) -> Result<(String, u16), Error> {
 }
 
 /// The resources without which nothing can be asked for (RFC 8555 7.1.1).
-fn check_directory(body: &[u8]) -> Result<(), Error> {
+pub(super) fn check_directory(body: &[u8]) -> Result<(), Error> {
     // What is no JSON at all is refused by whoever reads it.
     let Ok(directory) = serde_json::from_slice::<serde_json::Value>(body) else { return Ok(()) };
     for resource in ["newNonce", "newAccount", "newOrder"] {
@@ -191,7 +211,7 @@ fn check_directory(body: &[u8]) -> Result<(), Error> {
 }
 
 /// What `Retry-After` says (RFC 9110 10.2.3): seconds or a date, and a day at most.
-fn retry_after(headers: &HeaderMap, now: OffsetDateTime) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap, now: OffsetDateTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         // More digits than a number can have are more than a day.

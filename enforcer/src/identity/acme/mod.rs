@@ -49,5 +49,7 @@ pub fn open(acme: &Acme, names: Vec<String>, state: &Path) -> Result<(Names, Kee
     Ok((known, Keeper::new(acme.clone(), names, shelf, writer)))
 }
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -37,7 +37,7 @@ impl Names {
     }
 
     /// No names.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn none() -> Self {
         Self::new().1
     }

@@ -56,9 +56,7 @@ impl Shelf {
     pub(super) fn certificate(&self, name: &str) -> Result<Option<Held>, Error> {
         let file = file(name);
         let Some(text) = self.text(&file)? else { return Ok(None) };
-        let key = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes())
-            .map_err(|_malformed| self.content(&file, "it holds no key"))?;
-        Held::read(name, &text, &key).map(Some).map_err(|unusable| self.content(&file, &unusable.to_string()))
+        held(name, &text).map(Some).map_err(|why| self.content(&file, &why))
     }
 
     /// Keeps it: what was there before is whole until the new one is.
@@ -89,6 +87,12 @@ impl Shelf {
     fn content(&self, name: &str, why: &str) -> Error {
         Error::Content { path: self.0.join(name), why: why.to_owned() }
     }
+}
+
+/// What a file of this text holds.
+pub(super) fn held(name: &str, text: &str) -> Result<Held, String> {
+    let key = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes()).map_err(|_malformed| "it holds no key".to_owned())?;
+    Held::read(name, text, &key).map_err(|unusable| unusable.to_string())
 }
 
 fn file(name: &str) -> String {

@@ -33,9 +33,14 @@ pub(super) struct Membership {
 pub(super) fn read(directory: &Path) -> Result<Option<Membership>, Error> {
     let Some(held) = text(directory, MEMBERSHIP)? else { return Ok(None) };
     let roots = text(directory, ROOTS)?.ok_or_else(|| Error::Incomplete { path: directory.join(ROOTS) })?;
-    let (chain, roots) = (certificates(directory, (MEMBERSHIP, &held))?, certificates(directory, (ROOTS, &roots))?);
-    let key = KeyPair::from_pem(&held).map_err(|_malformed| Error::Content { path: directory.join(MEMBERSHIP) })?;
-    Ok(Some(Membership { chain, key, roots, issuer: String::new() }))
+    parse(directory, &held, &roots).map(Some)
+}
+
+/// The two files of the directory have these contents.
+pub(super) fn parse(directory: &Path, held: &str, roots: &str) -> Result<Membership, Error> {
+    let (chain, roots) = (certificates(directory, (MEMBERSHIP, held))?, certificates(directory, (ROOTS, roots))?);
+    let key = KeyPair::from_pem(held).map_err(|_malformed| Error::Content { path: directory.join(MEMBERSHIP) })?;
+    Ok(Membership { chain, key, roots, issuer: String::new() })
 }
 
 /// Writes it: what was there before is whole until the new one is.

@@ -322,3 +322,6 @@ fn issued(chain: Vec<CertificateDer<'static>>) -> Result<Issued, Error> {
     };
     Ok(Issued { chain, serial, not_before, not_after, issuer: String::new() })
 }
+
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;

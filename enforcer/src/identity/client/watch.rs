@@ -63,11 +63,16 @@ async fn listen(control: &Control, failures: &mut u32) -> Result<(), Error> {
     }
 }
 
-async fn take_over(control: &Control, told: protocol::Trust) -> Result<(), Error> {
+/// What is told, as far as it can be read.
+pub(super) fn read(told: protocol::Trust, grace: Duration) -> Result<Trust, Error> {
     let roots = certificates(told.roots);
     let lists: Vec<_> = told.revocation_lists.into_iter().map(CertificateRevocationListDer::from).collect();
-    let trust = Trust::of_roots(roots)?.with_lists(&lists, control.grace)?;
-    let trust = Trust { version: told.version, issuer: told.issuer, ..trust };
+    let trust = Trust::of_roots(roots)?.with_lists(&lists, grace)?;
+    Ok(Trust { version: told.version, issuer: told.issuer, ..trust })
+}
+
+async fn take_over(control: &Control, told: protocol::Trust) -> Result<(), Error> {
+    let trust = read(told, control.grace)?;
     if trust.roots != control.trust.borrow().roots {
         let (directory, roots) = (control.directory.clone(), trust.roots.clone());
         blocking(move || files::write_roots(&directory, &roots)).await?;

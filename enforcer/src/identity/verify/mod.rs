@@ -172,5 +172,7 @@ pub fn proven(certificates: &[CertificateDer<'_>]) -> Option<(Identity, OffsetDa
     Some((identity, end))
 }
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;

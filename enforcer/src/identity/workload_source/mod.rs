@@ -15,6 +15,8 @@
 //! [`Source`]: super::source::Source
 
 mod answer;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;

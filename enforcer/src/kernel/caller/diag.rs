@@ -58,7 +58,7 @@ fn request(inode: u32, cookie: u64) -> Vec<u8> {
 }
 
 /// The attribute UNIX_DIAG_PEER of an answer.
-fn read(answer: &[u8]) -> io::Result<u32> {
+pub(super) fn read(answer: &[u8]) -> io::Result<u32> {
     const PEER: u16 = 2;
     let kind = short(answer, 4).ok_or(io::ErrorKind::InvalidData)?;
     if i32::from(kind) == libc::NLMSG_ERROR {

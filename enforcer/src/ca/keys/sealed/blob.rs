@@ -102,6 +102,12 @@ pub(super) fn open(
     Ok((header.algorithm, Zeroizing::new(plain.to_vec())))
 }
 
+/// What it would cost to open.
+#[cfg(fuzzing)]
+pub(super) fn cost(blob: &[u8]) -> Result<Cost, &'static str> {
+    Header::read(blob).map(|header| header.cost)
+}
+
 /// What is not encrypted.
 struct Header {
     algorithm: Algorithm,

@@ -1,0 +1,9 @@
+//! Any octets as what the kernel tells of sockets.
+
+use super::{caller, destroy};
+
+/// As answers of sock_diag.
+pub(crate) fn answer(data: &[u8]) {
+    caller::fuzz_diag(data);
+    destroy::fuzz(data);
+}

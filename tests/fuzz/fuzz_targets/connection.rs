@@ -1,0 +1,9 @@
+//! `cargo fuzz run connection`.
+
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| enforcer::fuzzing::connection(data));
+
+#[cfg(not(fuzzing))]
+fn main() {}

@@ -1,0 +1,9 @@
+//! `cargo fuzz run messages`.
+
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| enforcer::fuzzing::messages(data));
+
+#[cfg(not(fuzzing))]
+fn main() {}
