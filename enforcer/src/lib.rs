@@ -13,3 +13,4 @@ pub mod identity;
 pub mod kernel;
 pub mod observe;
 pub mod protocol;
+pub mod wire;
