@@ -26,8 +26,7 @@ pub struct Finding {
 }
 
 /// What kind of finding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     /// Octets that are not in a TLS record.
     NotTls,
@@ -66,6 +65,25 @@ pub enum Weight {
 }
 
 impl Code {
+    /// For scripts.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NotTls => "not-tls",
+            Self::NotTls13 => "not-tls-13",
+            Self::MarkerSeen => "marker-seen",
+            Self::OutsideOfStream => "outside-of-stream",
+            Self::Nothing => "nothing",
+            Self::Gap => "gap",
+            Self::Conflict => "conflict",
+            Self::Truncated => "truncated",
+            Self::BeginningMissed => "beginning-missed",
+            Self::Unreadable => "unreadable",
+            Self::NoBoundary => "no-boundary",
+            Self::Refused => "refused",
+        }
+    }
+
     /// What such a finding means.
     #[must_use]
     pub const fn weight(self) -> Weight {
@@ -80,6 +98,12 @@ impl Code {
             | Self::NoBoundary
             | Self::Refused => Weight::LeavesOpen,
         }
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.label())
     }
 }
 

@@ -218,6 +218,17 @@ impl Ends {
         }
     }
 
+    /// Those of the connection to this server that a packet belongs to, if it does to one.
+    #[must_use]
+    pub fn to(server: SocketAddr, packet: &Packet) -> Option<Self> {
+        let Segment { from, to, .. } = segment::read(packet).ok()?;
+        match server {
+            _ if to == server => Some(Self { client: from, server }),
+            _ if from == server => Some(Self { client: to, server }),
+            _ => None,
+        }
+    }
+
     /// Whether a packet belongs to this connection.
     #[must_use]
     pub fn have(&self, packet: &Packet) -> bool {
@@ -245,4 +256,4 @@ pub fn find(octets: &[u8], wanted: &[u8]) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

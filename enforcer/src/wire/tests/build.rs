@@ -5,29 +5,29 @@ use std::time::Duration;
 
 use crate::wire::{Ends, Packet, Side};
 
-pub(in crate::wire) const SYN: u8 = 2;
-pub(in crate::wire) const FIN: u8 = 1;
-pub(in crate::wire) const RST: u8 = 4;
+pub(crate) const SYN: u8 = 2;
+pub(crate) const FIN: u8 = 1;
+pub(crate) const RST: u8 = 4;
 const ACK: u8 = 0x10;
 
 /// A packet.
 #[derive(Clone, Copy)]
-pub(in crate::wire) struct Made<'a> {
-    pub(in crate::wire) from: SocketAddr,
-    pub(in crate::wire) to: SocketAddr,
-    pub(in crate::wire) sequence: u32,
-    pub(in crate::wire) acknowledges: u32,
-    pub(in crate::wire) flags: u8,
-    pub(in crate::wire) payload: &'a [u8],
+pub(crate) struct Made<'a> {
+    pub(crate) from: SocketAddr,
+    pub(crate) to: SocketAddr,
+    pub(crate) sequence: u32,
+    pub(crate) acknowledges: u32,
+    pub(crate) flags: u8,
+    pub(crate) payload: &'a [u8],
 }
 
 impl Made<'_> {
-    pub(in crate::wire) fn between(from: SocketAddr, to: SocketAddr) -> Self {
+    pub(crate) fn between(from: SocketAddr, to: SocketAddr) -> Self {
         Self { from, to, sequence: 0, acknowledges: 0, flags: 0, payload: &[] }
     }
 }
 
-pub(in crate::wire) fn packet(made: &Made<'_>) -> Packet {
+pub(crate) fn packet(made: &Made<'_>) -> Packet {
     let mut tcp = Vec::new();
     tcp.extend(made.from.port().to_be_bytes());
     tcp.extend(made.to.port().to_be_bytes());
@@ -53,14 +53,14 @@ pub(in crate::wire) fn packet(made: &Made<'_>) -> Packet {
 }
 
 /// The connection of every test.
-pub(in crate::wire) fn ends() -> Ends {
+pub(crate) fn ends() -> Ends {
     Ends { client: "10.0.0.1:40000".parse().unwrap(), server: "10.0.0.2:80".parse().unwrap() }
 }
 
 /// What a test captures of a connection. Sequence numbers cross their wrap.
 #[derive(Clone, Default)]
-pub(in crate::wire) struct Wire {
-    pub(in crate::wire) packets: Vec<Packet>,
+pub(crate) struct Wire {
+    pub(crate) packets: Vec<Packet>,
     /// Octets that each side has sent.
     sent: [u32; 2],
 }
@@ -69,7 +69,7 @@ const ISN: u32 = u32::MAX - 20;
 
 impl Wire {
     /// With the packets that open a connection.
-    pub(in crate::wire) fn opened() -> Self {
+    pub(crate) fn opened() -> Self {
         let mut wire = Self::default();
         wire.raw(Side::Client, ISN, None, SYN, b"");
         wire.raw(Side::Server, ISN, Some(ISN.wrapping_add(1)), SYN, b"");
@@ -77,7 +77,7 @@ impl Wire {
     }
 
     /// The next octets of one side.
-    pub(in crate::wire) fn sends(&mut self, side: Side, payload: &[u8]) -> &mut Self {
+    pub(crate) fn sends(&mut self, side: Side, payload: &[u8]) -> &mut Self {
         let offset = self.sent[place(side)];
         self.sends_at(side, offset, payload);
         self.sent[place(side)] = offset + u32::try_from(payload.len()).unwrap();
@@ -85,20 +85,20 @@ impl Wire {
     }
 
     /// Octets of one side, there in its stream.
-    pub(in crate::wire) fn sends_at(&mut self, side: Side, offset: u32, payload: &[u8]) -> &mut Self {
+    pub(crate) fn sends_at(&mut self, side: Side, offset: u32, payload: &[u8]) -> &mut Self {
         let acknowledges = Self::number(self.sent[place(side.other())]);
         self.raw(side, Self::number(offset), Some(acknowledges), 0, payload);
         self
     }
 
     /// The next octets of one side are lost, for us alone.
-    pub(in crate::wire) fn misses(&mut self, side: Side, octets: u32) -> &mut Self {
+    pub(crate) fn misses(&mut self, side: Side, octets: u32) -> &mut Self {
         self.sent[place(side)] += octets;
         self
     }
 
     /// Both sides end.
-    pub(in crate::wire) fn ends(&mut self) -> &mut Self {
+    pub(crate) fn ends(&mut self) -> &mut Self {
         for side in [Side::Client, Side::Server] {
             self.flagged(side, FIN, b"");
         }
@@ -107,7 +107,7 @@ impl Wire {
         self
     }
 
-    pub(in crate::wire) fn flagged(&mut self, side: Side, flags: u8, payload: &[u8]) -> &mut Self {
+    pub(crate) fn flagged(&mut self, side: Side, flags: u8, payload: &[u8]) -> &mut Self {
         let (sequence, acknowledges) = (self.sent[place(side)], self.sent[place(side.other())]);
         self.raw(side, Self::number(sequence), Some(Self::number(acknowledges)), flags, payload);
         self
@@ -134,35 +134,35 @@ const fn place(side: Side) -> usize {
 }
 
 /// A record.
-pub(in crate::wire) fn record(content: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn record(content: u8, body: &[u8]) -> Vec<u8> {
     let length = u16::try_from(body.len()).unwrap().to_be_bytes();
     [&[content, 3, 3, length[0], length[1]], body].concat()
 }
 
 /// A record that looks encrypted.
-pub(in crate::wire) fn data(length: usize) -> Vec<u8> {
+pub(crate) fn data(length: usize) -> Vec<u8> {
     record(23, &vec![0xaa; length])
 }
 
 /// A record with a ClientHello, in the version that a first one has.
-pub(in crate::wire) fn client_hello() -> Vec<u8> {
+pub(crate) fn client_hello() -> Vec<u8> {
     let mut hello = record(22, &message(1, &[0x55; 200]));
     hello[2] = 1;
     hello
 }
 
 /// A handshake message.
-pub(in crate::wire) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let [_, high, middle, low] = u32::try_from(body.len()).unwrap().to_be_bytes();
     [&[kind, high, middle, low], body].concat()
 }
 
 /// A record with a ServerHello that selects this version in the extension, if any, and this cipher suite.
-pub(in crate::wire) fn server_hello(version: Option<u16>, suite: u16) -> Vec<u8> {
+pub(crate) fn server_hello(version: Option<u16>, suite: u16) -> Vec<u8> {
     record(22, &message(2, &server_hello_body([7; 32], version, suite)))
 }
 
-pub(in crate::wire) fn server_hello_body(random: [u8; 32], version: Option<u16>, suite: u16) -> Vec<u8> {
+pub(crate) fn server_hello_body(random: [u8; 32], version: Option<u16>, suite: u16) -> Vec<u8> {
     let mut body = [&[3, 3][..], &random, &[2, 9, 9], &suite.to_be_bytes(), &[0]].concat();
     // A key share of X25519, whose content does not matter.
     let mut extensions = vec![0, 51, 0, 6, 0, 29, 0, 2, 1, 1];

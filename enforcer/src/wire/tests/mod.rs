@@ -1,6 +1,6 @@
 //! What is taken for mutual TLS 1.3 on the wire, and what is not.
 
-pub(super) mod build;
+pub(crate) mod build;
 mod handshakes;
 mod losses;
 
