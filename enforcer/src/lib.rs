@@ -15,3 +15,4 @@ pub mod identity;
 pub mod kernel;
 pub mod observe;
 pub mod protocol;
+pub mod wire;

@@ -7,17 +7,17 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::ensure;
 use clap::Args as ClapArgs;
 use enforcer_ebpf::Reason;
 use serde::Serialize;
 
 use super::ExitCode;
+use super::ends::{End, split};
 use crate::connection::{Choice, Means, Wants, choose};
 use crate::control::file::parse_file;
 use crate::control::policy::{Attempt, Decision, Departure, Outcome, Policy, Protocol, Verdict};
-use crate::control::snapshot::{Peer, Snapshot, WantedPath, Workload};
-use crate::identity::Identity;
+use crate::control::snapshot::{Snapshot, WantedPath, Workload};
 use crate::observe::events::Direction;
 
 /// Say what would happen to a connection, which rule decides, and which path it takes.
@@ -76,64 +76,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 fn explained(snapshot: &Snapshot, source: &str, destination: &str) -> anyhow::Result<Vec<Explanation>> {
     let (destination, port) = split(destination)?;
     explain(snapshot, (&End::find(snapshot, source)?, &End::find(snapshot, destination)?), port)
-}
-
-/// `NAME:PORT`, of which the name may have colons itself.
-fn split(destination: &str) -> anyhow::Result<(&str, u16)> {
-    let ends = destination.rsplit_once(':').and_then(|(name, port)| Some((name, port.parse().ok()?)));
-    let (name, port) = ends.filter(|&(_, port)| port != 0).with_context(|| {
-        format!("{destination:?} has no port; rules may depend on it; write it like db:5432 or [fd00::2]:5432")
-    })?;
-    Ok((name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name), port))
-}
-
-/// One end of the connection, as far as this node knows it.
-struct End<'a> {
-    /// It is enrolled here.
-    workload: Option<&'a Workload>,
-    /// The registry has it.
-    peer: Option<&'a Peer>,
-    identity: Option<Identity>,
-    address: Option<IpAddr>,
-}
-
-impl<'a> End<'a> {
-    fn find(snapshot: &'a Snapshot, text: &str) -> anyhow::Result<Self> {
-        if let Ok(address) = text.parse::<IpAddr>() {
-            let peer = snapshot.peer_of(address);
-            let identity = peer.and_then(|peer| peer.speaks.identity().cloned());
-            return Ok(Self { workload: None, peer, identity, address: Some(address) });
-        }
-        let named = |workload: &&Workload| workload.name == text || workload.identity.as_str() == text;
-        if let Some(Workload { name, .. }) = snapshot.off().iter().find(named) {
-            bail!("workload {name} is left alone (mode: off): its connections are as without an agent");
-        }
-        let workload = snapshot.workloads().iter().find(named);
-        let identity = workload.map(|workload| workload.identity.clone()).or_else(|| text.parse().ok());
-        let is_meant = |peer: &&Peer| match &identity {
-            Some(identity) => peer.speaks.identity() == Some(identity),
-            None => peer.name == text,
-        };
-        let peer = snapshot.peers().iter().find(is_meant);
-        let identity = identity.or_else(|| peer.and_then(|peer| peer.speaks.identity().cloned()));
-        if workload.is_none() && peer.is_none() && identity.is_none() {
-            bail!(
-                "there is no Workload and no Peer {text:?} in the configuration, and it is no SPIFFE ID and no address"
-            );
-        }
-        let address = peer.and_then(|peer| peer.addresses.first()).map(ipnet::IpNet::addr);
-        Ok(Self { workload, peer, identity, address })
-    }
-
-    fn shown(&self) -> String {
-        let identity = self.identity.as_ref().map(Identity::to_string);
-        let address = self.address.map(|address| address.to_string());
-        match (identity, address) {
-            (Some(identity), Some(address)) => format!("{identity} at {address}"),
-            (Some(known), None) | (None, Some(known)) => known,
-            (None, None) => "nobody".to_owned(),
-        }
-    }
 }
 
 /// What one workload of this node does with the connection.
@@ -313,7 +255,6 @@ mod tests {
             let error = explained(source, destination).map(drop).unwrap_err().to_string();
             assert!(error.contains(expected), "{source} -> {destination}: {error}");
         }
-        assert_eq!(split("[fd00::2]:80").unwrap(), ("fd00::2", 80));
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod ca;
 pub mod control;
 pub mod doctor;
+mod ends;
 pub mod explain;
 pub mod guard;
 pub mod identity;
@@ -14,6 +15,7 @@ mod operator;
 pub mod status;
 mod table;
 pub mod uninstall;
+pub mod verify;
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
@@ -49,6 +51,9 @@ enum Verb {
     Identity(identity::Args),
     Status(status::Args),
     Explain(explain::Args),
+    Verify(verify::Args),
+    #[command(hide = true)]
+    VerifyErrand(verify::ErrandArgs),
     Doctor(doctor::Args),
     Guard(guard::Args),
     Uninstall(uninstall::Args),
@@ -80,6 +85,8 @@ impl Cli {
             Verb::Identity(args) => identity::run(args),
             Verb::Status(args) => status::run(args),
             Verb::Explain(args) => explain::run(args),
+            Verb::Verify(args) => verify::run(args),
+            Verb::VerifyErrand(args) => verify::run_errand(args),
             Verb::Doctor(args) => doctor::run(args),
             Verb::Guard(args) => guard::run(args),
             Verb::Uninstall(args) => uninstall::run(args),

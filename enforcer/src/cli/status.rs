@@ -79,7 +79,17 @@ fn ask(admin: SocketAddr) -> anyhow::Result<Answer> {
 
 /// The agent's workloads.
 pub(super) fn ask_for_workloads(admin: SocketAddr) -> anyhow::Result<Vec<WorkloadReport>> {
-    fetch(&client(), &format!("http://{admin}/status")).map(|status: StatusReport| status.workloads)
+    ask_for_status(admin).map(|status| status.workloads)
+}
+
+/// The agent's own state.
+pub(super) fn ask_for_status(admin: SocketAddr) -> anyhow::Result<StatusReport> {
+    fetch(&client(), &format!("http://{admin}/status"))
+}
+
+/// The agent's open connections.
+pub(super) fn ask_for_connections(admin: SocketAddr) -> anyhow::Result<Vec<ConnectionReport>> {
+    fetch(&client(), &format!("http://{admin}/connections"))
 }
 
 /// No proxy: ureq would take one from the environment, and it could not reach our loopback.
@@ -287,11 +297,13 @@ mod tests {
             local: "spiffe://example.org/ns/default/sa/web".into(),
             peer: Some("spiffe://example.org/ns/default/sa/db".into()),
             source: "10.0.0.2:40000".parse().unwrap(),
+            application: None,
             destination: "10.0.0.1:80".parse().unwrap(),
             path: Some("relay".into()),
             reason: Some("peer-enrolled".into()),
             cipher: Some("TLS13_AES_128_GCM_SHA256".into()),
             group: None,
+            local_serial: None,
             peer_serial: None,
             offload: Some("kernel".into()),
             rule: None,

@@ -5,7 +5,8 @@
 //! `ktls` puts the record layer under it, and `restart` makes threads that wait in it notice; for the relay `ktls` moves
 //! a session's record layer into the kernel. `destroy` ends connections from outside; `probe` finds out what this
 //! kernel can do; `harden` keeps others from looking into a process that holds keys; `changes` tells when a file may be
-//! another one, `addresses` which ones a namespace has. Nothing here knows about policy or certificates.
+//! another one, `addresses` which ones a namespace has. For `enforcer verify`, `inside` starts a program as one of a workload,
+//! and `packets` captures what a connection puts on the wire. Nothing here knows about policy or certificates.
 
 #![expect(unsafe_code, reason = "system calls that no library wraps; each block has its reason")]
 
@@ -18,9 +19,11 @@ pub mod destroy;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
 pub mod harden;
+pub mod inside;
 pub mod ktls;
 pub mod limits;
 pub mod netns;
+pub mod packets;
 pub mod probe;
 pub mod process;
 pub mod restart;

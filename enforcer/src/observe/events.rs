@@ -182,11 +182,13 @@ impl Live {
             local: self.opening.local.to_string(),
             peer: progress.peer.as_ref().map(Identity::to_string),
             source: progress.source.unwrap_or(self.opening.source),
+            application: progress.source.map(|_| self.opening.source),
             destination: self.opening.destination,
             path: progress.decision.map(|(path, _)| path.label().into()),
             reason: progress.decision.map(|(_, reason)| reason.label().into()),
             cipher: tls.and_then(Tls::cipher_label).map(Into::into),
             group: tls.and_then(Tls::group_label).map(Into::into),
+            local_serial: tls.and_then(|tls| tls.local_serial).map(|serial| serial.to_string()),
             peer_serial: tls.and_then(|tls| tls.peer_serial).map(|serial| serial.to_string()),
             offload: progress.offloaded.map(|offloaded| offloaded.label().into()),
             rule: progress.ruling.as_ref().and_then(|ruling| ruling.rule.as_deref()).map(Into::into),
@@ -257,15 +259,22 @@ mod tests {
             entry.decided(Path::Relay, Reason::PeerEnrolled);
             entry.handshake_took(Duration::from_millis(2));
             let cipher = Some(rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
-            entry.authenticated(&peer, Tls { cipher, group: None, peer_serial: Some("0a".parse().unwrap()) });
+            let [local_serial, peer_serial] = ["0b", "0a"].map(|serial| Some(serial.parse().unwrap()));
+            entry.authenticated(&peer, Tls { cipher, group: None, local_serial, peer_serial });
             entry.offloaded(Offloaded::UserSpace(UserSpace::RelayCheaper));
             entry.counters().to_peer.fetch_add(5, Ordering::Relaxed);
+            assert_eq!(connections.report()[0].application, None);
+            entry.leaves_from("10.0.0.1:50000".parse().unwrap());
 
             let open = connections.report();
             assert_eq!(open.len(), 1);
             assert_eq!(open[0].peer.as_deref(), Some("spiffe://example.org/ns/default/sa/db"));
             assert_eq!(open[0].offload.as_deref(), Some("relay-cheaper"));
             assert_eq!(open[0].to_peer, 5);
+            let serials = [&open[0].local_serial, &open[0].peer_serial].map(|serial| serial.as_deref());
+            assert_eq!(serials, [Some("0b"), Some("0a")]);
+            assert_eq!(open[0].source, "10.0.0.1:50000".parse().unwrap());
+            assert_eq!(open[0].application, Some(opening().source));
             entry.finish(Reason::Closed);
         });
         assert!(connections.report().is_empty());
@@ -276,12 +285,13 @@ mod tests {
             ("workload", "web"),
             ("local", "spiffe://example.org/ns/default/sa/web"),
             ("peer", "spiffe://example.org/ns/default/sa/db"),
-            ("source", "10.0.0.1:40000"),
+            ("source", "10.0.0.1:50000"),
             ("destination", "10.0.0.2:80"),
             ("path", "relay"),
             ("reason", "peer-enrolled"),
             ("end", "closed"),
             ("cipher", "TLS13_AES_128_GCM_SHA256"),
+            ("local_serial", "0b"),
             ("peer_serial", "0a"),
             ("offload", "relay-cheaper"),
         ];

@@ -87,6 +87,8 @@ pub struct Tls {
     pub cipher: Option<CipherSuite>,
     /// The key exchange.
     pub group: Option<NamedGroup>,
+    /// Of the certificate of this node's workload, where it has shown one of its identity.
+    pub local_serial: Option<Serial>,
     /// Of the peer's certificate.
     pub peer_serial: Option<Serial>,
 }
@@ -248,6 +250,7 @@ impl Record<'_> {
                     end = self.end.label(),
                     cipher = tls.and_then(Tls::cipher_label),
                     group = tls.and_then(Tls::group_label),
+                    local_serial = tls.and_then(|tls| tls.local_serial).map(display),
                     peer_serial = tls.and_then(|tls| tls.peer_serial).map(display),
                     offload = progress.offloaded.map(Offloaded::label),
                     rule = progress.ruling.as_ref().and_then(|ruling| ruling.rule.as_deref()),

@@ -22,8 +22,11 @@ pub struct ConnectionReport {
     pub local: String,
     /// The peer's identity, once it is proved.
     pub peer: Option<String>,
-    /// The end that opened the connection.
+    /// The end that opened the connection, as the wire shows it.
     pub source: SocketAddr,
+    /// The program's own end, where the agent has opened the connection to the peer anew and the wire shows another one.
+    #[serde(default)]
+    pub application: Option<SocketAddr>,
     /// The end that it was opened to.
     pub destination: SocketAddr,
     /// `direct`, `relay`, `public`, `plain` or `refused`, once decided.
@@ -34,6 +37,9 @@ pub struct ConnectionReport {
     pub cipher: Option<String>,
     /// The key exchange.
     pub group: Option<String>,
+    /// Serial number of the certificate that the workload has shown, hexadecimal.
+    #[serde(default)]
+    pub local_serial: Option<String>,
     /// Serial number of the peer's certificate, hexadecimal.
     pub peer_serial: Option<String>,
     /// `kernel`, or why the TLS records are made in user space.

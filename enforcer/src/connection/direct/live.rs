@@ -217,7 +217,8 @@ impl Direct {
         let is_refused = matches!(decision.verdict, Verdict::Refused(_));
         record.ruled(decision);
         let cipher = u16::try_from(live.cipher).ok().map(CipherSuite::from);
-        record.authenticated(&peer, Tls { cipher, group: None, peer_serial: Some(live.peer_serial.into()) });
+        let [local_serial, peer_serial] = proof.serials.map(Some);
+        record.authenticated(&peer, Tls { cipher, group: None, local_serial, peer_serial });
         record.offloaded(Offloaded::Kernel);
         self.lives.begin(cookie, record, workload);
         self.lives.is_proved(cookie, proof);

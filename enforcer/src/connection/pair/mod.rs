@@ -73,7 +73,8 @@ pub struct Facts {
 impl Facts {
     /// For the record of a connection that was offered in the session, and has keys for this cipher suite.
     pub(super) fn tls(&self, suite: CipherSuite) -> Tls {
-        Tls { cipher: Some(suite), group: self.group, peer_serial: Some(self.peer_serial) }
+        let [local_serial, peer_serial] = self.serials().map(Some);
+        Tls { cipher: Some(suite), group: self.group, local_serial, peer_serial }
     }
 
     /// The certificates that the session was made with, that of this node's workload first.

@@ -135,7 +135,7 @@ fn settle(
     (expected, own): (&Expected, Serial),
     record: &Entry,
 ) -> Result<Session, Reason> {
-    let (workload, tls) = (&request.workload, facts(stream.get_ref().1));
+    let (workload, tls) = (&request.workload, Tls { local_serial: Some(own), ..facts(stream.get_ref().1) });
     // A certificate that was verified has one.
     let peer = tls.peer_serial.ok_or(Reason::PeerCertificateInvalid)?;
     request.bond.tie(&[own, peer])?;
@@ -154,6 +154,7 @@ fn facts(session: &CommonState) -> Tls {
     Tls {
         cipher: session.negotiated_cipher_suite().map(|suite| suite.suite()),
         group: session.negotiated_key_exchange_group().map(|group| group.name()),
+        local_serial: None,
         peer_serial: session.peer_certificates().and_then(<[_]>::first).and_then(Serial::of),
     }
 }
