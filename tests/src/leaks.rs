@@ -14,6 +14,9 @@ use enforcer_ebpf::{Endpoint, FlowKey, Held, Live, Redirect, SourceKey};
 
 use crate::netns::Namespace;
 
+/// Below an agent's directory of pins: its tables, as they are laid out now.
+pub const LAYOUT: &str = "v5";
+
 /// What the kernel holds, for everybody on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelObjects {
@@ -106,7 +109,7 @@ fn pinned<M: TryFrom<Map>>(pins: &Path, name: &str) -> Result<M>
 where
     M::Error: std::error::Error + Send + Sync + 'static,
 {
-    let path = pins.join("v4").join(name);
+    let path = pins.join(LAYOUT).join(name);
     let map = MapData::from_pin(&path).with_context(|| format!("open the map {}", path.display()))?;
     M::try_from(Map::HashMap(map)).with_context(|| format!("read the map {}", path.display()))
 }

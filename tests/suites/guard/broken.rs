@@ -8,6 +8,7 @@ use aya::Pod;
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{HashMap, Map, MapData, SockHash};
 use enforcer_tests::ground::{A, A_EDGE, B, STRANGER};
+use enforcer_tests::leaks::LAYOUT;
 use enforcer_tests::peer::reach;
 use enforcer_tests::program;
 use enforcer_tests::settings::{Depth, direct_depth};
@@ -16,9 +17,6 @@ use libtest_mimic::Trial;
 
 use super::{EPERM, usual};
 use crate::stage::{marker, page_comes_sealed, promises};
-
-/// Where agents of this version pin.
-const LAYOUT: &str = "v5";
 
 pub(super) fn trials() -> Vec<Trial> {
     match direct_depth() {
