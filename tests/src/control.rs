@@ -51,13 +51,13 @@ impl Control {
         Control::sealed(directory, accounts, spec, &clock.environment())
     }
 
+    /// With keys under a passphrase, where each of the nodes may have several accounts.
+    pub fn start_placing(directory: &Path, placements: &[(&str, &[&str])], spec: &str) -> Result<Control> {
+        Control::placing(directory, placements, &format!("{}{spec}", passphrase(directory)?), &[])
+    }
+
     fn sealed(directory: &Path, accounts: &[&str], spec: &str, environment: &[(String, String)]) -> Result<Control> {
-        fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
-        let passphrase = directory.join("passphrase");
-        fs::write(&passphrase, "correct horse battery staple\n").context("write the passphrase")?;
-        fs::set_permissions(&passphrase, fs::Permissions::from_mode(0o600))?;
-        let keys = format!("{{ passphrase: {{ file: {} }} }}", passphrase.display());
-        Control::with_environment(directory, accounts, &format!("  keys: {keys}\n{spec}"), environment)
+        Control::with_environment(directory, accounts, &format!("{}{spec}", passphrase(directory)?), environment)
     }
 
     /// The same with all of its `spec` that is not always the same, and with environment variables.
@@ -67,16 +67,28 @@ impl Control {
         spec: &str,
         environment: &[(String, String)],
     ) -> Result<Control> {
+        let own: Vec<_> = accounts.iter().map(std::slice::from_ref).collect();
+        let placements: Vec<_> = accounts.iter().copied().zip(own).collect();
+        Control::placing(directory, &placements, spec, environment)
+    }
+
+    /// The same where each of the nodes may have several accounts.
+    pub fn placing(
+        directory: &Path,
+        placements: &[(&str, &[&str])],
+        spec: &str,
+        environment: &[(String, String)],
+    ) -> Result<Control> {
         let (address, state) = (free_address()?, directory.join("control"));
         let mut text = format!(
             "kind: Control\nspec:\n  trustDomain: {TRUST_DOMAIN}\n  stateDirectory: {}\n  listen: {address}\n{spec}",
             state.display()
         );
-        for account in accounts {
-            let identity = identity(account);
+        for (node, accounts) in placements {
+            let identities: Vec<String> = accounts.iter().map(|account| identity(account)).collect();
             write!(
                 text,
-                "---\nkind: Placement\nmetadata: {{ name: node-{account} }}\nspec: {{ identities: [\"{identity}\"] }}\n"
+                "---\nkind: Placement\nmetadata: {{ name: node-{node} }}\nspec: {{ identities: {identities:?} }}\n"
             )?;
         }
         let config = directory.join("control.yaml");
@@ -183,4 +195,13 @@ impl Control {
         ensure!(found, "no {event} of {subject} in the audit log: {lines:?}");
         Ok(())
     }
+}
+
+/// Makes a passphrase, and gives the line of the `spec` that names it.
+fn passphrase(directory: &Path) -> Result<String> {
+    fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+    let passphrase = directory.join("passphrase");
+    fs::write(&passphrase, "correct horse battery staple\n").context("write the passphrase")?;
+    fs::set_permissions(&passphrase, fs::Permissions::from_mode(0o600))?;
+    Ok(format!("  keys: {{ passphrase: {{ file: {} }} }}\n", passphrase.display()))
 }

@@ -17,13 +17,16 @@ use anyhow::{Context, Result};
 
 use crate::cgroup::Cgroup;
 use crate::netns::{End, Namespace};
+use crate::onlooker::Onlooker;
 use crate::place::Place;
 use crate::teardown;
 use crate::wire::Capture;
 
 /// The device between the nodes, and that between node `a` and the machine outside.
-const MESH: &str = "mesh0";
+pub(crate) const MESH: &str = "mesh0";
 const EDGE: &str = "edge0";
+/// The device between node `a` and the place beyond it.
+pub(crate) const FAR: &str = "far0";
 
 /// The IPv4 and the IPv6 address of one thing.
 pub type Addresses = [IpAddr; 2];
@@ -34,6 +37,12 @@ pub const A: Addresses = addresses(77, 1);
 pub const B: Addresses = addresses(77, 2);
 /// Also node `b`; the registry of `a` expects another identity here.
 pub const IMPOSTOR: Addresses = addresses(77, 3);
+/// Nobody has it before a suite gives it to somebody (`wanderer`).
+pub const WANDERING: Addresses = addresses(77, 9);
+/// The place beyond `a`, which is not there before a suite wants it.
+pub const BEYOND: Addresses = addresses(79, 2);
+/// Node `a`, as it comes to that place.
+pub const A_BEYOND: Addresses = addresses(79, 1);
 /// Node `a`, as the machine outside sees it.
 pub const A_EDGE: Addresses = addresses(78, 1);
 /// Outside, registered as speaking mutual TLS of its own.
@@ -113,6 +122,18 @@ impl Ground {
         Ok(Place { cgroup: Cgroup::named(&self.name)?.child(part)?, ..self.a.clone() })
     }
 
+    /// Another place, on a wire of its own to `a`: whatever stands there is at [`BEYOND`], and reaches [`A`].
+    pub fn beyond_a(&self, part: &str) -> Result<Place> {
+        let namespace = Namespace::create(&format!("{}-{part}", self.name))?;
+        Namespace::connect(
+            &End { namespace: self.a.network()?, device: FAR, addresses: &A_BEYOND },
+            &End { namespace: &namespace, device: FAR, addresses: &BEYOND },
+        )?;
+        let routes = A.iter().zip(A_BEYOND).map(|(to, via)| format!("route add {to} via {via} dev {FAR}\n"));
+        namespace.configure(&routes.collect::<String>())?;
+        Ok(Place { namespace: Some(namespace), ..self.beside_a(part)? })
+    }
+
     /// Both directions between the nodes in both families.
     pub fn routes(&self) -> Vec<Route<'_>> {
         let there = |family: usize| Route { client: &self.a, server: &self.b, source: A[family], target: B[family] };
@@ -123,6 +144,16 @@ impl Ground {
     /// Starts to record what crosses the wire between the nodes.
     pub fn watch_mesh(&self) -> Result<Capture> {
         Capture::start(&self.observer, MESH, B[0])
+    }
+
+    /// Starts to record what crosses the wire to the place beyond `a`.
+    pub fn watch_far(&self) -> Result<Capture> {
+        Capture::start(&self.observer, FAR, BEYOND[0])
+    }
+
+    /// Watches the wire between the nodes and that to the place beyond `a`, for as long as one likes.
+    pub fn onlooker(&self, markers: &[&str]) -> Result<Onlooker> {
+        Onlooker::start(&self.observer, &[(MESH, B[0]), (FAR, BEYOND[0])], markers)
     }
 
     /// Starts to record what crosses the wire to the machine outside.

@@ -6,6 +6,7 @@
 
 pub mod ground;
 pub mod teardown;
+pub mod wanderer;
 pub mod world;
 
 pub mod agent;
@@ -22,6 +23,8 @@ pub mod records;
 pub mod streams;
 pub mod wire;
 
+pub mod onlooker;
+
 pub mod leaks;
 
 pub mod cgroup;
@@ -31,5 +34,6 @@ pub mod place;
 pub mod endpoint;
 pub mod http;
 pub mod process;
+pub mod random;
 pub mod settings;
 pub mod wait;

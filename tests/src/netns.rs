@@ -121,7 +121,7 @@ impl Namespace {
     }
 
     /// Gives `ip` several commands at once: on an emulated machine every start of a program counts.
-    fn configure(&self, commands: &str) -> Result<()> {
+    pub fn configure(&self, commands: &str) -> Result<()> {
         let _open = teardown::open();
         let mut ip = Command::new("ip").args(["-n", &self.name, "-batch", "-"]).stdin(Stdio::piped()).spawn()?;
         ip.stdin.take().context("ip has no input")?.write_all(commands.as_bytes())?;

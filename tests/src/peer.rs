@@ -28,7 +28,11 @@ pub struct Outcome(Value);
 impl Server {
     /// Starts to serve; `arguments` name the behaviour and its options.
     pub fn start(place: &Place, arguments: &[&str]) -> Result<Server> {
-        let port = unused_port();
+        Server::start_on(place, unused_port(), arguments)
+    }
+
+    /// The same on a port that somebody else may have had before.
+    pub fn start_on(place: &Place, port: u16, arguments: &[&str]) -> Result<Server> {
         let listen = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).to_string();
         let arguments = [&["serve", "--listen", &listen], arguments].concat();
         let mut running = place.start(settings::endpoint_binary()?, &arguments)?;

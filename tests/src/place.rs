@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::cgroup::Cgroup;
 use crate::netns::Namespace;
@@ -31,6 +31,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// Its network, which must not be that of the host.
+    pub fn network(&self) -> Result<&Namespace> {
+        self.namespace.as_ref().context("this place is in the network of the host")
+    }
+
     /// Starts a program here.
     pub fn start(&self, program: impl AsRef<OsStr>, arguments: &[&str]) -> Result<Running> {
         let program = program.as_ref();

@@ -16,24 +16,56 @@ const HEADER: usize = 5;
 
 /// Checks that the stream consists of TLS records from byte 0; the last one may be cut off, as a reset does.
 pub fn check(stream: &[u8]) -> Result<()> {
-    let mut offset = 0;
-    while let Some(header) = stream.get(offset..offset + HEADER) {
+    Records::default().take(stream)
+}
+
+/// The same of a stream that comes piece by piece; of it nothing is kept.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// The first octets of a header that has not come whole.
+    header: Vec<u8>,
+    /// How many octets of the record are still to come.
+    left: usize,
+    /// How many octets have come in all.
+    offset: usize,
+}
+
+impl Records {
+    /// Takes the next octets.
+    pub fn take(&mut self, mut octets: &[u8]) -> Result<()> {
+        while !octets.is_empty() {
+            let wanted = if self.left > 0 { self.left } else { HEADER - self.header.len() };
+            let (taken, rest) = octets.split_at(wanted.min(octets.len()));
+            self.offset += taken.len();
+            octets = rest;
+            if self.left > 0 {
+                self.left -= taken.len();
+                continue;
+            }
+            self.header.extend_from_slice(taken);
+            if self.header.len() == HEADER {
+                self.left = self.length()?;
+                self.header.clear();
+            }
+        }
+        match self.header.first() {
+            Some(content) if !CONTENT_TYPES.contains(content) => self.refuse(),
+            _ => Ok(()),
+        }
+    }
+
+    /// The length that a whole header gives, which is never 0.
+    fn length(&self) -> Result<usize> {
+        let header = &self.header;
         let (content, version) = (header[0], u16::from_be_bytes([header[1], header[2]]));
         let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
         let longest = if content == APPLICATION_DATA { LONGEST } else { 1 << 14 };
         let plausible = CONTENT_TYPES.contains(&content) && matches!(version, 0x0301 | 0x0303) && length <= longest;
-        if !plausible || length == 0 {
-            bail!("no TLS record at byte {offset}: {}", header.escape_ascii());
-        }
-        offset += HEADER + length;
+        if plausible && length > 0 { Ok(length) } else { self.refuse() }
     }
-    // Fewer bytes than a header are left, or the last record was cut off behind its header.
-    let rest = stream.get(offset..).unwrap_or_default();
-    match rest.first() {
-        Some(content) if !CONTENT_TYPES.contains(content) => {
-            bail!("no TLS record at byte {offset}: {}", rest.escape_ascii())
-        }
-        _ => Ok(()),
+
+    fn refuse<T>(&self) -> Result<T> {
+        bail!("no TLS record at byte {}: {}", self.offset - self.header.len(), self.header.escape_ascii())
     }
 }
 
@@ -68,6 +100,20 @@ mod tests {
         let stream = [record(22, 100), record(23, 50)].concat();
         for cut in 0..stream.len() {
             check(&stream[..cut]).unwrap();
+        }
+    }
+
+    #[test]
+    fn judges_pieces_as_it_does_the_whole() {
+        let good = [record(22, 100), record(20, 1), record(23, 3000)].concat();
+        let bad = [&good[..], b"plain text"].concat();
+        for size in [1, 2, 3, 7, 100, 4000] {
+            let pieces = |stream: &[u8]| {
+                let mut records = Records::default();
+                stream.chunks(size).try_for_each(|piece| records.take(piece))
+            };
+            pieces(&good).unwrap();
+            pieces(&bad).unwrap_err();
         }
     }
 

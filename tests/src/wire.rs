@@ -154,7 +154,7 @@ impl Recording {
 /// The TCP segment in an Ethernet frame, if there is one.
 ///
 /// The lax parser also takes what segmentation offload leaves behind: packets whose length field is 0.
-fn segment(frame: &[u8]) -> Option<Segment> {
+pub fn segment(frame: &[u8]) -> Option<Segment> {
     let packet = LaxSlicedPacket::from_ethernet(frame).ok()?;
     let (from, to): (IpAddr, IpAddr) = match packet.net? {
         LaxNetSlice::Ipv4(ip) => (ip.header().source_addr().into(), ip.header().destination_addr().into()),
@@ -179,14 +179,14 @@ fn destination_port(frame: &[u8]) -> Option<u16> {
     }
 }
 
-fn send_datagram(to: IpAddr, payload: &[u8]) -> Result<()> {
+pub(crate) fn send_datagram(to: IpAddr, payload: &[u8]) -> Result<()> {
     let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
     let socket = UdpSocket::bind((any, 0)).context("open a datagram socket")?;
     // The far end answers "port unreachable", which a second send on the same socket would report.
     socket.send_to(payload, (to, DISCARD)).with_context(|| format!("send a datagram to {to}")).map(drop)
 }
 
-fn find(haystack: &[u8], needle: &[u8]) -> bool {
+pub(crate) fn find(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
 

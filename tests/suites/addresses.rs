@@ -1,5 +1,7 @@
 //! Addresses and ports are those that the applications would see without us, and so are those on the wire.
 
+mod moved;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
@@ -11,12 +13,14 @@ use libtest_mimic::Trial;
 use crate::stage::{marker, promises, sealed};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    promises![in Options::STRICT;
+    let mut trials = promises![in Options::STRICT;
         the_client_sees_the_server_as_its_peer,
         the_server_sees_the_client_as_its_peer,
         an_ipv4_address_in_ipv6_clothes_is_the_same_peer,
         the_port_on_the_wire_is_the_application_s,
-    ]
+    ];
+    trials.extend(moved::trials());
+    trials
 }
 
 fn the_client_sees_the_server_as_its_peer(world: &World) -> Result<()> {

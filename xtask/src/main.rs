@@ -10,6 +10,7 @@ mod demo;
 mod fuzz;
 mod process;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 mod vagrant;
@@ -31,6 +32,7 @@ enum Verb {
     Vm(vm::Args),
     Vagrant(vagrant::Args),
     Bench(bench::Args),
+    Soak(soak::Args),
     BuildEbpf(build_ebpf::Args),
     Tidy(tidy::Args),
     Ci(ci::Args),
@@ -55,6 +57,7 @@ fn dispatch(verb: &Verb) -> Result<ExitCode> {
         Verb::Vm(args) => vm::run(args),
         Verb::Vagrant(args) => vagrant::run(args),
         Verb::Bench(args) => bench::run(args),
+        Verb::Soak(args) => soak::run(args),
         Verb::BuildEbpf(args) => build_ebpf::run(args),
         Verb::Tidy(args) => tidy::run(args),
         Verb::Ci(args) => ci::run(args),

@@ -11,6 +11,7 @@ use enforcer_tests::config::identity;
 use enforcer_tests::ground::{B, Ground, LEGACY};
 use enforcer_tests::peer::reach;
 use enforcer_tests::place::Place;
+use enforcer_tests::random::Random;
 use enforcer_tests::world::{Options, World};
 
 /// Workloads, each with policies of its own; and attempts of each.
@@ -25,7 +26,7 @@ const RANGES: [&str; 4] = ["\"1-79\"", "\"80-8000\"", "\"8001-65535\"", "\"50-60
 const KINDS: [&str; 3] = ["tcp", "udp", "udp-connected"];
 
 pub(super) fn kernel_and_agent_decide_alike() -> Result<()> {
-    let mut random = Random(SEED);
+    let mut random = Random::of_seed(SEED);
     let ground = Ground::create()?;
     let places = (0..WORKLOADS).map(|number| ground.beside_a(&format!("w{number}"))).collect::<Result<Vec<_>>>()?;
     let objects: String =
@@ -158,20 +159,4 @@ fn attempt(random: &mut Random) -> (&'static str, SocketAddr) {
         _ => address(random),
     };
     (kind, SocketAddr::new(address, random.of(&PORTS)))
-}
-
-/// Marsaglia's xorshift64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 33) as usize % limit
-    }
-
-    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len())]
-    }
 }
