@@ -5,7 +5,7 @@ mod moved;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
-use enforcer_tests::ground::B;
+use enforcer_tests::ground::{B, unused_port};
 use enforcer_tests::peer::{self, Server};
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
@@ -18,6 +18,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         the_server_sees_the_client_as_its_peer,
         an_ipv4_address_in_ipv6_clothes_is_the_same_peer,
         the_port_on_the_wire_is_the_application_s,
+        a_server_may_be_started_anew_on_its_port,
     ];
     trials.extend(moved::trials());
     trials
@@ -43,6 +44,18 @@ fn the_server_sees_the_client_as_its_peer(world: &World) -> Result<()> {
         let (peer, local) = (outcome.address("peer")?, outcome.address("local")?);
         ensure!(peer.ip() == route.source, "{route}: the server sees {peer}");
         ensure!(local == at, "{route}: the server was reached at {local}");
+    }
+    Ok(())
+}
+
+/// Whoever of the two has ended the connection first: no socket of the agent keeps the port.
+fn a_server_may_be_started_anew_on_its_port(world: &World) -> Result<()> {
+    let (a, b) = (&world.ground.a, &world.ground.b);
+    let port = unused_port();
+    for (serve, visit) in [("end-first", "answer-at-end"), ("echo", "ping-pong"), ("end-first", "answer-at-end")] {
+        let server = Server::start_on(b, port, &[serve, "--text", "hello"]).context("the port is taken")?;
+        peer::connect(a, server.at(B[0]), &[visit])?.details()?;
+        server.outcome()?;
     }
     Ok(())
 }

@@ -45,6 +45,9 @@ pub fn listen(namespace: &Namespace, version: u32, side: Side) -> io::Result<Tcp
     let socket = namespace.enter(|| Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP)))?;
     // Accepted sockets inherit all of this.
     prepare(&socket, side)?;
+    // They have the application's port (sk_lookup). Without this they would keep an application that starts anew from
+    // listening on it, for a minute after the last of them has ended, although it says SO_REUSEADDR itself.
+    socket.set_reuse_address(true)?;
     socket.bind(&SocketAddr::new(address, 0).into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
