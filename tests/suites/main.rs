@@ -28,6 +28,7 @@ mod configuration;
 mod lifecycle;
 mod memory;
 mod observed;
+mod reload;
 
 use std::process::ExitCode;
 
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         memory::trials(),
         observed::trials(),
         configuration::trials(),
+        reload::trials(),
         lifecycle::trials(),
     ];
     let conclusion = run(&arguments, trials.into_iter().flatten().collect());

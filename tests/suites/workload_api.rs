@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use enforcer::ca;
 use enforcer::identity::source::{Local, Source};
-use enforcer::identity::workload_api::{Endpoint, Member, Parts};
+use enforcer::identity::workload_api::{Endpoint, Member, Parts, Roll};
 use enforcer::kernel::netns::Id;
 use enforcer::observe::metrics::{Metrics, Sources};
 use enforcer_tests::authority::{self, Credentials};
@@ -137,7 +137,7 @@ impl Other {
             let parts = Parts {
                 source: Arc::clone(&self.source),
                 trust_domain: TRUST_DOMAIN.to_owned(),
-                members: HashMap::from([(group, member)]),
+                members: Roll::new(HashMap::from([(group, member)])),
                 metrics: Arc::new(Metrics::new(sources)),
             };
             let socket: PathBuf = workload_api(ground, account);

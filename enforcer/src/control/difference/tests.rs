@@ -128,4 +128,7 @@ fn ten_thousand_workloads_and_a_thousand_policies_are_read_and_compared_within_a
     let took = started.elapsed();
     assert_eq!(difference.workloads.changed.len(), 1 + WORKLOADS / POLICIES);
     assert!(took < Duration::from_secs(1), "it took {took:?}, of which reading {read:?}");
+    let started = Instant::now();
+    assert_eq!(Difference::between(&snapshot(BASE), &after).workloads.added.len(), WORKLOADS);
+    assert!(started.elapsed() < Duration::from_secs(1), "it took {:?}", started.elapsed());
 }
