@@ -58,6 +58,11 @@ impl Agent {
         fs::rename(&next, &self.config).with_context(|| format!("replace {}", self.config.display()))
     }
 
+    /// Has it read its configuration file again.
+    pub fn reload(&self) -> Result<()> {
+        self.process()?.signal(Signal::SIGHUP)
+    }
+
     /// Kills it as the kernel would when memory runs out: without a word.
     pub fn kill(&mut self) -> Result<()> {
         self.running.take().context("the agent does not run")?.kill()

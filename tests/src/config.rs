@@ -83,11 +83,28 @@ pub struct Peer {
     pub agent: Option<SocketAddr>,
 }
 
+/// One more workload.
+#[derive(Debug, Clone)]
+pub struct Workload {
+    /// Its name, and the account of its identity.
+    pub account: String,
+    /// Its cgroup.
+    pub cgroup: PathBuf,
+    /// Its network namespace.
+    pub network: PathBuf,
+    /// The ports that are intercepted; empty means every port.
+    pub ports: Vec<u16>,
+}
+
 /// The whole file.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The name of the node, and the account of its one workload.
     pub account: &'static str,
+    /// Whether that workload is in the file.
+    pub is_enrolled: bool,
+    /// Others beside it.
+    pub workloads: Vec<Workload>,
     /// That of its identity.
     pub trust_domain: &'static str,
     /// Other trust domains, each with a file that has its bundle.
@@ -170,7 +187,10 @@ pub struct Membership {
 impl fmt::Display for Config {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.node(out)?;
-        self.workload(out)?;
+        if self.is_enrolled {
+            self.workload(out)?;
+        }
+        self.workloads.iter().try_for_each(|workload| write!(out, "---\n{workload}"))?;
         self.peers.iter().try_for_each(|peer| write!(out, "---\n{peer}"))?;
         let mode = match self.mode {
             Mode::Strict => "strict",
@@ -241,6 +261,15 @@ impl Config {
             Offload::Off => "off",
         };
         writeln!(out, "  offload: {offload}")
+    }
+}
+
+impl fmt::Display for Workload {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { account, cgroup, network, ports } = self;
+        writeln!(out, "kind: Workload\nmetadata: {{ name: {account} }}\nspec:\n  identity: {}", identity(account))?;
+        writeln!(out, "  cgroup: {}\n  network: {{ path: {} }}", cgroup.display(), network.display())?;
+        if ports.is_empty() { Ok(()) } else { writeln!(out, "  ports: {ports:?}") }
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use aya::maps::{HashMap, Map, MapData, loaded_maps};
 use aya::programs::{loaded_links, loaded_programs};
-use enforcer_ebpf::{Endpoint, FlowKey, Held, Live, Redirect, SourceKey};
+use enforcer_ebpf::{Endpoint, FlowKey, Held, Live, MissedKey, PortKey, Redirect, SourceKey, WorkloadValue};
 
 use crate::netns::Namespace;
 
@@ -62,6 +62,45 @@ pub fn connection_entries(pins: &Path) -> Result<usize> {
     let held: HashMap<MapData, u64, Held> = pinned(pins, "HELD")?;
     let live: HashMap<MapData, u64, Live> = pinned(pins, "LIVE")?;
     Ok(flows.keys().count() + sources.keys().count() + held.keys().count() + live.keys().count())
+}
+
+/// Entries that live as long as a workload is enrolled.
+pub fn enrolment_entries(pins: &Path) -> Result<usize> {
+    let workloads: HashMap<MapData, u64, WorkloadValue> = pinned(pins, "WORKLOADS")?;
+    let ports: HashMap<MapData, PortKey, u32> = pinned(pins, "PORTS")?;
+    let missed: HashMap<MapData, MissedKey, u64> = pinned(pins, "MISSED")?;
+    let gated: HashMap<MapData, u64, u32> = pinned(pins, "NAMESPACES")?;
+    Ok(workloads.keys().count() + ports.keys().count() + missed.keys().count() + gated.keys().count())
+}
+
+/// The table of enrolled workloads, to be made full.
+pub struct WorkloadTable {
+    workloads: HashMap<MapData, u64, WorkloadValue>,
+    /// Ids that no cgroup has.
+    invented: Vec<u64>,
+}
+
+impl WorkloadTable {
+    /// Of the agent with these pins.
+    pub fn open(pins: &Path) -> Result<WorkloadTable> {
+        Ok(WorkloadTable { workloads: pinned(pins, "WORKLOADS")?, invented: Vec::new() })
+    }
+
+    /// Inserts until there is no room.
+    pub fn fill(&mut self) {
+        let nobody = WorkloadValue { port_v4: 0, port_v6: 0, direct: 0, loses_the_end: 0 };
+        for cgroup in (0..u64::MAX).rev() {
+            if self.workloads.insert(cgroup, nobody, 0).is_err() {
+                break;
+            }
+            self.invented.push(cgroup);
+        }
+    }
+
+    /// Takes out what was put in.
+    pub fn empty(&mut self) -> Result<()> {
+        self.invented.drain(..).try_for_each(|id| self.workloads.remove(&id)).context("empty the table of workloads")
+    }
 }
 
 /// The table of held connections, to be made full.

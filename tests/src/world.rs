@@ -194,6 +194,8 @@ fn config(ground: &Ground, account: &'static str, options: Options) -> Result<Co
     let namespace = place.namespace.as_ref().context("workloads run in namespaces")?;
     Ok(Config {
         account,
+        is_enrolled: true,
+        workloads: Vec::new(),
         trust_domain: TRUST_DOMAIN,
         federation: Vec::new(),
         state: ground.directory(&format!("ca-{account}")),

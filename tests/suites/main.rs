@@ -30,6 +30,7 @@ mod configuration;
 mod lifecycle;
 mod memory;
 mod observed;
+mod reload;
 
 use std::process::ExitCode;
 
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
             memory::trials(),
             observed::trials(),
             configuration::trials(),
+            reload::trials(),
         ]);
     }
     let conclusion = run(&arguments, trials.into_iter().flatten().collect());

@@ -22,7 +22,7 @@ use super::identities::Identities;
 use super::{Error, serve};
 use crate::connection;
 use crate::control::difference::Difference;
-use crate::control::file::load;
+use crate::control::file::{LoadError, load};
 use crate::control::snapshot::{NetworkRef, Snapshot};
 use crate::identity::request::blocking;
 use crate::identity::workload_api::Roll;
@@ -159,10 +159,13 @@ impl Reload {
     }
 
     async fn read(&mut self) {
-        let file = self.file.clone();
-        let read = blocking(move || load(&file)).await;
-        let changed = match read {
-            Ok(next) => self.change(next).await,
+        let (file, before) = (self.file.clone(), self.path.current.picture());
+        let read = blocking(move || {
+            let next = load(&file)?;
+            Ok::<_, LoadError>((Difference::between(&before.snapshot, &next), next))
+        });
+        let changed = match read.await {
+            Ok((difference, next)) => self.change(difference, next).await,
             Err(error) => Err(error.to_string()),
         };
         match changed {
@@ -182,9 +185,7 @@ impl Reload {
     }
 
     /// Puts a snapshot in force. Says whether it is another one; an error is why it cannot be.
-    async fn change(&mut self, next: Snapshot) -> Result<bool, String> {
-        let before = self.path.current.picture();
-        let difference = Difference::between(&before.snapshot, &next);
+    async fn change(&mut self, difference: Difference, next: Snapshot) -> Result<bool, String> {
         if let Some(what) = &difference.needs_restart {
             return Err(format!(
                 "{what} changed, which needs a restart of the agent; everything stays as it was until then"
@@ -201,7 +202,7 @@ impl Reload {
             Err(error) => {
                 // What was judged by the new picture while it was tried.
                 connection::changed(&self.path).await;
-                self.identities.keep_only(&before.snapshot);
+                self.identities.keep_only(&self.path.current.picture().snapshot);
                 Err(told(&error))
             }
         }

@@ -3,7 +3,7 @@
 //! Workloads and peers are told apart by their names. Their order in the file means nothing, and neither do labels: what
 //! they select is in the policies.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -195,13 +195,14 @@ fn needs_restart((before, after): (&Snapshot, &Snapshot), workloads: &Parts<Work
     if before.node() != after.node() {
         return Some("the Node".to_owned());
     }
-    let has_public = |snapshot: &Snapshot, name: &String| {
-        snapshot.workloads().iter().any(|workload| workload.name == *name && workload.public.is_some())
-    };
+    let [public_before, public_after] = [before, after].map(|snapshot| {
+        let public = snapshot.workloads().iter().filter(|workload| workload.public.is_some());
+        public.map(|workload| &workload.name).collect::<HashSet<_>>()
+    });
     let changed = workloads.changed.iter().filter(|(_, parts)| parts.contains(&WorkloadPart::Public));
     let changed = changed.map(|(name, _)| name);
-    let added = workloads.added.iter().filter(|name| has_public(after, name));
-    let removed = workloads.removed.iter().filter(|name| has_public(before, name));
+    let added = workloads.added.iter().filter(|name| public_after.contains(name));
+    let removed = workloads.removed.iter().filter(|name| public_before.contains(name));
     let first = changed.chain(added).chain(removed).next()?;
     Some(format!("`public` of workload {first}"))
 }

@@ -131,4 +131,6 @@ fn ten_thousand_workloads_and_a_thousand_policies_are_read_and_compared_within_a
     });
     let fastest = fastest.min().unwrap();
     assert!(fastest < Duration::from_secs(1), "it took {fastest:?}");
+    let after = snapshot(&text);
+    assert_eq!(Difference::between(&snapshot(BASE), &after).workloads.added.len(), WORKLOADS);
 }
