@@ -1,6 +1,6 @@
 //! TCP sockets of the relay: made inside a workload's namespace, with bounded buffers, never blocking, and closing
-//! with RST unless they are told otherwise. And what the sockets between two agents need.
-//! with RST unless they are told otherwise. Also the numbers by which the kernel knows any socket.
+//! with RST unless they are told otherwise. Also what the sockets between two agents need, and the numbers by which the
+//! kernel knows any socket.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -45,8 +45,8 @@ pub fn listen(namespace: &Namespace, version: u32, side: Side) -> io::Result<Tcp
     let socket = namespace.enter(|| Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP)))?;
     // Accepted sockets inherit all of this.
     prepare(&socket, side)?;
-    // They have the application's port (sk_lookup). Without this they would keep an application that starts anew from
-    // listening on it, for a minute after the last of them has ended, although it says SO_REUSEADDR itself.
+    // They have the application's port: without this the application could not listen on it again, after a restart, before
+    // the last of them has left TIME_WAIT.
     socket.set_reuse_address(true)?;
     socket.bind(&SocketAddr::new(address, 0).into())?;
     socket.listen(BACKLOG)?;

@@ -102,9 +102,11 @@ fn soak(args: &Args, claims: &mut Claims) -> Result<()> {
     result.with_context(|| chaos.logs())?;
     chaos.show_what_was_wrong();
     let left = warm.compare(&mut chaos.world);
-    let seen = onlooker.stop()?;
+    let mut seen = onlooker.seen();
+    let missed = onlooker.stop().map(|all| seen = all);
     drop(chaos);
     conclude(claims, &tally, &seen);
+    claims.claim("the onlooker has seen every packet", missed);
     claims.claim("the agents have no more memory and files than after the warm-up, and no connection is left", left);
     teardown::sweep();
     if !args.shared {

@@ -28,7 +28,7 @@ pub(crate) const BULK: u16 = 19_003;
 const NOBODY: u16 = 19_009;
 
 /// Octets each way on a connection to [`BULK`].
-pub(crate) const BULK_OCTETS: &str = "1048576";
+pub(crate) const BULK_OCTETS: &str = "262144";
 /// More than there will be.
 const FOR_EVER: &str = "100000000";
 
