@@ -139,8 +139,7 @@ pub enum Error {
 /// [`Error`], when it cannot start. Once it serves it does not fail.
 pub async fn run(config: &Path) -> Result<(), Error> {
     kernel::harden::protect().map_err(Error::Harden)?;
-    let signals = Signals::watch().map_err(Error::Signals)?;
-    let occasions = Occasions::of(config)?;
+    let (signals, occasions) = (Signals::watch().map_err(Error::Signals)?, Occasions::of(config)?);
     let snapshot = Arc::new(load(config)?);
     let _lock = lock(&snapshot.node().state_directory)?;
     let abilities = probe();

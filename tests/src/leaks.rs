@@ -88,7 +88,7 @@ impl WorkloadTable {
 
     /// Inserts until there is no room.
     pub fn fill(&mut self) {
-        let nobody = WorkloadValue { port_v4: 0, port_v6: 0, direct: 0, loses_the_end: 0 };
+        let nobody = WorkloadValue { port_v4: 0, port_v6: 0, direct: 0, loses_the_end: 0, egress: 0, others: 0 };
         for cgroup in (0..u64::MAX).rev() {
             if self.workloads.insert(cgroup, nobody, 0).is_err() {
                 break;

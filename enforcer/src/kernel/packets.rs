@@ -114,7 +114,7 @@ impl Packets {
     /// # Errors
     ///
     /// The operating system's.
-    pub fn next(&mut self) -> io::Result<Option<Captured>> {
+    pub fn read(&mut self) -> io::Result<Option<Captured>> {
         match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_TRUNC).map_err(io::Error::from) {
             Ok(length) => {
                 let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

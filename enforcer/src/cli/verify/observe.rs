@@ -232,7 +232,7 @@ impl Capture {
     fn read_for(&mut self, time: Duration, subject: &Subject) -> Result<(), Error> {
         let started = Instant::now();
         while started.elapsed() < time {
-            let next = self.source.next().map_err(kernel("read captured packets", subject))?;
+            let next = self.source.read().map_err(kernel("read captured packets", subject))?;
             let Some(captured) = next else { continue };
             if self.octets + captured.octets.len() > MOST_OCTETS {
                 self.is_full = true;

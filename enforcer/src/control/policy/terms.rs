@@ -50,8 +50,8 @@ fn terms(policy: &Policy, prefix: IpNet) -> Result<Terms, TooMany> {
     let spans = spans(policy, &prefix);
     let usual: [u8; KINDS] = std::array::from_fn(|kind| usual(&spans, kind));
     let mut ranges: Vec<Range> = Vec::new();
-    for kind in 0..KINDS {
-        for (ports, action) in runs(&spans, kind).filter(|(_, action)| *action != usual[kind]) {
+    for (kind, usual) in usual.into_iter().enumerate() {
+        for (ports, action) in runs(&spans, kind).filter(|(_, action)| *action != usual) {
             let is_same =
                 |range: &&mut Range| (range.first, range.last, range.action) == (ports.first, ports.last, action);
             match ranges.iter_mut().find(is_same) {

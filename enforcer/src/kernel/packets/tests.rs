@@ -44,7 +44,7 @@ fn talk(client: &Namespace, listener: &TcpListener, line: &[u8]) -> SocketAddr {
 }
 
 fn read(packets: &mut Packets) -> Vec<Captured> {
-    std::iter::from_fn(|| packets.next().unwrap()).collect()
+    std::iter::from_fn(|| packets.read().unwrap()).collect()
 }
 
 fn contain(captured: &[Captured], wanted: &[u8]) -> usize {
