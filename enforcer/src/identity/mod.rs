@@ -14,6 +14,7 @@ pub mod federation;
 pub(crate) mod fixture;
 pub mod name;
 pub mod pair;
+pub(crate) mod plain;
 mod reason;
 pub(crate) mod request;
 pub mod roster;

@@ -17,6 +17,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::name::Identity;
 use super::pair;
+use super::plain::{LONGEST_NAME, plain};
 use super::serial::Serial;
 use super::tls::{self, Alpn};
 use super::trust::Trusted;
@@ -38,7 +39,7 @@ pub struct Credentials {
     pub not_after: OffsetDateTime,
     /// The authority that has issued the certificate, where there may be several.
     pub issuer: String,
-    /// Subject of the certificate that has signed it.
+    /// Subject of the certificate that has signed it. Printable.
     pub signed_by: String,
     /// When it is renewed; `None` where whoever gave it does that.
     pub renewal: Option<OffsetDateTime>,
@@ -108,7 +109,8 @@ impl Credentials {
 }
 
 fn signer(certificate: &CertificateDer<'_>) -> Option<String> {
-    X509Certificate::from_der(certificate).ok().map(|(_, certificate)| certificate.issuer().to_string())
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(plain(&certificate.issuer().to_string(), LONGEST_NAME))
 }
 
 impl fmt::Debug for Credentials {

@@ -150,10 +150,11 @@ impl Watching {
         self.sender.send_timeout(Ok(message), UNREAD).await.is_ok()
     }
 
-    async fn hear(&self, InForce { version, issuer }: InForce) -> bool {
-        if self.nodes.turn(&self.node).is_err() || version > self.nodes.told.borrow().version {
+    async fn hear(&self, said: InForce) -> bool {
+        if self.nodes.turn(&self.node).is_err() || !may_be_true(&said, self.nodes.told.borrow().version) {
             return false;
         }
+        let InForce { version, issuer } = said;
         match self.nodes.domain.in_force(&self.node, version, &issuer).await {
             Ok(()) => true,
             Err(error) => {
@@ -162,6 +163,13 @@ impl Watching {
             }
         }
     }
+}
+
+/// Whether a node can have in force what it says: nothing that it was not told. It is kept for each node.
+fn may_be_true(said: &InForce, told: u64) -> bool {
+    /// Octets of an authority's id; ours have 8.
+    const LONGEST: usize = 64;
+    said.version <= told && said.issuer.len() <= LONGEST
 }
 
 fn caller<T>(request: &Request<T>) -> Result<&Caller, Status> {
@@ -173,4 +181,17 @@ fn signing_request(der: Vec<u8>) -> Result<CertificateSigningRequestDer<'static>
         return Err(Status::invalid_argument(format!("a certificate request has at most {LONGEST_REQUEST} octets")));
     }
     Ok(CertificateSigningRequestDer::from(der))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_says_of_itself_is_bounded_before_it_is_kept() {
+        let said = |version, issuer: &str| may_be_true(&InForce { version, issuer: issuer.to_owned() }, 7);
+        assert!(said(7, "") && said(0, "0a1b2c3d"));
+        assert!(!said(8, ""), "it was not told that yet");
+        assert!(!said(7, &"x".repeat(100)), "no authority has such an id");
+    }
 }

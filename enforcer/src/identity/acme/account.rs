@@ -11,10 +11,11 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::error::{Error, plain};
+use super::error::Error;
 use super::http::{Https, Told};
 use super::shelf::Shelf;
 use crate::control::snapshot::Acme;
+use crate::identity::plain::plain;
 
 /// Octets of a file with roots; those of all public authorities have a quarter of a megabyte.
 const LONGEST_ROOTS: u64 = 4 << 20;

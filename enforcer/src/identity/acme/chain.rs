@@ -17,8 +17,8 @@ use time::{Duration, OffsetDateTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::error::plain;
 use crate::identity::Serial;
+use crate::identity::plain::{LONGEST_NAME, plain};
 
 /// Certificates of a chain, and octets of all of them.
 const MOST_CERTIFICATES: usize = 8;
@@ -28,8 +28,6 @@ const SKEW: Duration = Duration::hours(1);
 /// A life that nobody could renew in time, or that no authority gives.
 const SHORTEST_LIFE: Duration = Duration::minutes(5);
 const LONGEST_LIFE: Duration = Duration::days(10 * 366);
-/// Characters of the issuer's name that are shown.
-const LONGEST_ISSUER: usize = 200;
 
 /// A certificate that can be used.
 #[derive(Debug)]
@@ -91,7 +89,7 @@ impl Held {
         let at = OffsetDateTime::now_utc().max(not_before).min(not_after);
         check_path(name, &chain, at)?;
         let serial = Serial::of(leaf).ok_or(UNREADABLE)?;
-        let signed_by = plain(&parsed.issuer().to_string(), LONGEST_ISSUER);
+        let signed_by = plain(&parsed.issuer().to_string(), LONGEST_NAME);
         let key = CertifiedKey::from_der(chain.clone(), key.clone_key().into(), &provider());
         let config = key.and_then(server).map_err(|_not_ours| Unusable::OtherKey)?;
         Ok(Self { serial, signed_by, not_before, not_after, config: Arc::new(config) })
@@ -137,7 +135,7 @@ fn check_names(name: &str, leaf: &X509Certificate<'_>) -> Result<(), Unusable> {
 /// Every certificate is signed by one after it, for a server of this name. Whether the last one is trusted is for the
 /// clients to say; an authority may leave everything but the leaf to them.
 fn check_path(name: &str, chain: &[CertificateDer<'_>], at: OffsetDateTime) -> Result<(), Unusable> {
-    let failed = |error: webpki::Error| Unusable::Path(plain(&error.to_string(), LONGEST_ISSUER));
+    let failed = |error: webpki::Error| Unusable::Path(plain(&error.to_string(), LONGEST_NAME));
     let Some((leaf, issuers)) = chain.split_first() else { return Err(UNREADABLE) };
     let leaf = EndEntityCert::try_from(leaf).map_err(failed)?;
     let server = ServerName::try_from(name).map_err(|_no_name| Unusable::OtherNames)?;

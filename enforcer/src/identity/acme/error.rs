@@ -8,6 +8,7 @@ use instant_acme::{Error as Acme, Problem};
 use super::chain::Unusable;
 use super::http;
 use crate::ca;
+use crate::identity::plain::{LONGEST_WORDS, plain};
 
 /// There is no certificate for a public name, or no newer one. What the authority has said is in it only in printable form.
 #[derive(Debug, thiserror::Error)]
@@ -102,9 +103,9 @@ impl Error {
         let told = |text: Option<&String>, most| text.map_or_else(|| "nothing said".to_owned(), |it| plain(it, most));
         // What is wrong with the one name of an order may be said there alone.
         let subproblem = problem.subproblems.first().and_then(|problem| problem.detail.as_ref());
-        let mut detail = told(problem.detail.as_ref(), LONGEST_DETAIL);
+        let mut detail = told(problem.detail.as_ref(), LONGEST_WORDS);
         if let Some(more) = subproblem {
-            detail = format!("{detail}: {}", plain(more, LONGEST_DETAIL));
+            detail = format!("{detail}: {}", plain(more, LONGEST_WORDS));
         }
         Self::Refused { kind: told(problem.r#type.as_ref(), LONGEST_KIND), detail }
     }
@@ -116,10 +117,10 @@ impl From<Acme> for Error {
             Acme::Api(problem) => Self::of_problem(&problem),
             Acme::Other(cause) => match cause.downcast::<http::Error>() {
                 Ok(error) => (*error).into(),
-                Err(other) => Self::Unexpected(plain(&other.to_string(), LONGEST_DETAIL)),
+                Err(other) => Self::Unexpected(plain(&other.to_string(), LONGEST_WORDS)),
             },
             // Its text may quote what was sent.
-            other => Self::Unexpected(plain(&other.to_string(), LONGEST_DETAIL)),
+            other => Self::Unexpected(plain(&other.to_string(), LONGEST_WORDS)),
         }
     }
 }
@@ -130,27 +131,13 @@ impl From<http::Error> for Error {
         if let Some(cause) = std::error::Error::source(&error) {
             text = format!("{text}: {cause}");
         }
-        let text = plain(&text, LONGEST_DETAIL);
+        let text = plain(&text, LONGEST_WORDS);
         if error.is_answer() { Self::Unexpected(text) } else { Self::Unreachable(text) }
     }
 }
 
-/// Characters of a problem's type and of its detail that are shown.
+/// Characters of a problem's type that are shown.
 const LONGEST_KIND: usize = 100;
-const LONGEST_DETAIL: usize = 300;
-
-/// What somebody else has said, as it may go into a log or onto a terminal: printable ASCII, and not too much of it.
-pub(super) fn plain(text: &str, most: usize) -> String {
-    let is_plain = |character: char| character.is_ascii_graphic() || character == ' ';
-    let mut shown = String::new();
-    for character in text.chars().take(most) {
-        if is_plain(character) { shown.push(character) } else { shown.extend(character.escape_default()) }
-    }
-    if text.chars().nth(most).is_some() {
-        shown.push_str("...");
-    }
-    shown
-}
 
 #[cfg(test)]
 mod tests {

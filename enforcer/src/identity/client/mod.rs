@@ -31,6 +31,7 @@ use tonic::Code;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::name::{Identity, NameError};
+use super::plain::{LONGEST_WORDS, plain};
 use super::source::{Pending, Source};
 use super::trust::{Malformed, Trust, Trusted};
 use super::verify::{Expected, Verifier};
@@ -171,7 +172,7 @@ pub enum Error {
 
 impl Error {
     fn control(call: &'static str, status: &tonic::Status) -> Self {
-        let mut why = status.message().to_owned();
+        let mut why = plain(status.message(), LONGEST_WORDS);
         // What tonic says of a lost way is behind its words.
         let mut cause = std::error::Error::source(status);
         while let Some(behind) = cause {

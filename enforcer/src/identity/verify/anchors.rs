@@ -11,6 +11,7 @@ use x509_parser::time::ASN1Time;
 use super::certificate::{self, Powers};
 use super::rejection::{Flaw, ListFlaw, Position, Rejection};
 use super::terms::Terms;
+use crate::identity::plain::{LONGEST_NAME, plain};
 
 /// Roots of trust, judged. One that is flawed stays here without being trusted, so that a path that would end in it is
 /// refused for the right reason.
@@ -37,6 +38,7 @@ pub(super) struct Root {
     pub(super) powers: Powers,
     pub(super) ends: ASN1Time,
     begins: ASN1Time,
+    /// Printable.
     pub(super) subject: String,
 }
 
@@ -103,6 +105,7 @@ fn judge(der: &CertificateDer<'_>, certificate: &X509Certificate<'_>) -> Result<
     let powers = certificate::check_authority(certificate)?;
     let anchor = anchor_from_trusted_cert(der).map_err(|_malformed| Flaw::Malformed)?;
     let (begins, ends) = (certificate.validity().not_before, certificate.validity().not_after);
-    let root = Root { powers, begins, ends, subject: certificate.subject().to_string() };
+    let subject = plain(&certificate.subject().to_string(), LONGEST_NAME);
+    let root = Root { powers, begins, ends, subject };
     Ok((anchor.to_owned(), root))
 }

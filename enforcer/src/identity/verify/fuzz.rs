@@ -100,6 +100,7 @@ fn check_name(chain: &[CertificateDer<'_>], found: &Proven) {
     let uris: Vec<&str> = names.value.general_names.iter().filter_map(uri).collect();
     assert_eq!(uris, [found.identity.as_str()]);
     assert_eq!(Serial::of(&chain[0]).map(|serial| serial.to_string()), Some(found.serial.clone()));
+    assert!(!found.root.contains(char::is_control), "{:?}", found.root);
     let (identity, end) = proven(chain).unwrap_or((found.identity.clone(), OffsetDateTime::UNIX_EPOCH));
     assert!(identity == found.identity && end <= found.until.max(end));
 }

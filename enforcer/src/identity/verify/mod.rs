@@ -57,7 +57,7 @@ pub struct Proven {
     pub until: OffsetDateTime,
     /// How many issuers are between it and the root.
     pub intermediates: usize,
-    /// Subject of the root.
+    /// Subject of the root. Printable.
     pub root: String,
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Path {
     pub(super) ends: ASN1Time,
     /// How many issuers are between workload and root.
     pub(super) intermediates: usize,
-    /// Subject of the root.
+    /// Subject of the root. Printable.
     pub(super) root: String,
 }
 

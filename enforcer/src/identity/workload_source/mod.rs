@@ -41,6 +41,7 @@ use tower::service_fn;
 
 use super::federation::Federation;
 use super::name::Identity;
+use super::plain::{LONGEST_WORDS, plain};
 use super::request::{blocking, check};
 use super::roster::{Roster, Watched};
 use super::rotate::pause;
@@ -83,7 +84,7 @@ enum Error {
     #[error("connect")]
     Connect(#[source] tonic::transport::Error),
     /// It refuses, or something went wrong.
-    #[error("{}: {}", .0.code(), .0.message())]
+    #[error("{}: {}", .0.code(), plain(.0.message(), LONGEST_WORDS))]
     Call(Status),
     /// It is there and says nothing.
     #[error("no answer within {} s", FIRST_ANSWER.as_secs())]

@@ -1,8 +1,8 @@
 //! Intermediates and roots, above a workload's certificate as it should be.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
-    KeyUsagePurpose, NameConstraints, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, KeyUsagePurpose, NameConstraints, SanType, SerialNumber,
 };
 use time::Duration;
 
@@ -289,4 +289,15 @@ fn name_constraints() {
         Case::new(name, vec![bad.workload(names)], &[&bad]).check(&expected, alone);
     }
     assert!(DOMAIN.ends_with("example.org"), "what is permitted is ours");
+}
+
+#[test]
+fn the_name_of_a_root_can_neither_forge_a_line_nor_flood() {
+    let root = root(|p| {
+        p.distinguished_name = DistinguishedName::new();
+        p.distinguished_name.push(DnType::CommonName, "root\naccepted \u{1b}[2J".to_owned() + &"x".repeat(1000));
+    });
+    let proven = Case::new("root", vec![root.workload(|_| {})], &[&root]).verdict().unwrap();
+    assert!(proven.root.starts_with("CN=root\\naccepted \\u{1b}[2Jxxx"), "{}", proven.root);
+    assert!(proven.root.len() < 300, "{}", proven.root);
 }
