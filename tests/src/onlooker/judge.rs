@@ -114,7 +114,7 @@ impl Stream {
             return Ok(());
         }
         // Sequence numbers wrap; the distance to what is expected does not.
-        let expected = self.start.wrapping_add(u32::try_from(self.come & u64::from(u32::MAX)).unwrap_or_default());
+        let expected = self.start.wrapping_add(u32::try_from(self.come & u64::from(u32::MAX))?);
         let place = self.come.checked_add_signed(i64::from(sequence.wrapping_sub(expected).cast_signed()));
         let Some(place) = place else { bail!("a segment from before the beginning") };
         self.ahead

@@ -265,6 +265,30 @@ async fn a_rotation_waits_for_everybody_and_trusts_both_meanwhile() {
     assert!(matches!(step(Step::Retire, false).await, Err(Error::OutOfStep(_))));
 }
 
+/// What was made under it may be open still, and those who have it must hear that it is to end.
+#[tokio::test]
+async fn a_certificate_of_a_retired_authority_can_be_revoked() {
+    let world = World::new();
+    let domain = world.domain().await;
+    let [early, late] = [
+        domain.issue(("a", &web()), &request(), &node("a")).await.unwrap().serial,
+        domain.issue(("a", &web()), &request(), &node("a")).await.unwrap().serial,
+    ];
+    domain.revoke(&Target::Serial(early.clone()), Reason::Superseded, &OPERATOR).await.unwrap();
+    for step in [Step::Prepare, Step::Activate, Step::Retire] {
+        domain.rotate(step, true, &OPERATOR).await.unwrap();
+    }
+    let new = domain.issue(("a", &web()), &request(), &node("a")).await.unwrap();
+    domain.revoke(&Target::Serial(late.clone()), Reason::KeyCompromise, &OPERATOR).await.unwrap();
+    let trust = domain.trust().await.unwrap();
+    assert_eq!(judged(&trust, &new.chain), Ok(()));
+    let (_, list) = CertificateRevocationList::from_der(&trust.lists[0]).unwrap();
+    let listed: Vec<_> =
+        list.iter_revoked_certificates().map(|dead| format!("{:032x}", dead.user_certificate)).collect();
+    assert_eq!(listed.len(), 2);
+    assert!([early, late].iter().all(|serial| listed.iter().any(|listed| listed.ends_with(serial.as_str()))));
+}
+
 #[tokio::test]
 async fn a_rotation_does_not_wait_for_a_node_that_is_revoked() {
     let world = World::new();

@@ -9,6 +9,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::authority::roots;
 use super::journal::Revocation;
+use super::slots::{Slot, Slots, State};
 use super::{Domain, Error};
 use crate::ca::Error as CaError;
 use crate::identity::request::blocking;
@@ -54,7 +55,7 @@ impl Domain {
         let now = OffsetDateTime::now_utc();
         let mut lists = Vec::new();
         for slot in &slots.slots {
-            let dead: Vec<Revocation> = revoked.iter().filter(|dead| dead.slot == slot.id).cloned().collect();
+            let dead: Vec<Revocation> = revoked.iter().filter(|dead| is_listed(dead, slot, &slots)).cloned().collect();
             for intermediate in &slot.intermediates {
                 let issuer = self.opened(intermediate).await?;
                 let params = list(&dead, (version, now), self.parts.terms.list)?;
@@ -65,6 +66,14 @@ impl Domain {
         let issuer = slots.active().map(|slot| slot.id.clone()).unwrap_or_default();
         Ok(Trust { version, roots: roots(&slots)?, lists, issuer })
     }
+}
+
+/// Whether a slot's lists are about this certificate: if it has signed it; and the active one's, if whoever has is retired.
+/// Nobody accepts such a certificate any more, but connections that were made under it may be open. Agents go by the serial
+/// number alone, which is random and long.
+fn is_listed(dead: &Revocation, slot: &Slot, slots: &Slots) -> bool {
+    let is_retired = slots.slots.iter().all(|known| known.id != dead.slot);
+    dead.slot == slot.id || (is_retired && slot.state == State::Active)
 }
 
 /// A revocation list, to be signed.

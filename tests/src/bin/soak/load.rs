@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -109,10 +109,10 @@ impl Load<'_> {
         Ok(try_it(ends.client, &ends, Kind::Echo).is_ok_and(|ended| matches!(ended, Ended::Well)))
     }
 
-    fn attempt(&self, (flow, kind, family): (Flow, Kind, usize), directory: &PathBuf) -> Result<()> {
+    fn attempt(&self, (flow, kind, family): (Flow, Kind, usize), directory: &Path) -> Result<()> {
         let (ticket, since) = (self.book.begin(flow), Instant::now());
         let ends = self.stage.ends(flow, family);
-        let client = Place { directory: directory.clone(), ..ends.client.clone() };
+        let client = Place { directory: directory.to_path_buf(), ..ends.client.clone() };
         let tried = try_it(&client, &ends, kind);
         let expected = self.book.end(ticket);
         let what = format!("{kind:?} to {}", ends.target);

@@ -106,10 +106,10 @@ fn what_the_agent_says_and_the_wire_does_not_show_is_disproved() {
 
 #[test]
 fn somebody_else_is_disproved() {
-    let somebody = Some("spiffe://example.org/ns/default/sa/else".to_owned());
-    let peer = ConnectionReport { peer: somebody.clone(), ..report("relay") };
+    let somebody = "spiffe://example.org/ns/default/sa/else".to_owned();
+    let peer = ConnectionReport { peer: Some(somebody.clone()), ..report("relay") };
     assert_eq!(verdict(&observed(relayed(), peer)), (Verdict::Disproved, vec!["wrong-identity"]));
-    let local = ConnectionReport { local: somebody.unwrap(), ..report("direct") };
+    let local = ConnectionReport { local: somebody, ..report("direct") };
     assert_eq!(verdict(&observed(direct(), local)), (Verdict::Disproved, vec!["wrong-identity"]));
     assert_eq!(verdict(&observed(relayed(), report("public"))), (Verdict::Disproved, vec!["no-identity"]));
 }

@@ -148,7 +148,7 @@ fn what_programs_have_no_room_for_is_refused() {
         let ports: Vec<String> = (0..many).map(|number| (2 * number + 1).to_string()).collect();
         format!("outbound: {{ plaintext: [{{ ports: [{}] }}] }}", ports.join(", "))
     };
-    assert_eq!(with_resolver(&ports(RANGES)).terms[0].1.count, RANGES as u8);
+    assert_eq!(usize::from(with_resolver(&ports(RANGES)).terms[0].1.count), RANGES);
     let text = format!("{}{}", base(), policy(&ports(RANGES + 1)));
     let problem = parse(&text, "test.yaml").map(drop).unwrap_err().to_string();
     assert!(problem.starts_with("test.yaml:9:") && problem.contains("no room for more"), "{problem}");
