@@ -5,7 +5,7 @@ mod moved;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
-use enforcer_tests::ground::B;
+use enforcer_tests::ground::{B, unused_port};
 use enforcer_tests::peer::{self, Server};
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;

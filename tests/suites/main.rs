@@ -31,6 +31,7 @@ mod lifecycle;
 mod memory;
 mod observed;
 mod reload;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
             observed::trials(),
             configuration::trials(),
             reload::trials(),
+            verify::trials(),
         ]);
     }
     let conclusion = run(&arguments, trials.into_iter().flatten().collect());
