@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn sees_a_marker_in_a_packet_and_across_a_border() {
-        let record = |text: &[u8]| [&[23, 3, 3, 0, text.len() as u8][..], text].concat();
+        let record = |text: &[u8]| [&[23, 3, 3, 0, u8::try_from(text.len()).unwrap()][..], text].concat();
         judge().see(&frame(Some(0), &record(b"xxsecretxx"))).unwrap_err();
         let (mut judge, whole) = (judge(), record(b"xxsecretxx"));
         judge.see(&frame(Some(0), &whole[..9])).unwrap();

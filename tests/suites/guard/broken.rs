@@ -46,8 +46,8 @@ fn what_programs_do_not_find_they_refuse() -> Result<()> {
         // It writes down all of them anew.
         world.a.agent.stop()?;
         world.a.agent.restart()?;
-        let routes = world.ground.routes().into_iter().filter(|route| route.source.is_ipv4());
-        let whole = routes.map(|route| page_comes_sealed(&world, route)).collect::<Result<()>>();
+        let mut routes = world.ground.routes().into_iter().filter(|route| route.source.is_ipv4());
+        let whole = routes.try_for_each(|route| page_comes_sealed(&world, route));
         world.explain(whole).with_context(|| format!("{name} is whole again"))?;
     }
     Ok(())

@@ -130,12 +130,12 @@ fn prefix(random: &mut Random) -> String {
     let address = address(random);
     match address {
         IpAddr::V4(v4) => {
-            let bits = random.below(33) as u32;
+            let bits = u32::from(small(random.below(33)));
             let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
             format!("{}/{bits}", Ipv4Addr::from_bits(v4.to_bits() & mask))
         }
         IpAddr::V6(v6) => {
-            let bits = random.below(129) as u32;
+            let bits = u32::from(small(random.below(129)));
             let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
             format!("{}/{bits}", Ipv6Addr::from_bits(v6.to_bits() & mask))
         }
@@ -144,11 +144,15 @@ fn prefix(random: &mut Random) -> String {
 
 /// Near each other.
 fn address(random: &mut Random) -> IpAddr {
-    let [third, fourth] = [random.below(3) as u8, random.below(4) as u8];
+    let [third, fourth] = [random.below(3), random.below(4)].map(small);
     match random.below(2) {
         0 => Ipv4Addr::new(10, 99, third, fourth).into(),
         _ => Ipv6Addr::new(0xfd99, 0, 0, u16::from(third), 0, 0, 0, u16::from(fourth)).into(),
     }
+}
+
+fn small(number: usize) -> u8 {
+    u8::try_from(number).unwrap_or(u8::MAX)
 }
 
 fn attempt(random: &mut Random) -> (&'static str, SocketAddr) {

@@ -124,7 +124,8 @@ fn of_fifty_workloads_only_what_has_changed_is_written() -> Result<()> {
     // Each workload has an entry of its own, and one for its port.
     let (all, _) = change(&|config| config.workloads = crowd.clone())?;
     ensure!(all == usize::from(2 * WORKLOADS), "{all} entries were written");
-    let edits: [(&str, &dyn Fn(&mut Config), usize); 5] = [
+    type Edit<'a> = &'a dyn Fn(&mut Config);
+    let edits: [(&str, Edit<'_>, usize); 5] = [
         ("one workload less", &|config| drop(config.workloads.pop()), 2),
         ("one is back", &|config| config.workloads = crowd.clone(), 2),
         ("another port", &|config| config.workloads[7].ports = vec![29_999], 2),
