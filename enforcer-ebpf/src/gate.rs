@@ -21,7 +21,7 @@ use enforcer_ebpf::{
     GATE_REFUSED, Gate, Held, PEER_DIRECT, PEER_KEY_BITS, PORT_FREE, Reason, STAGE_CONNECTING, STAGE_ESTABLISHED,
 };
 
-use crate::context::{local_endpoint, read, remote_endpoint};
+use crate::context::{is_local, local_endpoint, read, remote_endpoint};
 use crate::event::{tell, tell_in_time};
 use crate::inbound::taken;
 use crate::maps::{CALLS, GATES, HELD, LIVE, NAMESPACES, PEERS, WANTED};
@@ -196,9 +196,9 @@ fn closed(ctx: &SockOpsContext) {
 }
 
 /// Whether a connection from this source to this port of this namespace is ours, if it has come to the application. One
-/// that is relayed comes to the agent; but the port may have become a relayed one since this connection began.
+/// that is relayed comes to the agent; but port and peer may have become such ones since this connection began.
 fn is_taken(netns: u64, source: &Endpoint, port: u32) -> bool {
-    taken(netns, port) != Some(PORT_FREE) && peer_is_direct(&source.address)
+    taken(netns, port) != Some(PORT_FREE) && !is_local(&source.address)
 }
 
 /// Whether the registry knows an agent for this address.

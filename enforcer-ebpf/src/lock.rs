@@ -15,9 +15,9 @@ use enforcer_ebpf::{
     SEEN_RECORD, STAGE_ENDED,
 };
 
-use crate::context::{TCP, mapped, read};
+use crate::context::{TCP, is_local, mapped, read};
 use crate::event::tell;
-use crate::gate::{peer_is_direct, storage};
+use crate::gate::storage;
 use crate::maps::HELD;
 use crate::verdict::Verdict;
 
@@ -113,10 +113,10 @@ pub(crate) fn incoming(ctx: &SkBuffContext) -> Verdict {
 }
 
 /// The last packet of a TCP handshake belongs to the listening socket; its payload would be there before the gate is.
-/// No agent lets a peer send any.
+/// No agent lets a peer send any, and from anybody else it comes again.
 fn answering(ctx: &SkBuffContext) -> Verdict {
     match Segment::of(ctx) {
-        Some(segment) if segment.payload > 0 && peer_is_direct(&segment.source) => Verdict::Deny(Reason::HeldPayload),
+        Some(segment) if segment.payload > 0 && !is_local(&segment.source) => Verdict::Deny(Reason::HeldPayload),
         _ => Verdict::Pass,
     }
 }
