@@ -121,15 +121,22 @@ fn of_fifty_workloads_only_what_has_changed_is_written() -> Result<()> {
         let took = changed.elapsed();
         Ok((*entries(&world.a).last().context("nothing was written")?, took))
     };
-    // Each workload has an entry of its own, and one for its port.
+    // Each workload has an entry of its own, and one for its port; their namespace has one for all other ports.
     let (all, _) = change(&|config| config.workloads = crowd.clone())?;
-    ensure!(all == usize::from(2 * WORKLOADS), "{all} entries were written");
+    ensure!(all == usize::from(2 * WORKLOADS + 1), "{all} entries were written");
     type Edit<'a> = &'a dyn Fn(&mut Config);
-    let edits: [(&str, Edit<'_>, usize); 5] = [
+    let edits: [(&str, Edit<'_>, usize); 7] = [
         ("one workload less", &|config| drop(config.workloads.pop()), 2),
         ("one is back", &|config| config.workloads = crowd.clone(), 2),
         ("another port", &|config| config.workloads[7].ports = vec![29_999], 2),
-        ("other rules", &|config| config.rules = "outbound: { deny: [{ ports: [9] }] }", 0),
+        // What `deny` refuses outside the mesh is looked up by programs, for each of the workloads and for `a`.
+        ("other rules", &|config| config.rules = "outbound: { deny: [{ ports: [9] }] }", usize::from(WORKLOADS) + 1),
+        (
+            "rules for peers",
+            &|config| config.rules = "inbound: { deny: [{ namespaces: [shop] }] }",
+            usize::from(WORKLOADS) + 1,
+        ),
+        ("other rules for peers", &|config| config.rules = "inbound: { deny: [{ namespaces: [other] }] }", 0),
         ("another identity", &|config| config.workloads[8].account = "new".to_owned(), 0),
     ];
     for (what, edit, expected) in edits {
