@@ -106,7 +106,20 @@ impl Agent {
 
     /// How many files it has open.
     pub fn open_files(&self) -> Result<usize> {
-        Ok(fs::read_dir(format!("/proc/{}/fd", self.pid()?)).context("list the agent's files")?.count())
+        self.files().map(|files| files.len())
+    }
+
+    /// What each of its open files is, in the kernel's words. Handles of processes do not count: it remembers those of the last
+    /// ones, a fixed number of them.
+    pub fn files(&self) -> Result<Vec<String>> {
+        let directory = format!("/proc/{}/fd", self.pid()?);
+        let files = fs::read_dir(&directory).with_context(|| format!("list {directory}"))?;
+        // One that is closed meanwhile is nothing.
+        let names = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+        let names = names.map(|name| name.to_string_lossy().into_owned());
+        let mut names: Vec<String> = names.filter(|name| name != "anon_inode:[pidfd]").collect();
+        names.sort_unstable();
+        Ok(names)
     }
 
     /// The metrics, in the text format of Prometheus.

@@ -62,7 +62,7 @@ fn world_where_b_is_not_enrolled() -> Result<World> {
 struct Holdings {
     pins: Vec<String>,
     entries: usize,
-    open_files: usize,
+    files: Vec<String>,
     /// What [`GATE`] is in the workload's namespace.
     gate: String,
 }
@@ -76,7 +76,7 @@ impl Holdings {
         Ok(Holdings {
             pins: pins(&node.config.bpf)?,
             entries: enrolment_entries(&node.config.bpf)? + connection_entries(&node.config.bpf)?,
-            open_files: node.agent.open_files()?,
+            files: node.agent.files()?,
             gate: namespace.run(|| fs::read_to_string(GATE).context("read the write gate of the namespace"))?,
         })
     }
@@ -84,7 +84,7 @@ impl Holdings {
     /// A file that was still being closed when it was counted does not count.
     fn is_no_more_than(&self, before: &Holdings) -> bool {
         let in_kernel = |held: &Holdings| (held.pins.clone(), held.entries, held.gate.clone());
-        in_kernel(self) == in_kernel(before) && self.open_files <= before.open_files
+        in_kernel(self) == in_kernel(before) && self.files.len() <= before.files.len()
     }
 }
 
