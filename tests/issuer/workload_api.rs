@@ -112,7 +112,10 @@ impl Served {
             metrics: Arc::new(Metrics::new(sources)),
         };
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(Endpoint::bind(&self.socket)?.serve(parts, stop.clone()));
+        // A process that another test is about to start has this one's sockets for a moment.
+        let endpoint =
+            wait::until("the socket to be free", wait::patience(), || Ok(Endpoint::bind(&self.socket).ok()))?;
+        let serving = tokio::spawn(endpoint.serve(parts, stop.clone()));
         self.running = Some((stop, serving));
         Ok(())
     }
