@@ -15,9 +15,9 @@ use crate::stage::{marker, promises, sealed};
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = promises![beside others;
         a_killed_agent_lets_nothing_through_until_it_is_back,
-        a_stopped_agent_lets_nothing_through_until_it_is_back,
     ];
     if direct_depth() != Depth::Everyday {
+        trials.extend(promises![beside others; a_stopped_agent_lets_nothing_through_until_it_is_back]);
         trials.extend(promises![alone; twenty_starts_and_stops_leave_nothing_behind]);
     }
     trials.extend(promises![alone;
