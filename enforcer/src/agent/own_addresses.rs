@@ -1,6 +1,5 @@
 //! Keeps the programs told of the addresses that namespaces of workloads have: what goes there does not leave.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use tokio_util::sync::CancellationToken;
@@ -25,7 +24,7 @@ pub(super) fn follow(home: &Arc<Home>, outside: &Outside, closing: CancellationT
 
 fn tell(home: &Home, outside: &Outside) -> Result<(), Error> {
     let own = addresses(&home.namespace).map_err(Error::Addresses)?;
-    Ok(outside.set_own_addresses(&HashMap::from([(home.namespace.cookie(), own)]))?)
+    Ok(outside.set_own_addresses(home.namespace.cookie(), &own)?)
 }
 
 async fn watch(home: Weak<Home>, (changes, outside): (AddressChanges, Outside), closing: CancellationToken) {

@@ -35,11 +35,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             super::complain(&mistakes);
             Ok(ExitCode::BadConfig)
         }
-        Err(error @ agent::Error::Guard(_)) => {
-            super::complain(&format_args!("{:#}", anyhow::Error::from(error)));
-            super::complain(&"`enforcer doctor` says what this kernel can do");
-            Ok(ExitCode::KernelUnable)
-        }
+        Err(error @ agent::Error::Guard(_)) => Ok(super::kernel_unable(error.into())),
         Err(error) => Err(error.into()),
     }
 }

@@ -10,7 +10,7 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use super::ExitCode;
 use crate::agent;
 use crate::control::file;
-use crate::kernel::bpf::{self, Guard};
+use crate::kernel::bpf::Guard;
 use crate::kernel::cgroup::Cgroup;
 
 /// Shut the cgroups of all workloads until the agent has enrolled them: no process in them gets a socket.
@@ -54,24 +54,18 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
     let mut guard = match Guard::open(&snapshot.node().bpf_directory) {
         Ok(guard) => guard,
-        Err(error) => return Ok(unable(error)),
+        Err(error) => return Ok(super::kernel_unable(error.into())),
     };
     let workloads = snapshot.workloads().iter().map(|workload| workload.cgroup.as_path());
     let paths: Vec<&Path> = snapshot.node().guard.iter().map(PathBuf::as_path).chain(workloads).collect();
     for path in &paths {
         let cgroup = made(path)?;
         if let Err(error) = guard.shut(&cgroup) {
-            return Ok(unable(error));
+            return Ok(super::kernel_unable(error.into()));
         }
     }
     tracing::info!(cgroups = paths.len(), "guarded");
     Ok(ExitCode::Ok)
-}
-
-fn unable(error: bpf::Error) -> ExitCode {
-    super::complain(&format_args!("{:#}", anyhow::Error::from(error)));
-    super::complain(&"`enforcer doctor` says what this kernel can do");
-    ExitCode::KernelUnable
 }
 
 /// The cgroup, which is made if it is not there. Nothing is made elsewhere than among cgroups.

@@ -144,6 +144,13 @@ pub fn complain(what: &dyn fmt::Display) {
     let _told = writeln!(io::stderr(), "enforcer: {what}");
 }
 
+/// Tells the user that the kernel does not take the programs.
+fn kernel_unable(error: anyhow::Error) -> ExitCode {
+    complain(&format_args!("{error:#}"));
+    complain(&"`enforcer doctor` says what this kernel can do");
+    ExitCode::KernelUnable
+}
+
 /// Writes a verb's result. A reader that has seen enough (`enforcer status | head`) is no error.
 fn print(result: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();

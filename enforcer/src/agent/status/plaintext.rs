@@ -2,7 +2,6 @@
 
 use crate::connection::{Picture, Workload};
 use crate::control::policy::{Departure, Outcome, Protocol};
-use crate::control::snapshot::Speaks;
 use crate::kernel::bpf::Noted;
 use crate::observe::report::PlaintextReport;
 
@@ -21,8 +20,7 @@ fn one(noted: &Noted, workload: &Workload, picture: &Picture) -> PlaintextReport
         Ok(libc::IPPROTO_UDP) => (Protocol::Udp, "udp".to_owned()),
         _ => (Protocol::Other, number.to_string()),
     };
-    let peer = picture.peer_of(destination.ip());
-    let to_peer = peer.is_some_and(|peer| !matches!(peer.speaks, Speaks::Plaintext));
+    let to_peer = picture.peer_of(destination.ip()).is_some_and(|peer| peer.speaks.identity().is_some());
     let departure = Departure { protocol, address: destination.ip(), port: destination.port(), to_peer };
     let outcomes = [Outcome::Audited, Outcome::Permissive];
     PlaintextReport {

@@ -147,9 +147,8 @@ fn resolvers(objects: &Objects) -> Option<Arc<Plaintext>> {
 fn plaintext(policy: &RawPolicy) -> Vec<Arc<Plaintext>> {
     let list: Arc<str> = format!("{}/outbound.plaintext", policy.name.value).into();
     let rule = |(index, raw): (usize, &RawPlaintext)| {
-        let own = raw.name.as_ref().map_or_else(|| (index + 1).to_string(), |name| name.value.clone());
         Arc::new(Plaintext {
-            name: format!("{list}/{own}").into(),
+            name: rule_name(&list, index, raw.name.as_ref()),
             list: Arc::clone(&list),
             audit: policy.audit,
             addresses: values(&raw.addresses),
@@ -213,9 +212,8 @@ fn wanted<T: Copy + Default + Eq>(
 fn rules((policy, direction, list): (&RawPolicy, &str, &str), raw: &[RawRule]) -> Vec<Arc<Rule>> {
     let list: Arc<str> = format!("{}/{direction}.{list}", policy.name.value).into();
     let rule = |(index, raw): (usize, &RawRule)| {
-        let own = raw.name.as_ref().map_or_else(|| (index + 1).to_string(), |name| name.value.clone());
         Arc::new(Rule {
-            name: format!("{list}/{own}").into(),
+            name: rule_name(&list, index, raw.name.as_ref()),
             list: Arc::clone(&list),
             audit: policy.audit,
             identities: values(&raw.identities),
@@ -226,6 +224,12 @@ fn rules((policy, direction, list): (&RawPolicy, &str, &str), raw: &[RawRule]) -
         })
     };
     raw.iter().enumerate().map(rule).collect()
+}
+
+/// In its list: its own name, or its number, from 1.
+fn rule_name(list: &str, index: usize, name: Option<&Located<String>>) -> Arc<str> {
+    let own = name.map_or_else(|| (index + 1).to_string(), |name| name.value.clone());
+    format!("{list}/{own}").into()
 }
 
 fn values<T: Clone>(located: &[Located<T>]) -> Vec<T> {

@@ -99,22 +99,20 @@ impl Outside {
         Ok(())
     }
 
-    /// Makes the addresses of these namespaces, by their cookies, exactly these: what goes there does not leave.
+    /// Makes the addresses of a namespace, by its cookie, exactly these: what goes there does not leave.
     ///
     /// # Errors
     ///
     /// [`Error::Map`], when the map is full.
-    pub fn set_own_addresses(&self, namespaces: &Table<u64, Vec<IpAddr>>) -> Result<(), Error> {
+    pub fn set_own_addresses(&self, netns: u64, addresses: &[IpAddr]) -> Result<(), Error> {
         let own = &mut self.locked().own;
         let mut wanted = HashSet::new();
-        for (&netns, addresses) in namespaces {
-            for address in addresses {
-                let key = OwnAddress { netns, address: Endpoint::from(SocketAddr::new(*address, 0)).address };
-                own.insert(key, 0, 0).map_err(|cause| failed("insert", "OWN_ADDRESSES", cause))?;
-                wanted.insert(key);
-            }
+        for address in addresses {
+            let key = OwnAddress { netns, address: Endpoint::from(SocketAddr::new(*address, 0)).address };
+            own.insert(key, 0, 0).map_err(|cause| failed("insert", "OWN_ADDRESSES", cause))?;
+            wanted.insert(key);
         }
-        retain("OWN_ADDRESSES", own, |key| !namespaces.contains_key(&key.netns) || wanted.contains(key))
+        retain("OWN_ADDRESSES", own, |key| key.netns != netns || wanted.contains(key))
     }
 
     /// Forgets the addresses of other namespaces than these.
