@@ -102,11 +102,16 @@ impl Occasions {
 
 async fn seen(changes: Option<&Changes>) {
     let Some(changes) = changes else { return std::future::pending().await };
-    if let Err(error) = changes.next().await {
+    let settled = async {
+        changes.next().await?;
+        sleep(SETTLE).await;
+        // One reading is enough for a file that was written and then put into its place.
+        changes.forget()
+    };
+    if let Err(error) = settled.await {
         tracing::error!(%error, "changes of the configuration are not seen any more; send SIGHUP");
-        return std::future::pending().await;
+        std::future::pending().await
     }
-    sleep(SETTLE).await;
 }
 
 /// What may change while the agent runs, and by whom.

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::unistd::read;
 use tokio::io::Interest;
@@ -62,6 +63,22 @@ impl Changes {
             }
         }
     }
+
+    /// Changes up to now are not told of any more: for who is about to look.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::next`].
+    pub fn forget(&self) -> io::Result<()> {
+        let mut events = [0; EVENTS];
+        loop {
+            match read(self.0.get_ref(), &mut events) {
+                Ok(_) => {}
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -89,5 +106,19 @@ mod tests {
         symlink("elsewhere", &file).unwrap();
         timeout(SOON, changes.next()).await.unwrap().unwrap();
         assert!(Changes::of(&folder.path().join("absent/agent.yaml")).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_forgotten_is_not_told_and_what_comes_after_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let changes = Changes::inside([folder.path()]).unwrap();
+        for name in ["one", "two"] {
+            fs::write(folder.path().join(name), name).unwrap();
+        }
+        changes.forget().unwrap();
+        changes.forget().unwrap();
+        assert!(timeout(Duration::ZERO, changes.next()).await.is_err());
+        fs::write(folder.path().join("three"), "three").unwrap();
+        changes.next().await.unwrap();
     }
 }

@@ -60,9 +60,7 @@ fn a_change_for_which_the_kernel_has_no_room_changes_nothing_and_is_told_of() ->
     world.b.config.is_enrolled = true;
     world.b.agent.rewrite(&world.b.config)?;
     is_said(&world.b, "insert in eBPF map WORKLOADS")?;
-    // The file may be read once more, as it was written and then put into its place: programs of the workload are there for a
-    // moment each time, and refuse.
-    wait::until("nothing to come, as before", wait::patience(), || Ok(no_page_comes_from(&world, "a").ok()))?;
+    world.explain(no_page_comes_from(&world, "a"))?;
     table.empty()?;
     before.are_all_there_is(&world.b)?;
     ensure!(changes(&world.b) == seen, "a change was said to be in force");
