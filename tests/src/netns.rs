@@ -14,7 +14,7 @@ use std::thread;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sched::{CloneFlags, setns};
 
-use crate::process;
+use crate::process::{self, Running};
 use crate::teardown;
 use crate::wait;
 
@@ -68,10 +68,14 @@ impl Namespace {
             .map_err(|_panic| anyhow!("a thread in {} panicked", self.name))?
     }
 
-    /// Waits until something listens on TCP `port` here, on either family.
-    pub fn wait_for_listener(&self, port: u16) -> Result<()> {
+    /// Waits until `server` listens on TCP `port` here, on either family.
+    pub fn wait_for_listener(&self, port: u16, server: &mut Running) -> Result<()> {
         let what = format!("a listener on port {port} in {}", self.name);
-        wait::until(&what, wait::patience(), || Ok(self.listens(port)?.then_some(())))
+        wait::until(&what, wait::patience(), || {
+            let listens = self.listens(port)?;
+            server.check_alive()?;
+            Ok(listens.then_some(()))
+        })
     }
 
     /// Whether something listens on TCP `port` here.

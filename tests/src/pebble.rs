@@ -83,7 +83,7 @@ impl Pebble {
         let running = self.running.insert(self.outside.start("env", &command)?);
         let namespace = self.outside.namespace.as_ref().context("pebble runs in a namespace")?;
         for port in [ACME, MANAGEMENT] {
-            namespace.wait_for_listener(port).or_else(|error| running.check_alive().and(Err(error)))?;
+            namespace.wait_for_listener(port, running)?;
         }
         let url = self.url();
         let roots = self.roots().display().to_string();

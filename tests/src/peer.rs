@@ -37,7 +37,7 @@ impl Server {
         let arguments = [&["serve", "--listen", &listen], arguments].concat();
         let mut running = place.start(settings::endpoint_binary()?, &arguments)?;
         let namespace = place.namespace.as_ref().context("servers run in namespaces")?;
-        namespace.wait_for_listener(port).or_else(|error| running.check_alive().and(Err(error)))?;
+        namespace.wait_for_listener(port, &mut running)?;
         Ok(Server { port, running })
     }
 

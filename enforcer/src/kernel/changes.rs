@@ -1,9 +1,11 @@
 //! When a file may have changed: inotify(7) on the directory that it is in, so that a file that is replaced by another one
 //! is noticed as well as one that is written to, and a symbolic link that leads elsewhere (as Kubernetes does it).
 
-use std::io;
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::{io, iter};
 
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -13,13 +15,19 @@ use tokio::io::unix::AsyncFd;
 
 /// Octets of events that are read at once; none has more than 272.
 const EVENTS: usize = 4096;
+/// Octets of an event before the name: the watch, what happened, a cookie and the length of the name, four each.
+const HEAD: usize = 16;
 
 /// Tells of changes.
 #[derive(Debug)]
-pub struct Changes(AsyncFd<OwnedFd>);
+pub struct Changes {
+    inotify: AsyncFd<OwnedFd>,
+    /// The only one that matters.
+    file: Option<PathBuf>,
+}
 
 impl Changes {
-    /// Of a file, and of all others in its directory.
+    /// Of a file. Where its name is a symbolic link, also of all others in its directory: they may be on the way to it.
     ///
     /// # Errors
     ///
@@ -27,7 +35,7 @@ impl Changes {
     /// (`fs.inotify.max_user_watches`).
     pub fn of(file: &Path) -> io::Result<Self> {
         let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Self::inside([directory])
+        Ok(Self { file: Some(file.to_owned()), ..Self::inside([directory])? })
     }
 
     /// Of what is in these directories: files, cgroups, or namespaces that have a name there.
@@ -43,8 +51,8 @@ impl Changes {
             inotify.add_watch(directory, events)?;
         }
         // SAFETY: it owns the descriptor, which stays the same and open until it is dropped.
-        let registered = unsafe { AsyncFd::register_with_interest(OwnedFd::from(inotify), Interest::READABLE) };
-        Ok(Self(registered?))
+        let inotify = unsafe { AsyncFd::register_with_interest(OwnedFd::from(inotify), Interest::READABLE) };
+        Ok(Self { inotify: inotify?, file: None })
     }
 
     /// Returns when there was a change since this was last called.
@@ -55,11 +63,10 @@ impl Changes {
     pub async fn next(&self) -> io::Result<()> {
         let mut events = [0; EVENTS];
         loop {
-            let mut ready = self.0.readable().await?;
-            // Which file it was does not matter: whoever asks looks at the one that is meant.
-            match ready.try_io(|inotify| Ok(read(inotify, &mut events)?)) {
-                Ok(read) => return read.map(drop),
-                Err(_would_block) => {}
+            let mut ready = self.inotify.readable().await?;
+            let Ok(read) = ready.try_io(|inotify| Ok(read(inotify, &mut events)?)) else { continue };
+            if self.matters(&events[..read?]) {
+                return Ok(());
             }
         }
     }
@@ -72,13 +79,32 @@ impl Changes {
     pub fn forget(&self) -> io::Result<()> {
         let mut events = [0; EVENTS];
         loop {
-            match read(self.0.get_ref(), &mut events) {
+            match read(self.inotify.get_ref(), &mut events) {
                 Ok(_) => {}
                 Err(Errno::EAGAIN) => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
         }
     }
+
+    /// Whether these events are about what is looked after.
+    fn matters(&self, events: &[u8]) -> bool {
+        let Some(file) = &self.file else { return true };
+        file.is_symlink() || names(events).any(|name| name.is_none_or(|name| file.file_name() == Some(name)))
+    }
+}
+
+/// The names in events (inotify(7)). `None`: some were lost, and it may be any.
+fn names(mut events: &[u8]) -> impl Iterator<Item = Option<&OsStr>> {
+    iter::from_fn(move || {
+        let (head, rest) = events.split_first_chunk::<HEAD>()?;
+        let &[.., a, b, c, d] = head;
+        let (name, rest) = rest.split_at_checked(u32::from_ne_bytes([a, b, c, d]) as usize)?;
+        events = rest;
+        // It is filled up with zeros.
+        let name = name.split(|octet| *octet == 0).next().filter(|name| !name.is_empty());
+        Some(name.map(OsStr::from_bytes))
+    })
 }
 
 #[cfg(test)]
@@ -102,8 +128,12 @@ mod tests {
         fs::write(folder.path().join("next"), "two").unwrap();
         fs::rename(folder.path().join("next"), &file).unwrap();
         timeout(SOON, changes.next()).await.unwrap().unwrap();
+        fs::write(folder.path().join("beside"), "nobody's").unwrap();
+        assert!(timeout(Duration::ZERO, changes.next()).await.is_err());
         fs::remove_file(&file).unwrap();
         symlink("elsewhere", &file).unwrap();
+        timeout(SOON, changes.next()).await.unwrap().unwrap();
+        fs::write(folder.path().join("elsewhere"), "three").unwrap();
         timeout(SOON, changes.next()).await.unwrap().unwrap();
         assert!(Changes::of(&folder.path().join("absent/agent.yaml")).is_err());
     }

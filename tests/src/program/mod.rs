@@ -57,7 +57,7 @@ impl Server {
     fn start(place: &Place, port: u16, program: &str, arguments: &[&str]) -> Result<Server> {
         let mut running = place.start(program, arguments)?;
         let namespace = place.namespace.as_ref().context("servers run in namespaces")?;
-        namespace.wait_for_listener(port).or_else(|error| running.check_alive().and(Err(error)))?;
+        namespace.wait_for_listener(port, &mut running)?;
         Ok(Server { port, running })
     }
 }
