@@ -6,16 +6,16 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
-use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Status};
 use tower::service_fn;
 
 use super::ExitCode;
 use crate::ca::server::SOCKET;
 use crate::protocol::operator_client::OperatorClient;
 
-/// For one call. A token may take seconds for a signature.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// For one call. A token may take seconds for a signature, and sealing a key takes long on purpose.
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Where control is.
 #[derive(Debug, ClapArgs)]
@@ -40,6 +40,23 @@ pub(super) enum Failed {
     /// It was not done.
     #[error("{0}")]
     Refused(String),
+    /// Nobody has said whether it was done.
+    #[error(
+        "control has not answered for {} s, and may have done it or be about to: look before it is asked again \
+         (`enforcer ca show`, `enforcer ca list`)",
+        DEADLINE.as_secs()
+    )]
+    Silent,
+}
+
+impl From<Status> for Failed {
+    fn from(status: Status) -> Self {
+        match status.code() {
+            // Who gives up waiting here calls it cancelled.
+            Code::Cancelled | Code::DeadlineExceeded => Self::Silent,
+            _ => Self::Refused(status.message().to_owned()),
+        }
+    }
 }
 
 pub(super) type Client = OperatorClient<Channel>;
@@ -57,7 +74,7 @@ pub(super) fn with_control<T>(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let asked = runtime.block_on(async {
         let client = connect(&place.state_dir).await?;
-        call(client).await.map_err(|status| Failed::Refused(status.message().to_owned()))
+        call(client).await.map_err(Failed::from)
     });
     match asked {
         Ok(answer) => show(answer).map(|()| ExitCode::Ok),
