@@ -148,6 +148,11 @@ pub(crate) fn is_local(address: &[u8; 16]) -> bool {
     }
 }
 
+/// The same without the unspecified addresses, which no packet has.
+pub(crate) fn is_loopback(address: &[u8; 16]) -> bool {
+    is_local(address) && to_words(address)[3] != 0
+}
+
 /// The loopback address of the version (4 or 6) with this port.
 pub(crate) fn loopback(version: u32, port: u32) -> Endpoint {
     let words = if version == 4 { [0, 0, MAPPED, 0x7f00_0001_u32.to_be()] } else { [0, 0, 0, 1_u32.to_be()] };

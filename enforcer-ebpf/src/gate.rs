@@ -136,7 +136,7 @@ fn connected(ctx: &SockOpsContext, socket: *mut bpf_sock) {
 fn arrived(ctx: &SockOpsContext, socket: *mut bpf_sock) {
     let Some(netns) = gated(ctx) else { return };
     let (source, destination) = (remote_endpoint(ctx), local_endpoint(ctx));
-    if source.address == destination.address || !is_taken(netns.0, &source, destination.port) {
+    if source.address == destination.address || !is_taken(netns.0, &source, &destination) {
         return open(ctx, socket, netns.1);
     }
     let held = Held {
@@ -196,9 +196,11 @@ fn closed(ctx: &SockOpsContext) {
 }
 
 /// Whether a connection from this source to this port of this namespace is ours, if it has come to the application. One
-/// that is relayed comes to the agent; but port and peer may have become such ones since this connection began.
-fn is_taken(netns: u64, source: &Endpoint, port: u32) -> bool {
-    taken(netns, port) != Some(PORT_FREE) && !is_local(&source.address)
+/// that is relayed comes to the agent; but port and peer may have become such ones since this connection began. At a
+/// loopback address nothing comes to the application but what [`crate::inbound`] knows to be from inside.
+fn is_taken(netns: u64, source: &Endpoint, destination: &Endpoint) -> bool {
+    let is_inside = is_local(&source.address) || is_local(&destination.address);
+    taken(netns, destination.port) != Some(PORT_FREE) && !is_inside
 }
 
 /// Whether the registry knows an agent for this address.
