@@ -168,6 +168,7 @@ struct Pages {
     expected: HashMap<Flow, Expected>,
     tickets: HashMap<u64, (Flow, Expected)>,
     next: u64,
+    path_changes: u64,
 }
 
 /// Of something that began and has not ended.
@@ -177,7 +178,7 @@ pub(crate) struct Ticket(u64);
 impl Book {
     pub(crate) fn new(facts: &Facts) -> Book {
         let expected = Flow::ALL.into_iter().map(|flow| (flow, facts.expected(flow))).collect();
-        Book(Mutex::new(Pages { expected, tickets: HashMap::new(), next: 0 }))
+        Book(Mutex::new(Pages { expected, tickets: HashMap::new(), next: 0, path_changes: 0 }))
     }
 
     pub(crate) fn now(&self, flow: Flow) -> Expected {
@@ -199,6 +200,9 @@ impl Book {
 
     /// A change begins. What both sides of it allow goes on, unless it is `disturbed`; what both refuse stays refused.
     pub(crate) fn change(&self, facts: &Facts, next: &Facts, disturbed: impl Fn(Flow) -> bool) {
+        if facts.paths != next.paths {
+            self.pages().path_changes += 1;
+        }
         for flow in Flow::ALL {
             let expected = match (facts.expected(flow), next.expected(flow)) {
                 (Expected::Refusal, Expected::Refusal) => Expected::Refusal,
@@ -207,6 +211,11 @@ impl Book {
             };
             self.pages().expect(flow, expected);
         }
+    }
+
+    /// How often another path was wanted. A connection from before goes on on the one that it has.
+    pub(crate) fn path_changes(&self) -> u64 {
+        self.pages().path_changes
     }
 
     /// It is in force.

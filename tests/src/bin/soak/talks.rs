@@ -26,6 +26,8 @@ struct Talk {
     said: usize,
     /// Since it was known to be right that it is open.
     life: Ticket,
+    /// How often another path had been wanted when it was opened.
+    path_changes: u64,
 }
 
 impl Load<'_> {
@@ -52,6 +54,7 @@ impl Load<'_> {
     }
 
     fn open(&self, flow: Flow, family: usize) -> Result<Option<Talk>> {
+        let path_changes = self.book.path_changes();
         let (ticket, life, since) = (self.book.begin(flow), self.book.begin(flow), Instant::now());
         let ends = self.stage.ends(flow, family);
         let directory = ends.client.directory.join(format!("talk-{flow:?}"));
@@ -60,7 +63,7 @@ impl Load<'_> {
         }
         fs::create_dir(&directory).context("make a directory for a client")?;
         let client = start(&Place { directory, ..ends.client.clone() }, ends.target)?;
-        let mut talk = Talk { client, said: 0, life };
+        let mut talk = Talk { client, said: 0, life, path_changes };
         let ended = talk.say(HELD);
         let what = format!("the first question to {}", ends.target);
         self.tally.attempt((flow, &what), self.book.end(ticket), &ended, since);
@@ -73,17 +76,20 @@ impl Load<'_> {
         let ended = talk.say(wait::patience());
         let now = self.book.end(ticket);
         let what = format!("question {} on an open connection", talk.said);
+        // It may be on a path on which it does not outlive what one on the path of now does.
+        let is_of_before = talk.path_changes != self.book.path_changes();
         if matches!(ended, Ended::Well) {
             self.tally.question((flow, &what), now, &ended, since);
             if now == Expected::Success {
                 // Whatever it has outlived, from now on it must live again.
                 self.book.end(std::mem::replace(&mut talk.life, self.book.begin(flow)));
             }
-            return Ok((talk.said < QUESTIONS).then_some(talk));
+            return Ok((talk.said < QUESTIONS && !is_of_before).then_some(talk));
         }
         // It may have died before it was asked.
         let life = self.book.end(talk.life);
-        self.tally.question((flow, &what), if now == life { now } else { Expected::Either }, &ended, since);
+        let expected = if now == life && !is_of_before { now } else { Expected::Either };
+        self.tally.question((flow, &what), expected, &ended, since);
         Ok(None)
     }
 }
