@@ -32,6 +32,11 @@ pub fn slowness() -> u32 {
     env::var("ENFORCER_TEST_SLOW").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1)
 }
 
+/// Whether this is a real processor, as far as anybody has said.
+pub fn is_quick() -> bool {
+    slowness() == 1
+}
+
 /// Whether this kernel can write TLS records.
 pub fn kernel_has_tls() -> bool {
     let protocols = fs::read_to_string("/proc/sys/net/ipv4/tcp_available_ulp").unwrap_or_default();

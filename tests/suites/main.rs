@@ -35,7 +35,7 @@ mod verify;
 
 use std::process::ExitCode;
 
-use enforcer_tests::settings::{Depth, direct_depth};
+use enforcer_tests::settings::{Depth, direct_depth, is_quick};
 use enforcer_tests::teardown;
 use libtest_mimic::{Arguments, run};
 
@@ -53,22 +53,23 @@ fn main() -> ExitCode {
         addresses::trials(),
         outside::trials(),
         guard::trials(),
+        workload_api::trials(),
         lifecycle::trials(),
     ];
-    // What is the same on every kernel is tried on this machine's own and on one with kernel TLS.
+    // What has nothing to do with kernel TLS and is the same on every kernel is tried where it is quick, and the rest of what
+    // is the same on every kernel on one with kernel TLS too.
+    if is_quick() {
+        trials.extend([refuses::trials(), certificates::trials(), observed::trials()]);
+    }
     if direct_depth() != Depth::Everyday {
         trials.extend([
-            refuses::trials(),
             admits::trials(),
-            certificates::trials(),
-            workload_api::trials(),
             federation::trials(),
             clocks::trials(),
             control::trials(),
             policy::trials(),
             public::trials(),
             memory::trials(),
-            observed::trials(),
             configuration::trials(),
             reload::trials(),
             verify::trials(),

@@ -8,10 +8,9 @@ mod crowds;
 mod moved;
 
 use anyhow::{Context, Result, ensure};
-use enforcer_tests::config::Offload;
 use enforcer_tests::peer::{self, Server};
 use enforcer_tests::program::Script;
-use enforcer_tests::settings::{Depth, direct_depth, kernel_has_tls, kernel_keeps_whole_records};
+use enforcer_tests::settings::{Depth, direct_depth, kernel_keeps_whole_records};
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
 
@@ -20,9 +19,8 @@ use crate::stage::{Company, every_offload, marker, on_every_route, promises, scr
 const MIB: usize = 1 << 20;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    // Records in user space are the same on every kernel, so they are tried where it is quick.
-    let here = every_offload().filter(|(_, options)| !kernel_has_tls() || options.offload == Offload::On);
-    let everywhere = here.flat_map(|(suffix, options)| [light_in(options, suffix), heavy_in(options, suffix)]);
+    let everywhere =
+        every_offload().flat_map(|(suffix, options)| [light_in(options, suffix), heavy_in(options, suffix)]);
     // As with programs: once where it is quick, and direct where that is possible.
     let once = match direct_depth() {
         Depth::Thorough => {
