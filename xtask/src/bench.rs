@@ -26,6 +26,7 @@ use crate::vm::{Clock, Kernels, Vm};
 #[command(after_help = "Examples:
   cargo xtask bench --save
   cargo xtask bench --only floor,direct --workload rt64,connect --check
+  cargo xtask bench --only outside,direct --programs
   cargo xtask bench ca")]
 pub(crate) struct Args {
     /// What is measured.
@@ -43,6 +44,9 @@ pub(crate) struct Args {
     /// Exit with 1 when a goal is missed.
     #[arg(long)]
     check: bool,
+    /// Instead: what each program in the kernel costs a new connection.
+    #[arg(long, conflicts_with_all = ["workload", "check", "save"])]
+    programs: bool,
     /// Keep the report in tests/benches/README.md.
     #[arg(long, conflicts_with_all = ["only", "workload"])]
     save: bool,
@@ -111,8 +115,10 @@ impl Args {
                 command.extend([option.to_owned(), values.join(",")]);
             }
         }
-        if self.check {
-            command.push("--check".to_owned());
+        for (option, is_wanted) in [("--check", self.check), ("--programs", self.programs)] {
+            if is_wanted {
+                command.push(option.to_owned());
+            }
         }
         command
     }

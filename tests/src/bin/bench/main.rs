@@ -11,6 +11,8 @@
 mod path;
 mod workload;
 
+mod programs;
+
 mod figures;
 mod goals;
 mod report;
@@ -44,6 +46,15 @@ struct Args {
     /// Fail when a goal is missed
     #[arg(long)]
     check: bool,
+    /// Only what the programs in the kernel cost a new connection
+    #[arg(long, conflicts_with_all = ["workload", "check"])]
+    programs: bool,
+}
+
+impl Args {
+    fn unit(&self) -> &'static str {
+        if self.instructions { "instructions" } else { "ns" }
+    }
 }
 
 fn main() -> ExitCode {
@@ -61,8 +72,12 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<ExitCode> {
     allow_many_files()?;
+    let paths = chosen(&args.only).into_iter().filter(|path| kernel_has_tls() || !path.needs_kernel_tls());
+    if args.programs {
+        return tell_programs(paths, args.unit());
+    }
     let mut figures = Figures::default();
-    for path in chosen(&args.only).into_iter().filter(|path| kernel_has_tls() || !path.needs_kernel_tls()) {
+    for path in paths {
         let site = Site::create(path)?;
         for workload in chosen(&args.workload) {
             site.explain(workload.measure(&site, &mut figures).with_context(|| format!("{workload}, {path}")))?;
@@ -71,13 +86,24 @@ fn run(args: &Args) -> Result<ExitCode> {
         site.prove_path()?;
     }
     let goals = goals::judge(&figures);
-    say(&report::text(&figures, &goals, if args.instructions { "instructions" } else { "ns" }));
+    say(&report::text(&figures, &goals, args.unit()));
     let missed = args.check && goals.iter().any(|goal| !goal.met);
     let unsteady = figures.unsteady();
     for (workload, path, part) in &unsteady {
         say(&format!("bench: {workload}, {path}: measured twice, and the two differ by {:.1} %\n", part * 100.0));
     }
     Ok(if missed || !unsteady.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn tell_programs(paths: impl Iterator<Item = Path>, unit: &str) -> Result<ExitCode> {
+    let mut text = report::heading();
+    for path in paths.filter(|path| path.has_agents()) {
+        let site = Site::create(path)?;
+        text += &site.explain(programs::measure(&site, unit).with_context(|| path.to_string()))?;
+        site.prove_path()?;
+    }
+    say(&text);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What was asked for in the order of the table; everything when nothing was.

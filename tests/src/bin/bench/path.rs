@@ -34,6 +34,11 @@ impl Path {
         matches!(self, Path::Outside | Path::Floor | Path::Direct | Path::RelayKernel)
     }
 
+    /// Whether there are agents, and so their programs in the kernel.
+    pub(crate) fn has_agents(self) -> bool {
+        self.options().is_some()
+    }
+
     /// How many times longer it is measured than the relay. Now and then a machine has something of its own to do; where
     /// a unit costs little, few units would not outweigh it.
     pub(crate) fn stretch(self) -> u32 {
@@ -91,7 +96,10 @@ impl Site {
     /// programs are read from the disk once.
     pub(crate) fn create(path: Path) -> Result<Site> {
         let stage = match path.options() {
-            Some(options) => Stage::Agents(Box::new(World::create(options)?)),
+            Some(options) => Stage::Agents(Box::new(World::arranged(Ground::create()?, options, None, |_a, b| {
+                // The other end is outside the mesh: what an agent of it would cost is no cost of ours.
+                b.is_enrolled = path != Path::Outside;
+            })?)),
             None => Stage::Bare(Box::new(Ground::create()?)),
         };
         let site = Site { path, stage };

@@ -15,8 +15,7 @@ const COSTS: [Workload; 4] = [Workload::Rt64, Workload::Connect, Workload::Conne
 
 /// Everything, under a heading with the kernel's release.
 pub(crate) fn text(figures: &Figures, goals: &[Goal], unit: &str) -> String {
-    let release = uname().map(|system| system.release().to_string_lossy().into_owned()).unwrap_or_default();
-    let mut text = format!("\n## Kernel {release}\n");
+    let mut text = heading();
     if !kernel_has_tls() {
         text += "\nIt has no TLS: only what works without it was measured.\n";
     }
@@ -26,6 +25,12 @@ pub(crate) fn text(figures: &Figures, goals: &[Goal], unit: &str) -> String {
     text += &memory(figures);
     text += &wanted(goals);
     text
+}
+
+/// What a report begins with.
+pub(crate) fn heading() -> String {
+    let release = uname().map(|system| system.release().to_string_lossy().into_owned()).unwrap_or_default();
+    format!("\n## Kernel {release}\n")
 }
 
 fn costs(workload: Workload, figures: &Figures, unit: &str) -> String {
@@ -78,7 +83,7 @@ fn wanted(goals: &[Goal]) -> String {
 }
 
 /// A table with columns of even width; all but the first are numbers or short words, to the right.
-fn table(heads: &[&str], rows: Vec<Vec<String>>) -> String {
+pub(crate) fn table(heads: &[&str], rows: Vec<Vec<String>>) -> String {
     let heads: Vec<_> = heads.iter().map(|head| (*head).to_owned()).collect();
     let longest = |column: usize| {
         let cells = rows.iter().chain([&heads]).filter_map(|row| row.get(column));
@@ -102,7 +107,7 @@ fn line(cells: &[String], widths: &[usize]) -> String {
 }
 
 /// A whole number with commas.
-fn grouped(number: f64) -> String {
+pub(crate) fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let (sign, digits) = digits.strip_prefix('-').map_or(("", digits.as_str()), |rest| ("-", rest));
     let mut text = sign.to_owned();

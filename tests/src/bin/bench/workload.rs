@@ -1,6 +1,6 @@
 //! What is measured. Every cost is the difference of a long and a short run: free of what happens once in each.
 
-mod connect;
+pub(crate) mod connect;
 mod idle;
 mod round_trip;
 mod stream;

@@ -2,24 +2,29 @@
 //! a server that serves one after the other, so that nothing overlaps.
 
 use anyhow::Result;
+use serde_json::Value;
 
 use super::{Workload, twice};
 use crate::figures::Figures;
 use crate::path::Site;
 
 /// Connections of the short and of the long run.
-const CONNECTIONS: [u32; 2] = [50, 350];
+pub(crate) const CONNECTIONS: [u32; 2] = [50, 350];
 
+/// Threads beside the one that connects.
+pub(crate) const FEW_THREADS: &str = "0";
 /// Threads of a process that an agent finds it hard to look through.
 const MANY_THREADS: &str = "500";
 
 pub(super) fn measure(workload: Workload, site: &Site, figures: &mut Figures) -> Result<()> {
-    let threads = if workload == Workload::Connect500 { MANY_THREADS } else { "0" };
-    let cost = twice(site.path, CONNECTIONS, |connections| {
-        let connections = connections.to_string();
-        let client = ["visit", "--rounds", &connections, "--idle-threads", threads];
-        site.play(&["turns", "--connections", &connections], &client)
-    })?;
-    figures.add(workload, site.path, cost);
+    let threads = if workload == Workload::Connect500 { MANY_THREADS } else { FEW_THREADS };
+    figures.add(workload, site.path, twice(site.path, CONNECTIONS, |connections| play(site, connections, threads))?);
     Ok(())
+}
+
+/// So many connections; gives what the client's stopwatch says.
+pub(crate) fn play(site: &Site, connections: u32, threads: &str) -> Result<Value> {
+    let connections = connections.to_string();
+    let client = ["visit", "--rounds", &connections, "--idle-threads", threads];
+    site.play(&["turns", "--connections", &connections], &client)
 }
