@@ -27,6 +27,7 @@ mod refuses;
 mod workload_api;
 
 mod configuration;
+mod impact;
 mod lifecycle;
 mod memory;
 mod observed;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
             observed::trials(),
             configuration::trials(),
             reload::trials(),
+            impact::trials(),
             verify::trials(),
         ]);
     }
