@@ -130,7 +130,7 @@ fn what_cannot_be_judged_is_said(world: &World) -> Result<()> {
     let first = "Would be refused:\n\nSOURCE ";
     ensure!(
         finished.stdout.starts_with(first)
-            && finished.stdout.contains("1 pair (connections: 1, 1 open) would be refused"),
+            && finished.stdout.contains("\nwould be refused                 1      1            1\n"),
         "{finished:?}"
     );
     Ok(())

@@ -139,6 +139,12 @@ fn number(octets: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(octets.get(at..at + 4)?.try_into().ok()?))
 }
 
+/// Any octets as a part of an answer.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(part: &[u8]) {
+    let _read = (read(part, &mut drop), one(part));
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};

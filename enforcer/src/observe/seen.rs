@@ -166,24 +166,27 @@ impl Seen {
         }
     }
 
-    /// Forgets what is old, or else what was not seen for longest.
+    /// Forgets what is old, or else what was not seen for longest; first of those who have proved nothing, so that strangers
+    /// with many addresses do not make the mesh be forgotten.
     fn make_room(&mut self, now: Instant) {
         self.forget_old(now);
         if self.ended.len() < ROOM {
             return;
         }
-        let mut moments: Vec<Instant> = self.ended.values().map(|tally| tally.last).collect();
-        let (_, &mut last, _) = moments.select_nth_unstable(FORGOTTEN - 1);
-        let before = self.ended.len();
-        // Of those that were seen at this very moment no more than are wanted: they could be all there are.
+        let rank = |sighting: &Sighting, tally: &Tally| (sighting.peer.is_some(), tally.last);
+        let mut ranks: Vec<_> = self.ended.iter().map(|(sighting, tally)| rank(sighting, tally)).collect();
+        let (_, &mut highest, _) = ranks.select_nth_unstable(FORGOTTEN - 1);
+        // Of those of one rank no more than are wanted: they could be all there are.
         let mut left = FORGOTTEN;
-        self.ended.retain(|_, tally| {
-            let goes = tally.last <= last && left > 0;
-            left -= usize::from(goes);
-            !goes
+        self.ended.retain(|sighting, tally| {
+            let stays = left == 0 || rank(sighting, tally) > highest;
+            if !stays {
+                left -= 1;
+                self.forgotten += 1;
+                self.last_forgotten = self.last_forgotten.max(Some(tally.last));
+            }
+            stays
         });
-        self.forgotten += u64::try_from(before - self.ended.len()).unwrap_or(u64::MAX);
-        self.last_forgotten = self.last_forgotten.max(Some(last));
     }
 }
 
@@ -289,6 +292,19 @@ mod tests {
 
         // All of that would be too old by now.
         assert_eq!(recall(&mut seen, &[], late + KEPT).forgotten, 0);
+    }
+
+    #[test]
+    fn strangers_do_not_make_the_mesh_be_forgotten() {
+        let start = Instant::now();
+        let mut seen = Seen::new(start);
+        let known = Sighting { peer: "spiffe://example.org/a".parse().ok(), ..number(0) };
+        seen.ended(known.clone(), start, start);
+        let many = u32::try_from(3 * ROOM).unwrap();
+        (0..many).for_each(|at| seen.ended(number(at), start, start + SECOND));
+        let memory = recall(&mut seen, &[], start + SECOND);
+        assert!(memory.sightings.contains_key(&known));
+        assert_eq!(memory.forgotten + u64::try_from(memory.sightings.len()).unwrap(), u64::from(many) + 1);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::plaintext::kind;
 use crate::connection::foresee::Judge;
 use crate::connection::{Picture, Workload};
 use crate::control::policy::Protocol;
-use crate::kernel::bpf::{Departure, Outside};
+use crate::kernel::bpf::{Outside, Remembered};
 use crate::kernel::cgroup::ids_below;
 use crate::kernel::connected::connected;
 use crate::observe::events::{Connections, Direction};
@@ -27,15 +27,15 @@ pub(super) fn report(connections: &Connections, outside: &Outside, picture: &Pic
         unix: OffsetDateTime::now_utc().unix_timestamp(),
     };
     let memory = connections.seen();
-    let relations = memory.sightings.iter().map(|(sighting, tally)| writer.write(sighting, *tally, "tcp".to_owned()));
-    let (departures, departures_are_full) = outside.departures();
-    let departures = left(&departures, picture).into_iter();
+    let connections = memory.sightings.iter().map(|(sighting, tally)| writer.write(sighting, *tally, "tcp".to_owned()));
+    let (remembered, departures_are_full) = outside.remembered();
+    let departures = left(&remembered, picture).into_iter();
     SeenReport {
         node: picture.snapshot.node().name.clone(),
         since: writer.unix(memory.since),
         forgotten: memory.forgotten,
         departures_are_full,
-        sightings: relations
+        sightings: connections
             .chain(departures.map(|(sighting, tally, label)| writer.write(&sighting, tally, label)))
             .collect(),
     }
@@ -72,36 +72,38 @@ impl Writer<'_> {
     }
 }
 
-/// What has left the workloads that there are, or wanted to, in the last 24 hours.
-fn left(departures: &[Departure], picture: &Picture) -> Vec<(Sighting, Tally, String)> {
-    let whose = |departure: &'_ Departure| picture.workload_of(departure.cgroup).map(|workload| (*departure, workload));
-    let departures: Vec<_> = departures.iter().filter(|departure| departure.last < KEPT).filter_map(whose).collect();
-    let open = open(departures.iter().filter(|(departure, _)| kind(departure.protocol).0 == Protocol::Tcp));
+/// What has left the workloads that there are, or wanted to, in the last 24 hours; each with the name of its protocol.
+fn left(remembered: &[Remembered], picture: &Picture) -> Vec<(Sighting, Tally, String)> {
+    let whose = |left: &Remembered| picture.workload_of(left.cgroup).map(|workload| (*left, Arc::clone(workload)));
+    let left: Vec<_> = remembered.iter().filter(|left| left.last < KEPT).filter_map(whose).collect();
+    let open =
+        open(left.iter().filter(|(left, _)| kind(left.protocol).0 == Protocol::Tcp).map(|(_, workload)| workload));
     let now = Instant::now();
     let before = |ago: Duration| now.checked_sub(ago).unwrap_or(now);
-    let one = |(departure, workload): (Departure, &Arc<Workload>)| {
-        let Departure { destination, count, first, last, .. } = departure;
-        let (protocol, label) = kind(departure.protocol);
-        let is_open = |_: &&u64| protocol == Protocol::Tcp;
-        let open = open.get(&(workload.cgroup_id, destination)).filter(is_open).copied().unwrap_or_default();
-        let sighting = Sighting {
-            direction: Direction::Outbound,
-            workload: Arc::clone(&workload.name),
-            protocol,
-            address: destination.ip(),
-            port: destination.port(),
-            peer: None,
-            is_public: false,
+    let one =
+        |(Remembered { destination, count, first, last, protocol, .. }, workload): (Remembered, Arc<Workload>)| {
+            let (protocol, label) = kind(protocol);
+            let open = match protocol {
+                Protocol::Tcp => open.get(&(workload.cgroup_id, destination)).copied().unwrap_or_default(),
+                Protocol::Udp | Protocol::Other => 0,
+            };
+            let sighting = Sighting {
+                direction: Direction::Outbound,
+                workload: Arc::clone(&workload.name),
+                protocol,
+                address: destination.ip(),
+                port: destination.port(),
+                peer: None,
+                is_public: false,
+            };
+            (sighting, Tally { count, open, first: before(first), last: before(last) }, label)
         };
-        (sighting, Tally { count, open, first: before(first), last: before(last) }, label)
-    };
-    departures.into_iter().map(one).collect()
+    left.into_iter().map(one).collect()
 }
 
-/// How many connections are open, by the cgroup of their workload and where they lead to.
-fn open<'a>(departures: impl Iterator<Item = &'a (Departure, &'a Arc<Workload>)>) -> HashMap<(u64, SocketAddr), u64> {
-    let workloads: HashMap<u64, &Arc<Workload>> =
-        departures.map(|(_, workload)| (workload.cgroup_id, *workload)).collect();
+/// How many connections these workloads have open, by their cgroups and where they lead to.
+fn open<'a>(workloads: impl Iterator<Item = &'a Arc<Workload>>) -> HashMap<(u64, SocketAddr), u64> {
+    let workloads: HashMap<u64, &Arc<Workload>> = workloads.map(|workload| (workload.cgroup_id, workload)).collect();
     let below = |workload: &&Arc<Workload>| {
         let own = workload.cgroup_id;
         ids_below(&workload.cgroup).into_iter().map(move |cgroup| (cgroup, own))

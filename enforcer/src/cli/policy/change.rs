@@ -1,6 +1,6 @@
 //! What was seen, judged by another configuration, and what changes: pure.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use anyhow::Context;
@@ -61,7 +61,7 @@ pub(super) struct Pair {
     #[serde(flatten)]
     pub(super) between: Between,
     /// The other one's.
-    pub(super) addresses: Vec<IpAddr>,
+    pub(super) addresses: BTreeSet<IpAddr>,
     pub(super) connections: u64,
     pub(super) open: u64,
     /// Seconds since 1970.
@@ -100,20 +100,17 @@ pub(super) fn judged(seen: SeenReport, next: &Snapshot) -> anyhow::Result<Vec<Pa
         let pair = pairs.entry(between).or_insert_with_key(|between| Pair {
             change: Change::of(between.now.outcome, between.then.outcome),
             between: between.clone(),
-            addresses: Vec::new(),
+            addresses: BTreeSet::new(),
             connections: 0,
             open: 0,
             last: one.last,
         });
-        if !pair.addresses.contains(&one.address) {
-            pair.addresses.push(one.address);
-        }
+        pair.addresses.insert(one.address);
         pair.connections = pair.connections.saturating_add(one.count);
         pair.open = pair.open.saturating_add(one.open);
         pair.last = pair.last.max(one.last);
     }
     let mut pairs: Vec<Pair> = pairs.into_values().collect();
-    pairs.iter_mut().for_each(|pair| pair.addresses.sort_unstable());
     pairs.sort_by(|one, other| order(one).cmp(&order(other)));
     Ok(pairs)
 }

@@ -84,7 +84,7 @@ struct Impact {
     node: String,
     /// Since when connections are remembered, seconds since 1970.
     since: i64,
-    /// Connections that had to be forgotten: this many pairs or fewer are missing.
+    /// How many pairs may be missing, or some of their connections, because they had to be forgotten.
     forgotten: u64,
     /// Destinations outside the mesh may be missing.
     departures_are_full: bool,
@@ -133,39 +133,33 @@ impl Impact {
             let table = table(self.pairs.iter().filter(|pair| pair.change == change));
             table.iter().try_for_each(|table| writeln!(text, "{title}:\n\n{table}"))?;
         }
-        let Self { refused, exposed, admitted, unchanged, audited, since, .. } = self;
-        writeln!(
-            text,
-            "{} would be refused, {} would not be encrypted any more, {} would be let in or out, and with {} nothing \
-             changes. Seen since {}.",
-            amount(refused),
-            amount(exposed),
-            amount(admitted),
-            amount(unchanged),
-            at(*since)
-        )?;
-        if audited.pairs > 0 {
-            writeln!(text, "{} would pass only because rules are under audit.", amount(audited))?;
-        }
+        writeln!(text, "{}\nSeen since {}.", self.sums(), at(self.since))?;
         if self.forgotten > 0 {
-            writeln!(text, "This is not all: {} pairs had to be forgotten, for lack of room.", self.forgotten)?;
-        }
-        if self.departures_are_full {
+            let how_many = self.forgotten;
             writeln!(
                 text,
-                "This may not be all: so many destinations outside the mesh were seen that some may be forgotten."
+                "This is not all: connections of up to {how_many} pairs had to be forgotten, for lack of room."
             )?;
+        }
+        if self.departures_are_full {
+            let what = "so many destinations outside the mesh were seen that some may be forgotten";
+            writeln!(text, "This may not be all: {what}.")?;
         }
         Ok(text)
     }
-}
 
-fn amount(Sum { pairs, connections, open }: &Sum) -> String {
-    let noun = if *pairs == 1 { "pair" } else { "pairs" };
-    match (connections, open) {
-        (0, _) => format!("{pairs} {noun}"),
-        (_, 0) => format!("{pairs} {noun} (connections: {connections})"),
-        (_, open) => format!("{pairs} {noun} (connections: {connections}, {open} open)"),
+    fn sums(&self) -> Table<4> {
+        let mut table = Table::new(["ALL TOGETHER", "PAIRS", "CONNECTIONS", "OPEN"]);
+        for (what, Sum { pairs, connections, open }) in [
+            ("would be refused", self.refused),
+            ("would not be encrypted any more", self.exposed),
+            ("are refused now, and would pass", self.admitted),
+            ("go on, or are refused as before", self.unchanged),
+            ("would pass only under audit", self.audited),
+        ] {
+            table.row([what.to_owned(), pairs.to_string(), connections.to_string(), open.to_string()]);
+        }
+        table
     }
 }
 

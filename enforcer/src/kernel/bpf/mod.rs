@@ -39,7 +39,7 @@ pub use events::Events;
 pub use hold::Holds;
 pub use maps::{Flows, Maps, Shown, Sources};
 pub use misses::Misses;
-pub use outside::{Departure, Noted, Outside};
+pub use outside::{Noted, Outside, Remembered};
 use release::Fresh;
 pub use remove::{Removal, remove};
 pub use tables::Tables;

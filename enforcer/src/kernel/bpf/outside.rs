@@ -54,7 +54,7 @@ pub struct Noted {
 
 /// What was to leave a workload without mutual TLS, whatever became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Departure {
+pub struct Remembered {
     /// Id of the workload's cgroup.
     pub cgroup: u64,
     /// Where it was to go; unspecified where that is not known.
@@ -152,13 +152,13 @@ impl Outside {
     }
 
     /// All that programs have judged, and whether some of it may be forgotten: only the latest 16,384 different things are
-    /// known, and the kernel begins to forget a little before that.
+    /// known. The kernel begins to forget before that, because each processor keeps 128 free places for itself.
     #[must_use]
-    pub fn departures(&self) -> (Vec<Departure>, bool) {
+    pub fn remembered(&self) -> (Vec<Remembered>, bool) {
         let now = since_start();
-        let departures: Vec<_> = self.locked().departed.iter().filter_map(Result::ok).collect();
-        let is_full = departures.len() >= usize::try_from(DEPARTURES).unwrap_or(usize::MAX) * 3 / 4;
-        (departures.iter().map(|(key, departed)| Departure::of(key, departed, now)).collect(), is_full)
+        let remembered: Vec<_> = self.locked().departed.iter().filter_map(Result::ok).collect();
+        let is_full = remembered.len() >= usize::try_from(DEPARTURES / 2).unwrap_or(usize::MAX);
+        (remembered.iter().map(|(key, departed)| Remembered::of(key, departed, now)).collect(), is_full)
     }
 
     fn locked(&self) -> MutexGuard<'_, Tables> {
@@ -174,7 +174,7 @@ impl Noted {
     }
 }
 
-impl Departure {
+impl Remembered {
     fn of(key: &NotedKey, departed: &Departed, now: Duration) -> Self {
         let ago = |moment| now.saturating_sub(Duration::from_nanos(moment));
         Self {
