@@ -225,6 +225,7 @@ mod tests {
             readiness: Readiness::default(),
             seen: Box::new(|| SeenReport {
                 node: "node-a".into(),
+                workloads: Vec::new(),
                 since: 1,
                 forgotten: 2,
                 departures_are_full: false,

@@ -111,6 +111,8 @@ pub struct PlaintextReport {
 pub struct SeenReport {
     /// The node's name.
     pub node: String,
+    /// The names of the enrolled workloads; of others nothing is seen.
+    pub workloads: Vec<String>,
     /// Since when connections are remembered, seconds since 1970.
     pub since: i64,
     /// How many sightings are not here because there was no more room for them.

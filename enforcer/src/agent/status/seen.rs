@@ -32,6 +32,7 @@ pub(super) fn report(connections: &Connections, outside: &Outside, picture: &Pic
     let departures = left(&remembered, picture).into_iter();
     SeenReport {
         node: picture.snapshot.node().name.clone(),
+        workloads: picture.workloads.iter().map(|workload| workload.name.to_string()).collect(),
         since: writer.unix(memory.since),
         forgotten: memory.forgotten,
         departures_are_full,

@@ -1,5 +1,6 @@
 //! `enforcer policy impact`: what another configuration would make of what was seen.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,9 +23,10 @@ use crate::observe::seen::Fate;
 /// open.
 ///
 /// FILE is a whole configuration, as the agent would read it, with the Node and all its objects. Nothing is put in force.
-/// It is judged what the agent has seen since it started, at most 65,536 different connections and 16,384 different
-/// destinations outside the mesh; where some had to be forgotten, it is said so. Each node judges for its own workloads: ask
-/// on both for what both ends say.
+/// What is judged is what the agent has seen of its workloads since it started, at most 65,536 different connections and
+/// 16,384 different destinations outside the mesh. Where some had to be forgotten, or FILE has workloads of which nothing was
+/// seen because they are not enrolled yet, that is said. Each node judges for its own workloads: ask on both for what both
+/// ends say.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 NOW is what the configuration in force says of the same connection, WOULD BE what FILE says, each with the rule that decides, \
@@ -88,6 +90,8 @@ struct Impact {
     forgotten: u64,
     /// Destinations outside the mesh may be missing.
     departures_are_full: bool,
+    /// Workloads of the file of which nothing was seen, because they are not enrolled now.
+    unseen: Vec<String>,
     /// What passes now, and would be refused.
     refused: Sum,
     /// What is encrypted now, and would not be.
@@ -104,7 +108,9 @@ struct Impact {
 impl Impact {
     fn of(seen: SeenReport, next: &Snapshot) -> anyhow::Result<Self> {
         let SeenReport { since, forgotten, departures_are_full, .. } = seen;
-        let node = seen.node.clone();
+        let (node, enrolled) = (seen.node.clone(), seen.workloads.iter().map(String::as_str).collect::<HashSet<_>>());
+        let names = next.workloads().iter().map(|workload| &workload.name);
+        let unseen = names.filter(|name| !enrolled.contains(name.as_str())).cloned().collect();
         let pairs = judged(seen, next)?;
         let with = |change| sum(pairs.iter().filter(|pair| pair.change == change));
         let is_audited = |pair: &&Pair| pair.between.then.audited && pair.between.then.outcome != Fate::Refused;
@@ -113,6 +119,7 @@ impl Impact {
             since,
             forgotten,
             departures_are_full,
+            unseen,
             refused: with(Change::Refused),
             exposed: with(Change::Exposed),
             admitted: with(Change::Admitted),
@@ -134,6 +141,9 @@ impl Impact {
             table.iter().try_for_each(|table| writeln!(text, "{title}:\n\n{table}"))?;
         }
         writeln!(text, "{}\nSeen since {}.", self.sums(), at(self.since))?;
+        if !self.unseen.is_empty() {
+            writeln!(text, "Nothing was seen of workloads that are not enrolled now: {}.", self.unseen.join(", "))?;
+        }
         if self.forgotten > 0 {
             let how_many = self.forgotten;
             writeln!(

@@ -45,7 +45,8 @@ fn seen() -> SeenReport {
         sighting(("outbound", "web"), "198.51.100.80", 443, None),
         sighting(("outbound", "web"), "198.51.100.81", 443, None),
     ];
-    SeenReport { node: "node-a".to_owned(), since: 0, forgotten: 0, departures_are_full: false, sightings }
+    let (node, workloads) = ("node-a".to_owned(), vec!["web".to_owned(), "cache".to_owned()]);
+    SeenReport { node, workloads, since: 0, forgotten: 0, departures_are_full: false, sightings }
 }
 
 /// Change, workload, other end, port, and the rule or reason for it.
@@ -108,6 +109,7 @@ fn what_is_alike_is_counted_together() {
 fn the_text_says_what_by_which_rule_and_what_is_missing() {
     let mut seen = seen();
     (seen.forgotten, seen.departures_are_full) = (7, true);
+    seen.workloads.pop();
     let text = Impact::of(seen, &with("[198.51.100.80]", "[198.51.100.81]")).unwrap().text().unwrap();
     for part in [
         "Would be refused:\n\nSOURCE  DESTINATION    PORT  CONNECTIONS  OPEN  LAST SEEN  NOW",
@@ -120,12 +122,15 @@ fn the_text_says_what_by_which_rule_and_what_is_missing() {
          are refused now, and would pass  1      2            1\n\
          go on, or are refused as before  3      8            4\n\
          would pass only under audit      1      2            1\n\nSeen since 1970-01-01T00:00:00Z.\n",
+        "Nothing was seen of workloads that are not enrolled now: cache.\n",
         "This is not all: connections of up to 7 pairs had to be forgotten",
         "some may be forgotten.\n",
     ] {
         assert!(text.contains(part), "{part}\nnot in:\n{text}");
     }
     assert!(!text.contains("not be encrypted any more:"), "{text}");
+    let whole = Impact::of(self::seen(), &with("", "")).unwrap().text().unwrap();
+    assert!(!whole.contains("Nothing was seen") && !whole.contains("not be all"), "{whole}");
 }
 
 #[test]
