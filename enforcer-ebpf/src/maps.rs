@@ -4,7 +4,7 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockHash};
 use enforcer_ebpf::{
-    Callers, EgressKey, Endpoint, FlowKey, Gate, Held, ListenerKey, Live, MissedKey, NotedKey,
+    Callers, DEPARTURES, Departed, EgressKey, Endpoint, FlowKey, Gate, Held, ListenerKey, Live, MissedKey, NotedKey,
     OFFSETS as OFFSETS_COUNT, OwnAddress, PortKey, REASONS, Redirect, SourceKey, Terms, WorkloadValue,
 };
 
@@ -44,6 +44,10 @@ pub(crate) static OWN_ADDRESSES: HashMap<OwnAddress, u32> =
 /// What was refused or let pass with a reason, and how often. The longest unseen is forgotten first.
 #[map]
 pub(crate) static NOTED: LruHashMap<NotedKey, u64> = LruHashMap::with_max_entries(4_096, 0);
+
+/// All that wanted to leave without mutual TLS, whatever became of it. The longest unseen is forgotten first.
+#[map]
+pub(crate) static DEPARTED: LruHashMap<NotedKey, Departed> = LruHashMap::with_max_entries(DEPARTURES, 0);
 
 /// Redirected connections that the agent has not accepted yet.
 #[map]

@@ -3,17 +3,17 @@
 //! passes.
 
 use aya_ebpf::bindings::bpf_sock;
-use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_ktime_get_boot_ns};
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::programs::{SockAddrContext, SockContext};
 use enforcer_ebpf::{
-    EGRESS_AUDIT, EGRESS_DENY, EGRESS_NOT_ALLOWED, EGRESS_PASS, EGRESS_PERMISSIVE, EGRESS_SET_BITS, EgressKey,
-    Endpoint, KIND_TCP, KIND_UDP, KIND_UDP_TO_PEER, NotedKey, OwnAddress, PEER_KEY_BITS, PEER_PLAINTEXT, RANGES,
-    Reason, Terms, WorkloadValue,
+    Departed, EGRESS_AUDIT, EGRESS_DENY, EGRESS_NOT_ALLOWED, EGRESS_PASS, EGRESS_PERMISSIVE, EGRESS_SET_BITS,
+    EgressKey, Endpoint, KIND_TCP, KIND_UDP, KIND_UDP_TO_PEER, NotedKey, OwnAddress, PEER_KEY_BITS, PEER_PLAINTEXT,
+    RANGES, Reason, Terms, WorkloadValue,
 };
 
 use crate::context::{DATAGRAM, STREAM, SocketAddress, TCP, UDP, is_local, read};
-use crate::maps::{EGRESS, NOTED, OWN_ADDRESSES, PEERS};
+use crate::maps::{DEPARTED, EGRESS, NOTED, OWN_ADDRESSES, PEERS};
 use crate::outbound::workload;
 use crate::verdict::{Verdict, count};
 
@@ -73,7 +73,7 @@ fn judge(
 ) -> Verdict {
     let Endpoint { address, port } = *destination;
     let action = action(workload.egress, kind, destination);
-    if action == EGRESS_PASS || stays(ctx, &address) {
+    if stays(ctx, &address) {
         return Verdict::Pass;
     }
     conclude(action, &NotedKey { cgroup, address, port, protocol, reason: 0, reserved: 0 })
@@ -112,9 +112,10 @@ fn stays(ctx: &SockAddrContext, address: &[u8; 16]) -> bool {
     unsafe { OWN_ADDRESSES.get(OwnAddress { netns, address: *address }) }.is_some()
 }
 
-/// What follows from an action, written down where it is more than a rule that lets pass.
+/// What follows from an action. All of it is remembered, and what is more than a rule that lets pass is noted.
 #[inline(always)]
 fn conclude(action: u8, key: &NotedKey) -> Verdict {
+    remember(key);
     let (passes, reason) = match action {
         EGRESS_PASS => return Verdict::Pass,
         EGRESS_AUDIT => (true, Reason::EgressAudited),
@@ -129,6 +130,21 @@ fn conclude(action: u8, key: &NotedKey) -> Verdict {
         return Verdict::Pass;
     }
     Verdict::Deny(reason)
+}
+
+/// Other rules can be judged by it. What finds no room takes that of the longest unseen.
+fn remember(key: &NotedKey) {
+    // SAFETY: takes nothing.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    match DEPARTED.get_ptr_mut(key) {
+        Some(seen) => {
+            // SAFETY: as in `note`.
+            unsafe { (*seen).count += 1 };
+            // SAFETY: as in `note`.
+            unsafe { (*seen).last = now };
+        }
+        None => drop(DEPARTED.insert(key, &Departed { count: 1, first: now, last: now }, 0)),
+    }
 }
 
 /// What finds no room is only counted: the longest unseen is forgotten first.

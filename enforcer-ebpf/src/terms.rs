@@ -1,7 +1,11 @@
 //! On which terms a workload reaches what is not mutual TLS: what the agent compiles from policies, and programs look up.
-//! What programs refuse or let pass with a reason is written down under a [`NotedKey`].
+//! What programs refuse or let pass with a reason is written down under a [`NotedKey`]; and all that there is to judge, with
+//! when it was, under one without a reason.
 
 use core::mem::size_of;
+
+/// Different things that are remembered of all that wanted to leave without mutual TLS.
+pub const DEPARTURES: u32 = 16_384;
 
 /// [`Terms`]: let pass, because a rule says so.
 pub const EGRESS_PASS: u8 = 1;
@@ -76,10 +80,22 @@ pub struct NotedKey {
     pub port: u32,
     /// Number of the protocol (IANA).
     pub protocol: u32,
-    /// Number of the [`crate::Reason`].
+    /// Number of the [`crate::Reason`]; 0 where nothing is said of that.
     pub reason: u32,
     /// Zero.
     pub reserved: u32,
+}
+
+/// How often something wanted to leave a workload without mutual TLS, and when. Nanoseconds of CLOCK_BOOTTIME.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Departed {
+    /// How often.
+    pub count: u64,
+    /// The first time.
+    pub first: u64,
+    /// The last time.
+    pub last: u64,
 }
 
 /// An address of a network namespace.
@@ -97,6 +113,7 @@ const _: () = {
     assert!(size_of::<Range>() == 8);
     assert!(size_of::<Terms>() == 4 + 8 * RANGES);
     assert!(size_of::<NotedKey>() == 40);
+    assert!(size_of::<Departed>() == 24);
     assert!(size_of::<OwnAddress>() == 24);
 };
 
@@ -107,6 +124,8 @@ mod pod {
     unsafe impl aya::Pod for super::Terms {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::NotedKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Departed {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::OwnAddress {}
 }

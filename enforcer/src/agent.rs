@@ -146,8 +146,7 @@ pub async fn run(config: &Path) -> Result<(), Error> {
     report(&abilities);
     let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
     let mut identities = identities::start(&snapshot, &stop).await?;
-    let public = public::open(&snapshot)?;
-    let admin = admin::bind(snapshot.node().admin).await?;
+    let (public, admin) = (public::open(&snapshot)?, admin::bind(snapshot.node().admin).await?);
     let workload_api = snapshot.node().workload_api.as_deref().map(Endpoint::bind).transpose()?;
     let guard = Guard::open(&snapshot.node().bpf_directory)?;
     let certificates = (Arc::clone(&identities.store), public.names().cloned());
@@ -185,11 +184,12 @@ pub async fn run(config: &Path) -> Result<(), Error> {
     public.keep(&stop);
     let readiness = Readiness::default();
     let counts = (enrolment.guard().maps.misses(), enrolment.guard().maps.outside());
+    let seen = status::seen(&current, &connections, &counts.1);
     let known = (Arc::clone(&identities.store), identities.trusted.clone(), counts);
     let parts = reload::Parts { path: Arc::clone(&path), enrolment, pairing, identities, roll };
     let in_force = reload::start((config, occasions), parts, &closing);
     let status = status::status((current, abilities), known, in_force);
-    let state = admin::State { connections, metrics, readiness: readiness.clone(), status };
+    let state = admin::State { connections, metrics, readiness: readiness.clone(), seen, status };
     let served = tokio::spawn(admin.serve(state, stop));
     tracing::info!(workloads = snapshot.workloads().len(), peers = snapshot.peers().len(), "ready");
 

@@ -27,6 +27,7 @@ mod refuses;
 mod workload_api;
 
 mod configuration;
+mod impact;
 mod lifecycle;
 mod memory;
 mod observed;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
             memory::trials(),
             configuration::trials(),
             reload::trials(),
+            impact::trials(),
             verify::trials(),
         ]);
     }

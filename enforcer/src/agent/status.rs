@@ -1,6 +1,7 @@
 //! What the agent tells about itself: asked for at each request, from those who know.
 
 mod plaintext;
+mod seen;
 
 use std::sync::Arc;
 
@@ -14,9 +15,10 @@ use crate::identity::store::Store;
 use crate::identity::trust::Trusted;
 use crate::kernel::bpf::{Guard, Misses, Outside};
 use crate::kernel::probe::Abilities;
+use crate::observe::events::Connections;
 use crate::observe::metrics::Sources;
 use crate::observe::report::{
-    CertificateReport, KernelReport, ListsReport, MissedReport, PublicReport, StatusReport, WorkloadReport,
+    CertificateReport, KernelReport, ListsReport, MissedReport, PublicReport, SeenReport, StatusReport, WorkloadReport,
 };
 
 /// What the metrics ask for at each scrape.
@@ -56,6 +58,16 @@ pub(super) fn status(
             off: picture.snapshot.off().iter().map(|workload| workload.name.clone()).collect(),
         }
     })
+}
+
+/// A function that reports what was seen, judged by what is in force.
+pub(super) fn seen(
+    current: &Current,
+    connections: &Connections,
+    outside: &Outside,
+) -> Box<dyn Fn() -> SeenReport + Send + Sync> {
+    let (current, connections, outside) = (current.clone(), connections.clone(), outside.clone());
+    Box::new(move || seen::report(&connections, &outside, &current.picture()))
 }
 
 fn lists(trusted: &Trusted) -> Option<ListsReport> {

@@ -8,7 +8,7 @@ use clap::Args as ClapArgs;
 use serde::Serialize;
 
 use super::table::Table;
-use super::{ExitCode, status};
+use super::{ExitCode, ask, status};
 use crate::kernel::probe::{Abilities, probe};
 use crate::observe::report::{MissedReport, WorkloadReport};
 
@@ -39,7 +39,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let abilities = probe();
     // Without an agent there is nobody who could have missed anything.
-    let workloads = status::ask_for_workloads(args.admin).unwrap_or_default();
+    let workloads = ask::status(args.admin).map(|status| status.workloads).unwrap_or_default();
     let result = match args.json {
         true => serde_json::to_string_pretty(&Answer::new(&abilities, &workloads))? + "\n",
         false => show(&abilities)? + &status::missed(&workloads)?,

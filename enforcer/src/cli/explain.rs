@@ -4,21 +4,20 @@
 //! its own workloads: the other end of the connection is explained where its configuration is.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use anyhow::ensure;
 use clap::Args as ClapArgs;
-use enforcer_ebpf::Reason;
 use serde::Serialize;
 
 use super::ExitCode;
 use super::ends::{End, split};
-use crate::connection::{Choice, Means, Wants, choose};
+use crate::connection::foresee::{Foreseen, Other, foresee};
 use crate::control::file::parse_file;
-use crate::control::policy::{Attempt, Decision, Departure, Outcome, Policy, Protocol, Verdict};
+use crate::control::policy::Policy;
 use crate::control::snapshot::{Snapshot, WantedPath, Workload};
 use crate::observe::events::Direction;
+use crate::observe::seen::Fate;
 
 /// Say what would happen to a connection, which rule decides, and which path it takes.
 ///
@@ -69,7 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         explanations.iter().map(Explanation::text).collect()
     };
     super::print(&text)?;
-    let is_refused = explanations.iter().any(|explanation| explanation.outcome == "refused");
+    let is_refused = explanations.iter().any(|explanation| explanation.outcome == Fate::Refused);
     Ok(if is_refused { ExitCode::Failed } else { ExitCode::Ok })
 }
 
@@ -85,8 +84,7 @@ struct Explanation {
     workload: String,
     other: String,
     port: u16,
-    /// `mutual-tls`, `plaintext` or `refused`.
-    outcome: &'static str,
+    outcome: Fate,
     reason: &'static str,
     rule: Option<String>,
     audited: bool,
@@ -121,60 +119,25 @@ fn explain(
 }
 
 fn judge(policy: &Policy, workload: &Workload, (direction, other, port): (Direction, &End<'_>, u16)) -> Explanation {
-    if direction == Direction::Outbound
-        && other.peer.is_none()
-        && let Some(address) = other.address
-    {
-        return outside(policy, workload, (other, address, port));
-    }
-    // Where no address is known, rules that name addresses do not match, but for those that name all.
-    let address = other.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let attempt = Attempt { direction, identity: other.identity.as_ref(), address, port };
-    let Decision { verdict, rule } = policy.decide(&attempt);
-    let wants = Wants { mode: policy.mode_at(direction, port), path: policy.path, means: Means::Direct };
+    let asked = Other { peer: other.peer, identity: other.identity.as_ref(), address: other.address };
+    let Foreseen { fate, reason, rule, audited } = foresee(policy, direction, &asked, port);
     let has_agent = other.peer.is_some_and(|peer| peer.agent.is_some());
-    let choice = match choose(direction, wants, other.peer) {
-        // With an agent at the other end it need not come to the relay.
-        Choice::Refuse(Reason::DirectImpossible) if has_agent => Choice::Plain(Reason::PeerEnrolled),
-        choice => choice,
-    };
-    let is_mutual = has_agent || matches!(choice, Choice::Relay(..));
-    let choice = choice.ruled(verdict);
-    let (outcome, path) = match (&choice, policy.path) {
-        (Choice::Refuse(_), _) => ("refused", "none"),
-        (Choice::Plain(_), _) if !is_mutual => ("plaintext", "none"),
-        (_, WantedPath::Relay) => ("mutual-tls", "relay"),
-        (_, WantedPath::Direct) => ("mutual-tls", "direct"),
-        (_, WantedPath::Auto) if has_agent => ("mutual-tls", "direct where both kernels can, else relay"),
-        (_, WantedPath::Auto) => ("mutual-tls", "relay"),
-    };
-    let reason = if has_agent && outcome == "mutual-tls" { Reason::PeerEnrolled } else { choice.reason() };
     Explanation {
         direction: direction.label(),
         workload: workload.name.clone(),
         other: other.shown(),
         port,
-        outcome,
-        reason: reason.label(),
+        outcome: fate,
+        reason,
         rule: rule.map(|rule| rule.to_string()),
-        audited: matches!(verdict, Verdict::Audited(_)),
-        path,
-    }
-}
-
-/// What becomes of a connection to a destination that the registry does not know.
-fn outside(policy: &Policy, workload: &Workload, (other, address, port): (&End<'_>, IpAddr, u16)) -> Explanation {
-    let (outcome, rule) = policy.beyond(&Departure { protocol: Protocol::Tcp, address, port, to_peer: false });
-    Explanation {
-        direction: Direction::Outbound.label(),
-        workload: workload.name.clone(),
-        other: other.shown(),
-        port,
-        outcome: if outcome.passes() { "plaintext" } else { "refused" },
-        reason: outcome.reason().label(),
-        rule: rule.map(|rule| rule.to_string()),
-        audited: outcome == Outcome::Audited,
-        path: "none",
+        audited,
+        path: match (fate.is_encrypted(), policy.path) {
+            (false, _) => "none",
+            (true, WantedPath::Relay) => "relay",
+            (true, WantedPath::Direct) => "direct",
+            (true, WantedPath::Auto) if has_agent => "direct where both kernels can, else relay",
+            (true, WantedPath::Auto) => "relay",
+        },
     }
 }
 
@@ -183,7 +146,7 @@ impl Explanation {
         let Self { direction, workload, other, port, outcome, reason, rule, audited, path } = self;
         let towards = if *direction == "outbound" { "to" } else { "from" };
         let mut text = format!("{direction}: workload {workload}, {towards} {other}, port {port}\n");
-        let rule = rule.as_deref().unwrap_or("none speaks of it");
+        let (outcome, rule) = (outcome.label(), rule.as_deref().unwrap_or("none speaks of it"));
         let audit = if *audited { " (under audit: it would refuse)" } else { "" };
         // Writing to a string does not fail.
         let _written = write!(text, "  outcome  {outcome} ({reason})\n  rule     {rule}{audit}\n  path     {path}\n");
@@ -237,7 +200,7 @@ mod tests {
         for (source, destination, expected) in cases {
             let found = explained(source, destination).unwrap();
             let found: Vec<_> =
-                found.iter().map(|found| (found.outcome, found.reason, found.rule.as_deref())).collect();
+                found.iter().map(|found| (found.outcome.label(), found.reason, found.rule.as_deref())).collect();
             assert_eq!(found, expected, "{source} -> {destination}");
         }
     }
@@ -263,6 +226,6 @@ mod tests {
         assert!(!found[0].text().is_empty());
         let found = explained("10.1.7.7", "cache:6379").unwrap();
         assert!(found[0].audited && found[0].text().contains("under audit"), "{}", found[0].text());
-        assert_eq!(found[0].outcome, "plaintext");
+        assert_eq!(found[0].outcome, Fate::Plaintext);
     }
 }

@@ -7,10 +7,9 @@ use std::net::SocketAddr;
 use clap::Args as ClapArgs;
 use serde::Serialize;
 
-use super::ExitCode;
 use super::operator::at;
-use super::status::ask_for_workloads;
 use super::table::Table;
+use super::{ExitCode, ask};
 use crate::observe::report::{PublicReport, WorkloadReport};
 
 /// Show the identities of this node's workloads, and their public names: certificate, who signed it, when it ends, when it
@@ -36,13 +35,9 @@ pub struct Args {
 ///
 /// When standard output cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let workloads = match ask_for_workloads(args.admin) {
+    let workloads = match ask::status(args.admin).map(|status| status.workloads) {
         Ok(workloads) => workloads,
-        Err(error) => {
-            super::complain(&format_args!("{error:#}"));
-            super::complain(&"is the agent running? --admin must be the admin address of its configuration");
-            return Ok(ExitCode::Unreachable);
-        }
+        Err(error) => return Ok(ask::nobody(&error)),
     };
     let held: Vec<Held> = workloads.into_iter().map(Held::from).collect();
     super::print(&if args.json { serde_json::to_string_pretty(&held)? + "\n" } else { show(held)? })?;

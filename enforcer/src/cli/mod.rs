@@ -4,6 +4,7 @@
 //! an error that it does not name one for is [`ExitCode::Failed`].
 
 pub mod agent;
+mod ask;
 pub mod ca;
 pub mod control;
 pub mod doctor;
@@ -12,6 +13,7 @@ pub mod explain;
 pub mod guard;
 pub mod identity;
 mod operator;
+pub mod policy;
 pub mod status;
 mod table;
 pub mod uninstall;
@@ -51,6 +53,7 @@ enum Verb {
     Identity(identity::Args),
     Status(status::Args),
     Explain(explain::Args),
+    Policy(policy::Args),
     Verify(verify::Args),
     #[command(hide = true)]
     VerifyErrand(verify::ErrandArgs),
@@ -85,6 +88,7 @@ impl Cli {
             Verb::Identity(args) => identity::run(args),
             Verb::Status(args) => status::run(args),
             Verb::Explain(args) => explain::run(args),
+            Verb::Policy(args) => policy::run(args),
             Verb::Verify(args) => verify::run(args),
             Verb::VerifyErrand(args) => verify::run_errand(args),
             Verb::Doctor(args) => doctor::run(args),

@@ -4,21 +4,15 @@ use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
 use clap::Args as ClapArgs;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::ExitCode;
 use super::table::Table;
+use super::{ExitCode, ask};
 use crate::observe::report::{
     ConfigurationReport, ConnectionReport, KernelReport, MissedReport, PlaintextReport, StatusReport, WorkloadReport,
 };
 
-/// An agent answers at once; what takes longer is none.
-const DEADLINE: Duration = Duration::from_secs(5);
-/// More than 100,000 connections.
-const ANSWER_LIMIT: u64 = 64 << 20;
 /// Why nobody is accepted any more.
 const LISTS_ENDED: &str = "The revocation lists have ended, and control has told no newer ones: certificates that they \
                            are about are not accepted until it does.";
@@ -50,13 +44,9 @@ pub struct Args {
 ///
 /// When standard output cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let answer = match ask(args.admin) {
+    let answer = match ask_for_all(args.admin) {
         Ok(answer) => answer,
-        Err(error) => {
-            super::complain(&format_args!("{error:#}"));
-            super::complain(&"is the agent running? --admin must be the admin address of its configuration");
-            return Ok(ExitCode::Unreachable);
-        }
+        Err(error) => return Ok(ask::nobody(&error)),
     };
     let result = if args.json { serde_json::to_string_pretty(&answer)? + "\n" } else { show(&answer)? };
     super::print(&result)?;
@@ -69,39 +59,8 @@ struct Answer {
     connections: Vec<ConnectionReport>,
 }
 
-fn ask(admin: SocketAddr) -> anyhow::Result<Answer> {
-    let client = client();
-    Ok(Answer {
-        status: fetch(&client, &format!("http://{admin}/status"))?,
-        connections: fetch(&client, &format!("http://{admin}/connections"))?,
-    })
-}
-
-/// The agent's workloads.
-pub(super) fn ask_for_workloads(admin: SocketAddr) -> anyhow::Result<Vec<WorkloadReport>> {
-    ask_for_status(admin).map(|status| status.workloads)
-}
-
-/// The agent's own state.
-pub(super) fn ask_for_status(admin: SocketAddr) -> anyhow::Result<StatusReport> {
-    fetch(&client(), &format!("http://{admin}/status"))
-}
-
-/// The agent's open connections.
-pub(super) fn ask_for_connections(admin: SocketAddr) -> anyhow::Result<Vec<ConnectionReport>> {
-    fetch(&client(), &format!("http://{admin}/connections"))
-}
-
-/// No proxy: ureq would take one from the environment, and it could not reach our loopback.
-fn client() -> ureq::Agent {
-    ureq::Agent::new_with_config(ureq::Agent::config_builder().timeout_global(Some(DEADLINE)).proxy(None).build())
-}
-
-fn fetch<T: DeserializeOwned>(client: &ureq::Agent, url: &str) -> anyhow::Result<T> {
-    let mut response = client.get(url).call().with_context(|| format!("ask agent at {url}"))?;
-    let body = response.body_mut().with_config().limit(ANSWER_LIMIT).read_to_string();
-    let body = body.with_context(|| format!("read answer of {url}"))?;
-    serde_json::from_str(&body).with_context(|| format!("{url} does not answer as an agent of this version"))
+fn ask_for_all(admin: SocketAddr) -> anyhow::Result<Answer> {
+    Ok(Answer { status: ask::status(admin)?, connections: ask::connections(admin)? })
 }
 
 fn show(answer: &Answer) -> anyhow::Result<String> {
@@ -236,7 +195,7 @@ fn remaining(expires: i64) -> String {
 }
 
 /// A duration in its largest whole unit.
-fn short(duration: Duration) -> String {
+pub(super) fn short(duration: Duration) -> String {
     match duration.as_secs() {
         seconds @ 0..60 => format!("{seconds}s"),
         seconds @ 60..3_600 => format!("{}m", seconds / 60),
@@ -335,7 +294,7 @@ mod tests {
     fn asks_the_agent() {
         let Answer { status, connections } = answer();
         let bodies = vec![serde_json::to_string(&status).unwrap(), serde_json::to_string(&connections).unwrap()];
-        let answer = ask(serve(bodies)).unwrap();
+        let answer = ask_for_all(serve(bodies)).unwrap();
         assert_eq!((answer.status.node.as_str(), answer.connections.len()), ("node-a", 1));
     }
 
@@ -345,12 +304,12 @@ mod tests {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         let closed = socket.local_addr().unwrap().as_socket().unwrap();
-        let error = format!("{:#}", ask(closed).unwrap_err());
+        let error = format!("{:#}", ask_for_all(closed).unwrap_err());
         assert!(error.contains(&format!("ask agent at http://{closed}/status")), "{error}");
         let args = Args { admin: closed, json: false };
         assert_eq!(run(&args).unwrap(), ExitCode::Unreachable);
 
-        let error = format!("{:#}", ask(serve(vec!["<html>".into()])).unwrap_err());
+        let error = format!("{:#}", ask_for_all(serve(vec!["<html>".into()])).unwrap_err());
         assert!(error.contains("does not answer as an agent"), "{error}");
     }
 

@@ -11,11 +11,12 @@
 //! `pair` is what two agents say to each other: opening and accepting sessions, and the language in them. `direct` is the
 //! path on which no agent carries anything. Each end has its own path: where one is direct and the other is not, the
 //! relay gets its keys as an application's socket does. `bonds` are how all of it ends with the certificates that it was
-//! made under.
+//! made under. `foresee` says what would become of a connection that there is not.
 
 pub mod bonds;
 mod choose;
 pub mod direct;
+pub mod foresee;
 mod intercept;
 pub mod pair;
 mod picture;

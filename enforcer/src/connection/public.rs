@@ -77,6 +77,13 @@ impl Purpose {
     }
 }
 
+/// Whether what comes to this port from this peer may be public, where these ports are. A peer with an agent may not: it
+/// proves an identity.
+pub(super) fn may_be_called(ports: &[u16], port: u16, peer: Option<&Peer>) -> bool {
+    let has_agent = matches!(peer.map(|peer| &peer.speaks), Some(Speaks::Enforcer(_)));
+    ports.contains(&port) && !has_agent
+}
+
 impl Public {
     /// As it is wanted, with these certificates.
     #[must_use]
@@ -98,11 +105,10 @@ impl Public {
         names
     }
 
-    /// Whether what comes to this port from this peer may be public. A peer with an agent may not: it proves an identity.
+    /// See [`may_be_called`].
     #[must_use]
     pub fn may_be_called(&self, port: u16, peer: Option<&Peer>) -> bool {
-        let has_agent = matches!(peer.map(|peer| &peer.speaks), Some(Speaks::Enforcer(_)));
-        self.ports.contains(&port) && !has_agent
+        may_be_called(&self.ports, port, peer)
     }
 
     /// A place among the public connections, until it is dropped.

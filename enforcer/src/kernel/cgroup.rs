@@ -1,6 +1,7 @@
 //! A workload's control group: the directory in the cgroup2 hierarchy, and the id by which programs know it. And the
 //! groups that a process is in.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -67,6 +68,19 @@ pub fn ids_of(pid: u32) -> io::Result<Vec<u64>> {
     around.map(|group| Ok(fs::metadata(group)?.ino())).collect()
 }
 
+/// The ids of a group and of all groups below it. What is gone meanwhile is not there.
+#[must_use]
+pub fn ids_below(path: &Path) -> HashSet<u64> {
+    let (mut ids, mut unread) = (HashSet::new(), vec![path.to_owned()]);
+    while let Some(group) = unread.pop() {
+        ids.extend(fs::metadata(&group).ok().map(|group| group.ino()));
+        let entries = fs::read_dir(&group).into_iter().flatten().filter_map(Result::ok);
+        let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        unread.extend(below.map(|entry| entry.path()));
+    }
+    ids
+}
+
 /// A group's directory, if this mount holds it, with the mount point.
 fn place<'a>(group: &str, (root, point): (&Path, &'a Path)) -> Option<(&'a Path, PathBuf)> {
     let group = Path::new(group);
@@ -128,5 +142,6 @@ mod tests {
         let (_, point) = mounts.lines().find_map(cgroup2_mount).unwrap();
         assert_eq!(ids.last(), Some(&Cgroup::open(point).unwrap().id()));
         assert!(Cgroup::open(point).unwrap().contains_this_process().unwrap());
+        assert!(ids_below(point).is_superset(&ids.into_iter().collect()));
     }
 }

@@ -5,7 +5,7 @@
 //! `ktls` puts the record layer under it, and `restart` makes threads that wait in it notice; for the relay `ktls` moves
 //! a session's record layer into the kernel. `destroy` ends connections from outside; `probe` finds out what this
 //! kernel can do; `harden` keeps others from looking into a process that holds keys; `changes` tells when a file may be
-//! another one, `addresses` which ones a namespace has. For `enforcer verify`, `inside` starts a program as one of a workload,
+//! another one, `addresses` which ones a namespace has, `connected` which connections. For `enforcer verify`, `inside` starts a program as one of a workload,
 //! and `packets` captures what a connection puts on the wire. Nothing here knows about policy or certificates.
 
 #![expect(unsafe_code, reason = "system calls that no library wraps; each block has its reason")]
@@ -15,6 +15,7 @@ pub mod bpf;
 pub mod caller;
 pub mod cgroup;
 pub mod changes;
+pub mod connected;
 pub mod destroy;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;

@@ -1,4 +1,4 @@
-//! The admin socket: metrics, open connections, status and readiness over HTTP, read only, on the loopback only.
+//! The admin socket: metrics, open connections, what was seen, status and readiness over HTTP, read only, on the loopback only.
 //!
 //! There is no authentication, so any local user may read what is here; no key is. A client can neither hold the
 //! agent nor grow its memory: at most [`CONNECTIONS`] at once, each for at most [`LIFETIME`], no request body is read.
@@ -26,7 +26,8 @@ use tokio_util::sync::CancellationToken;
 use super::events::Connections;
 use super::metrics::Metrics;
 use super::ready::Readiness;
-use super::report::{ConnectionReport, StatusReport};
+use super::report::{ConnectionReport, SeenReport, StatusReport};
+use crate::identity::request::blocking;
 
 /// Clients at once. Further ones wait in the listener's backlog.
 const CONNECTIONS: usize = 8;
@@ -62,6 +63,8 @@ pub struct State {
     pub metrics: Arc<Metrics>,
     /// Whether the agent has started.
     pub readiness: Readiness,
+    /// What was seen; called at each request for it, where it may block.
+    pub seen: Box<dyn Fn() -> SeenReport + Send + Sync>,
     /// Everything else; called at each request for it.
     pub status: Box<dyn Fn() -> StatusReport + Send + Sync>,
 }
@@ -113,6 +116,7 @@ fn router(state: State) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/connections", get(connections))
+        .route("/seen", get(seen))
         .route("/status", get(status))
         .route("/ready", get(ready))
         .with_state(Arc::new(state))
@@ -127,6 +131,10 @@ async fn metrics(extract::State(state): Shared) -> Result<impl IntoResponse, Sta
 
 async fn connections(extract::State(state): Shared) -> Json<Vec<ConnectionReport>> {
     Json(state.connections.report())
+}
+
+async fn seen(extract::State(state): Shared) -> Json<SeenReport> {
+    Json(blocking(move || (state.seen)()).await)
 }
 
 async fn status(extract::State(state): Shared) -> Json<StatusReport> {
@@ -215,6 +223,14 @@ mod tests {
             connections: Connections::new(Arc::clone(&metrics)),
             metrics,
             readiness: Readiness::default(),
+            seen: Box::new(|| SeenReport {
+                node: "node-a".into(),
+                workloads: Vec::new(),
+                since: 1,
+                forgotten: 2,
+                departures_are_full: false,
+                sightings: Vec::new(),
+            }),
             status: Box::new(|| StatusReport {
                 plaintext: Vec::new(),
                 off: Vec::new(),
@@ -274,6 +290,9 @@ mod tests {
 
         let (_, body) = fetch(address, "/status").await;
         assert_eq!(serde_json::from_str::<StatusReport>(&body).unwrap().node, "node-a");
+
+        let (_, body) = fetch(address, "/seen").await;
+        assert_eq!(serde_json::from_str::<SeenReport>(&body).unwrap().forgotten, 2);
 
         let (head, body) = fetch(address, "/metrics").await;
         assert!(head.contains(OPENMETRICS), "{head}");

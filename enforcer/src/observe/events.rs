@@ -1,8 +1,8 @@
 //! The table of live connections, and the guard that makes sure each gets its one record.
 //!
 //! [`Connections::open`] gives an [`Entry`]; the steps of the path write into it; [`Entry::finish`] takes it out of
-//! the table, logs it and counts it. An entry that is dropped on the way is recorded too. No lock is held across an
-//! await, and a connection takes the table's lock twice in its life.
+//! the table, remembers it as seen, logs it and counts it. An entry that is dropped on the way is recorded too. No lock is
+//! held across an await, and a connection takes the table's lock twice in its life.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -18,7 +18,8 @@ use super::metrics::Metrics;
 pub use super::record::{Counters, Direction, Offloaded, Opening, Path, Tls, UserSpace};
 use super::record::{Progress, Record};
 use super::report::ConnectionReport;
-use crate::control::policy::Decision;
+use super::seen::{Memory, Seen, Sighting};
+use crate::control::policy::{Decision, Protocol};
 use crate::identity::Identity;
 
 /// The connections that are open now. Clones are the same table.
@@ -27,9 +28,16 @@ pub struct Connections(Arc<Table>);
 
 #[derive(Debug)]
 struct Table {
-    live: Mutex<BTreeMap<u64, Arc<Live>>>,
+    known: Mutex<Known>,
     next_id: AtomicU64,
     metrics: Arc<Metrics>,
+}
+
+/// What is open, and what was. One lock for both, so that nobody finds a connection in both or in none.
+#[derive(Debug)]
+struct Known {
+    live: BTreeMap<u64, Arc<Live>>,
+    seen: Seen,
 }
 
 /// An open connection.
@@ -46,7 +54,8 @@ impl Connections {
     /// An empty table, whose ended connections are counted in `metrics`.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Table { live: Mutex::default(), next_id: AtomicU64::new(1), metrics }))
+        let known = Known { live: BTreeMap::new(), seen: Seen::new(Instant::now()) };
+        Self(Arc::new(Table { known: Mutex::new(known), next_id: AtomicU64::new(1), metrics }))
     }
 
     /// Writes down a new connection.
@@ -58,7 +67,7 @@ impl Connections {
             counters: Counters::default(),
             progress: Mutex::default(),
         });
-        locked(&self.0.live).insert(live.id, Arc::clone(&live));
+        locked(&self.0.known).live.insert(live.id, Arc::clone(&live));
         self.0.metrics.opened();
         Entry { live, table: Arc::clone(&self.0), end: None }
     }
@@ -74,9 +83,20 @@ impl Connections {
     /// The open connections, oldest first.
     #[must_use]
     pub fn report(&self) -> Vec<ConnectionReport> {
-        let mut live: Vec<_> = locked(&self.0.live).values().cloned().collect();
-        live.sort_unstable_by_key(|live| live.id);
+        let live: Vec<_> = locked(&self.0.known).live.values().cloned().collect();
         live.iter().map(|live| live.report()).collect()
+    }
+
+    /// What was seen in the last 24 hours, with what is open.
+    #[must_use]
+    pub fn seen(&self) -> Memory {
+        let now = Instant::now();
+        let (mut memory, live) = {
+            let mut known = locked(&self.0.known);
+            (known.seen.recall(now), known.live.values().cloned().collect::<Vec<_>>())
+        };
+        live.iter().for_each(|live| memory.add_open(live.sighting(), live.opened, now));
+        memory
     }
 }
 
@@ -146,7 +166,7 @@ impl Entry {
 
     /// The connection goes on without this agent: its record is the next one's to write.
     pub fn hand_over(self) {
-        locked(&self.table.live).remove(&self.live.id);
+        locked(&self.table.known).live.remove(&self.live.id);
         mem::forget(self);
     }
 }
@@ -156,7 +176,11 @@ impl Drop for Entry {
     /// because the agent stops.
     fn drop(&mut self) {
         let lost = if thread::panicking() { Reason::Internal } else { Reason::AgentStopped };
-        locked(&self.table.live).remove(&self.live.id);
+        let sighting = self.live.sighting();
+        let mut known = locked(&self.table.known);
+        known.live.remove(&self.live.id);
+        known.seen.ended(sighting, self.live.opened, Instant::now());
+        drop(known);
         let progress = locked(&self.live.progress);
         let record = Record {
             opening: &self.live.opening,
@@ -172,6 +196,21 @@ impl Drop for Entry {
 }
 
 impl Live {
+    fn sighting(&self) -> Sighting {
+        let Opening { direction, workload, source, destination, .. } = &self.opening;
+        let other = if *direction == Direction::Outbound { destination } else { source };
+        let progress = locked(&self.progress);
+        Sighting {
+            direction: *direction,
+            workload: Arc::clone(workload),
+            protocol: Protocol::Tcp,
+            address: other.ip().to_canonical(),
+            port: destination.port(),
+            peer: progress.peer.clone(),
+            is_public: progress.decision.is_some_and(|(path, _)| path == Path::Public),
+        }
+    }
+
     fn report(&self) -> ConnectionReport {
         let progress = locked(&self.progress);
         let tls = progress.tls.as_ref();

@@ -3,10 +3,13 @@
 //! Field names are an interface: add, never rename. Everything is text or numbers for people and scripts; what they
 //! mean is defined by the types that they are made from.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::record::Direction;
+use super::seen::{Fate, Sighting};
+use crate::control::policy::Protocol;
 use crate::kernel::probe::Abilities;
 
 /// One open connection.
@@ -101,6 +104,86 @@ pub struct PlaintextReport {
     pub rule: Option<String>,
     /// How often.
     pub count: u64,
+}
+
+/// What was seen of connections in the last 24 hours.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SeenReport {
+    /// The node's name.
+    pub node: String,
+    /// The names of the enrolled workloads; of others nothing is seen.
+    pub workloads: Vec<String>,
+    /// Since when connections are remembered, seconds since 1970.
+    pub since: i64,
+    /// How many sightings are not here because there was no more room for them.
+    pub forgotten: u64,
+    /// Whether destinations outside the mesh may have been forgotten for the same reason; nobody counts them.
+    pub departures_are_full: bool,
+    /// What was seen; each other end and port once.
+    pub sightings: Vec<SightingReport>,
+}
+
+/// Connections of one workload with one other end, to one port; or what it has sent there in other protocols.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SightingReport {
+    /// `inbound` or `outbound`.
+    pub direction: String,
+    /// The workload's name.
+    pub workload: String,
+    /// `tcp`, `udp`, or the number of another protocol (IANA).
+    pub protocol: String,
+    /// The other end's address; unspecified where it is not known.
+    pub address: IpAddr,
+    /// The port that was connected to; 0 where there is none.
+    pub port: u16,
+    /// The other end's identity, where it was proved.
+    pub peer: Option<String>,
+    /// The client has called a public name.
+    pub public: bool,
+    /// How many connections; of other protocols how many datagrams, calls or sockets.
+    pub count: u64,
+    /// How many connections are open.
+    pub open: u64,
+    /// When the first one was opened, seconds since 1970.
+    pub first: i64,
+    /// When the last one was there, seconds since 1970.
+    pub last: i64,
+    /// What would become of another one now.
+    pub now: JudgementReport,
+}
+
+impl SightingReport {
+    /// What was seen. `None`: it is none of this version.
+    #[must_use]
+    pub fn sighting(&self) -> Option<Sighting> {
+        let directions = [Direction::Inbound, Direction::Outbound];
+        Some(Sighting {
+            direction: directions.into_iter().find(|direction| direction.label() == self.direction)?,
+            workload: self.workload.as_str().into(),
+            protocol: match self.protocol.as_str() {
+                "tcp" => Protocol::Tcp,
+                "udp" => Protocol::Udp,
+                _ => Protocol::Other,
+            },
+            address: self.address,
+            port: self.port,
+            peer: self.peer.as_ref().map(|peer| peer.parse()).transpose().ok()?,
+            is_public: self.public,
+        })
+    }
+}
+
+/// What becomes of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct JudgementReport {
+    /// `mutual-tls`, `public-tls`, `plaintext`, `left-alone` or `refused`.
+    pub outcome: Fate,
+    /// The label of the reason.
+    pub reason: String,
+    /// The rule that decides; nothing where there is none for it.
+    pub rule: Option<String>,
+    /// The rule is under audit, and would refuse it if it were in force.
+    pub audited: bool,
 }
 
 /// The configuration that is in force.

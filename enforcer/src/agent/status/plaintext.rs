@@ -15,11 +15,7 @@ pub(super) fn report(noted: &[Noted], picture: &Picture) -> Vec<PlaintextReport>
 
 fn one(noted: &Noted, workload: &Workload, picture: &Picture) -> PlaintextReport {
     let Noted { destination, protocol: number, reason, count, .. } = *noted;
-    let (protocol, label) = match i32::try_from(number) {
-        Ok(libc::IPPROTO_TCP) => (Protocol::Tcp, "tcp".to_owned()),
-        Ok(libc::IPPROTO_UDP) => (Protocol::Udp, "udp".to_owned()),
-        _ => (Protocol::Other, number.to_string()),
-    };
+    let (protocol, label) = kind(number);
     let to_peer = picture.peer_of(destination.ip()).is_some_and(|peer| peer.speaks.identity().is_some());
     let departure = Departure { protocol, address: destination.ip(), port: destination.port(), to_peer };
     let outcomes = [Outcome::Audited, Outcome::Permissive];
@@ -31,5 +27,14 @@ fn one(noted: &Noted, workload: &Workload, picture: &Picture) -> PlaintextReport
         reason: reason.map_or("unknown", |reason| reason.label()).to_owned(),
         rule: picture.policy_of(workload).beyond(&departure).1.map(|rule| rule.to_string()),
         count,
+    }
+}
+
+/// A protocol by its number (IANA), as rules have it and as reports do.
+pub(super) fn kind(number: u32) -> (Protocol, String) {
+    match i32::try_from(number) {
+        Ok(libc::IPPROTO_TCP) => (Protocol::Tcp, "tcp".to_owned()),
+        Ok(libc::IPPROTO_UDP) => (Protocol::Udp, "udp".to_owned()),
+        _ => (Protocol::Other, number.to_string()),
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::Error;
 use super::errand::{Errand, Step};
 use super::subject::Subject;
-use crate::cli::status::ask_for_connections;
+use crate::cli::ask;
 use crate::kernel::netns::Namespace;
 use crate::kernel::packets::{Between, MOST, Packets};
 use crate::observe::report::ConnectionReport;
@@ -137,7 +137,7 @@ fn plain(address: SocketAddr) -> SocketAddr {
 /// Watches what is open, until one connection has carried records both ways.
 pub(super) fn watch(subject: &Subject, within: Duration) -> Result<Observation, Error> {
     let namespace = namespace(subject)?;
-    let all = ask_for_connections(subject.admin).map_err(Error::Agent)?;
+    let all = ask::connections(subject.admin).map_err(Error::Agent)?;
     let mut open: Vec<&ConnectionReport> = all.iter().filter(|report| subject.is_about(report)).collect();
     let candidates = Some(open.len());
     // The youngest: those that are oldest are often idle.
@@ -188,7 +188,7 @@ struct Told {
 
 impl Told {
     fn ask(&mut self, subject: &Subject, is_meant: impl Fn(&ConnectionReport) -> bool) -> Result<(), Error> {
-        let all = ask_for_connections(subject.admin).map_err(Error::Agent)?;
+        let all = ask::connections(subject.admin).map_err(Error::Agent)?;
         let Some(report) = all.iter().find(|report| is_meant(report)) else { return Ok(()) };
         let is_other_end = |other: &&ConnectionReport| {
             ends_of(other) == ends_of(report) && other.direction != report.direction && other.id != report.id

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::{Args, Error};
+use crate::cli::ask;
 use crate::cli::ends::{End, split};
-use crate::cli::status::ask_for_status;
 use crate::control::file::parse_file;
 use crate::control::snapshot::{Snapshot, Workload};
 use crate::observe::report::ConnectionReport;
@@ -114,11 +114,11 @@ fn configuration(args: &Args) -> Result<(Snapshot, SocketAddr), Error> {
     if let Some(file) = &args.config {
         let snapshot = parse_file(file).map_err(Error::Config)?;
         let admin = args.admin.unwrap_or(snapshot.node().admin);
-        ask_for_status(admin).map_err(Error::Agent)?;
+        ask::status(admin).map_err(Error::Agent)?;
         return Ok((snapshot, admin));
     }
     let admin = args.admin.unwrap_or(default);
-    let status = ask_for_status(admin).map_err(Error::Agent)?;
+    let status = ask::status(admin).map_err(Error::Agent)?;
     let file = status.configuration.map(|configuration| PathBuf::from(configuration.file));
     let Some(file) = file.filter(|file| file.is_absolute()) else {
         let what = "the agent does not say where its configuration is, or not by a whole path: use --config";

@@ -39,7 +39,7 @@ pub use events::Events;
 pub use hold::Holds;
 pub use maps::{Flows, Maps, Shown, Sources};
 pub use misses::Misses;
-pub use outside::{Noted, Outside};
+pub use outside::{Noted, Outside, Remembered};
 use release::Fresh;
 pub use remove::{Removal, remove};
 pub use tables::Tables;
@@ -53,11 +53,12 @@ static OBJECT: &[u8] =
 const LAYOUT: &str = "v5";
 
 /// Maps that are pinned under their own names.
-const MAPS: [&str; 23] = [
+const MAPS: [&str; 24] = [
     "PEERS",
     "EGRESS",
     "OWN_ADDRESSES",
     "NOTED",
+    "DEPARTED",
     "WORKLOADS",
     "FLOWS",
     "SOURCES",

@@ -1,5 +1,5 @@
 //! What programs know of destinations outside the mesh: the terms of workloads, the addresses that never leave a
-//! namespace, and what was refused or let pass with a reason.
+//! namespace, what was refused or let pass with a reason, and all that there was to judge.
 //!
 //! Terms have numbers, and a workload has one of them, so that they change in one step: new ones are written first, then
 //! the workload is given their number, then [`Outside::sweep`] removes those that nobody has.
@@ -7,11 +7,12 @@
 use std::collections::{HashMap as Table, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{HashMap, MapData};
-use enforcer_ebpf::{EGRESS_SET_BITS, EgressKey, Endpoint, NotedKey, OwnAddress, Reason, Terms};
+use enforcer_ebpf::{DEPARTURES, Departed, EGRESS_SET_BITS, EgressKey, Endpoint, NotedKey, OwnAddress, Reason, Terms};
 use ipnet::IpNet;
 
 use super::Error;
@@ -26,6 +27,7 @@ struct Tables {
     egress: LpmTrie<MapData, EgressKey, Terms>,
     own: HashMap<MapData, OwnAddress, u32>,
     noted: HashMap<MapData, NotedKey, u64>,
+    departed: HashMap<MapData, NotedKey, Departed>,
     /// What is written, with the numbers.
     written: Table<Written, u32>,
     /// No terms in the map have this number or a higher one.
@@ -50,6 +52,23 @@ pub struct Noted {
     pub count: u64,
 }
 
+/// What was to leave a workload without mutual TLS, whatever became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// Id of the workload's cgroup.
+    pub cgroup: u64,
+    /// Where it was to go; unspecified where that is not known.
+    pub destination: SocketAddr,
+    /// Number of the protocol (IANA).
+    pub protocol: u32,
+    /// How often.
+    pub count: u64,
+    /// How long ago the first one was.
+    pub first: Duration,
+    /// How long ago the last one was.
+    pub last: Duration,
+}
+
 impl Outside {
     pub(super) fn take(programs: &mut Ebpf) -> Result<Self, Error> {
         let egress: LpmTrie<MapData, EgressKey, Terms> = take(programs, "EGRESS")?;
@@ -59,7 +78,8 @@ impl Outside {
             next = next.max(number(&key.data()).saturating_add(1));
         }
         let (own, noted) = (take(programs, "OWN_ADDRESSES")?, take(programs, "NOTED")?);
-        Ok(Self(Arc::new(Mutex::new(Tables { egress, own, noted, written: Table::new(), next }))))
+        let departed = take(programs, "DEPARTED")?;
+        Ok(Self(Arc::new(Mutex::new(Tables { egress, own, noted, departed, written: Table::new(), next }))))
     }
 
     /// The number of these terms, by prefix, which are in the map from now on.
@@ -131,6 +151,16 @@ impl Outside {
         self.locked().noted.iter().filter_map(Result::ok).map(|(key, count)| Noted::of(&key, count)).collect()
     }
 
+    /// All that programs have judged, and whether some of it may be forgotten: only the latest 16,384 different things are
+    /// known. The kernel begins to forget before that, because each processor keeps 128 free places for itself.
+    #[must_use]
+    pub fn remembered(&self) -> (Vec<Remembered>, bool) {
+        let now = since_start();
+        let remembered: Vec<_> = self.locked().departed.iter().filter_map(Result::ok).collect();
+        let is_full = remembered.len() >= usize::try_from(DEPARTURES / 2).unwrap_or(usize::MAX);
+        (remembered.iter().map(|(key, departed)| Remembered::of(key, departed, now)).collect(), is_full)
+    }
+
     fn locked(&self) -> MutexGuard<'_, Tables> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -142,6 +172,28 @@ impl Noted {
         let NotedKey { cgroup, protocol, reason, .. } = *key;
         Self { cgroup, destination, protocol, reason: Reason::try_from(reason).ok(), count }
     }
+}
+
+impl Remembered {
+    fn of(key: &NotedKey, departed: &Departed, now: Duration) -> Self {
+        let ago = |moment| now.saturating_sub(Duration::from_nanos(moment));
+        Self {
+            cgroup: key.cgroup,
+            destination: Endpoint { address: key.address, port: key.port }.into(),
+            protocol: key.protocol,
+            count: departed.count,
+            first: ago(departed.first),
+            last: ago(departed.last),
+        }
+    }
+}
+
+/// What programs go by: CLOCK_BOOTTIME, which goes on while the machine sleeps.
+fn since_start() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes a `timespec`, which is ours. The clock has been there since Linux 2.6.39, so nothing fails.
+    let _told = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+    Duration::new(now.tv_sec.try_into().unwrap_or_default(), now.tv_nsec.try_into().unwrap_or_default())
 }
 
 fn egress_key(number: u32, address: &[u8; 16]) -> EgressKey {
