@@ -18,6 +18,7 @@ mod admits;
 mod certificates;
 mod clocks;
 mod control;
+mod fairness;
 mod federation;
 mod guard;
 mod outside;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
             policy::trials(),
             public::trials(),
             memory::trials(),
+            fairness::trials(),
             observed::trials(),
             configuration::trials(),
             reload::trials(),

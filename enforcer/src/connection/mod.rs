@@ -17,11 +17,13 @@ pub mod bonds;
 mod choose;
 pub mod direct;
 mod intercept;
+pub mod limits;
 pub mod pair;
 mod picture;
 pub mod public;
 mod relay;
 mod serve;
+pub mod turns;
 mod workload;
 
 #[cfg(fuzzing)]
@@ -78,7 +80,7 @@ async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
         let choice = &standing.choice;
         record.ruled(decision);
         record.decided(choice.path(), choice.reason());
-        let _place = request.workload.place()?;
+        let _taken = request.workload.limits.take_relay()?;
         match (choice, listener.direction) {
             (Choice::Refuse(reason), _) => Err(*reason),
             (_, Direction::Outbound) => {
@@ -90,7 +92,7 @@ async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
     let ended = tokio::select! {
         biased;
         () = forbidden((&path.current, changes), (&request, listener.direction), &standing) => Reason::PolicyChanged,
-        ended = until_ended(carry, (&path.stop, &request.bond)) => ended,
+        ended = request.workload.lane.in_turns(until_ended(carry, (&path.stop, &request.bond))) => ended,
     };
     record.finish(ended);
 }

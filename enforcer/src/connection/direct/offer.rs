@@ -18,6 +18,7 @@ use super::known::Known;
 use super::written::Opened;
 use super::{Direct, Ends, Hosting, peer_of, workload_of};
 use crate::connection::bonds::Bond;
+use crate::connection::limits::Limit;
 use crate::connection::pair::{self, Connection, Handle, Keys, Offer, Pair, Sessions};
 
 /// How long the application's first bytes may wait for the other agent to be there: one that is being replaced is back
@@ -54,6 +55,7 @@ impl Offers {
         let shared = Arc::clone(self);
         direct.tasks.spawn(async move {
             let bond = shared.direct.bonds.bond();
+            let lane = Arc::clone(&workload.lane);
             let carry = async {
                 let (remote, agent) = peer_of(&picture, &held).ok_or(Reason::DestinationUnknown)?;
                 let (picture, remote) = (Arc::clone(&picture), remote.clone());
@@ -65,7 +67,7 @@ impl Offers {
                     ended = carry(&shared, (cookie, &held), (&ends, agent), &bond) => ended,
                 }
             };
-            let ended = carry.await;
+            let ended = lane.in_turns(carry).await;
             if let Err(reason) = ended {
                 shared.direct.give_up(cookie, &held, reason);
                 shared.direct.lives.failed(cookie, reason);
@@ -84,7 +86,8 @@ async fn carry(
     let direct = &*offers.direct;
     let Ends { workload, remote, .. } = ends;
     let started = Instant::now();
-    let _place = workload.place()?;
+    let _held = workload.limits.take(Limit::Held)?;
+    direct.lives.take_place(cookie, workload)?;
     direct.judge((cookie, held), ends)?;
     let socket = install::fetch(direct, workload, (cookie, held)).await?;
     let earlier = socket.keys_from_before()?.map(|(forward, back)| Keys { forward, back });
