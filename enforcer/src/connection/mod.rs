@@ -69,12 +69,15 @@ async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
         destination: request.destination,
     });
     let standing = Standing { is_public: AtomicBool::new(false), choice };
+    // A place is taken before a turn is waited for, so that what waits is bounded too.
+    let lane = &request.workload.lane;
     let carry = async {
         if let Some(public) = public {
             let _guest = public.place()?;
             if let Some(called) = public.called(&accepted).await {
                 standing.is_public.store(true, Ordering::Relaxed);
-                return relay::public::carry(accepted, &request, (public, &called, &path), &record).await;
+                let carried = relay::public::carry(accepted, &request, (public, &called, &path), &record);
+                return lane.in_turns(carried).await;
             }
         }
         let choice = &standing.choice;
@@ -84,15 +87,19 @@ async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
         match (choice, listener.direction) {
             (Choice::Refuse(reason), _) => Err(*reason),
             (_, Direction::Outbound) => {
-                Ok(relay::outbound::carry(accepted, &request, (choice, &path.offers), &record).await)
+                let carried = relay::outbound::carry(accepted, &request, (choice, &path.offers), &record);
+                Ok(lane.in_turns(carried).await)
             }
-            (_, Direction::Inbound) => Ok(relay::inbound::carry(accepted, &request, (choice, &path), &record).await),
+            (_, Direction::Inbound) => {
+                let carried = relay::inbound::carry(accepted, &request, (choice, &path), &record);
+                Ok(lane.in_turns(carried).await)
+            }
         }
     };
     let ended = tokio::select! {
         biased;
         () = forbidden((&path.current, changes), (&request, listener.direction), &standing) => Reason::PolicyChanged,
-        ended = request.workload.lane.in_turns(until_ended(carry, (&path.stop, &request.bond))) => ended,
+        ended = until_ended(carry, (&path.stop, &request.bond)) => ended,
     };
     record.finish(ended);
 }

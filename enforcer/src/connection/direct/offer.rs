@@ -52,8 +52,17 @@ impl Offers {
             return direct.destroy(cookie, &held, Reason::WorkloadUnknown);
         };
         direct.lives.begin(cookie, direct.record(&workload, &held), &workload);
+        let places = direct.lives.take_place(cookie, &workload).and_then(|()| workload.limits.take(Limit::Held));
+        let place = match places {
+            Ok(place) => place,
+            Err(reason) => {
+                direct.give_up(cookie, &held, reason);
+                return direct.lives.failed(cookie, reason);
+            }
+        };
         let shared = Arc::clone(self);
         direct.tasks.spawn(async move {
+            let _place = place;
             let bond = shared.direct.bonds.bond();
             let lane = Arc::clone(&workload.lane);
             let carry = async {
@@ -86,8 +95,6 @@ async fn carry(
     let direct = &*offers.direct;
     let Ends { workload, remote, .. } = ends;
     let started = Instant::now();
-    let _held = workload.limits.take(Limit::Held)?;
-    direct.lives.take_place(cookie, workload)?;
     direct.judge((cookie, held), ends)?;
     let socket = install::fetch(direct, workload, (cookie, held)).await?;
     let earlier = socket.keys_from_before()?.map(|(forward, back)| Keys { forward, back });
