@@ -103,8 +103,12 @@ impl Served {
         let namespace = netns::Id::of_process(own)?;
         let member =
             Member { name: self.account.as_str().into(), identity: identity(&self.account).parse()?, namespace };
-        let sources =
-            Sources { refusals: Box::new(Vec::new), missed: Box::new(Vec::new), certificates: Box::new(Vec::new) };
+        let sources = Sources {
+            refusals: Box::new(Vec::new),
+            missed: Box::new(Vec::new),
+            usage: Box::new(Vec::new),
+            certificates: Box::new(Vec::new),
+        };
         let parts = Parts {
             source: Arc::clone(&self.source),
             trust_domain: TRUST_DOMAIN.to_owned(),

@@ -105,7 +105,8 @@ impl Ground {
         )?;
         let cgroup = Cgroup::named(name)?.create()?;
         let place = |namespace, part| {
-            Ok::<_, anyhow::Error>(Place { namespace, cgroup: cgroup.child(part)?, directory: directory.clone() })
+            let (cgroup, directory) = (cgroup.child(part)?, directory.clone());
+            Ok::<_, anyhow::Error>(Place { namespace, cgroup, directory, is_best_effort: false })
         };
         Ok(Ground {
             name: name.to_owned(),
@@ -132,6 +133,19 @@ impl Ground {
         let routes = A.iter().zip(A_BEYOND).map(|(to, via)| format!("route add {to} via {via} dev {FAR}\n"));
         namespace.configure(&routes.collect::<String>())?;
         Ok(Place { namespace: Some(namespace), ..self.beside_a(part)? })
+    }
+
+    /// Two more places, each in a network of its own, with a wire between them that nobody else is on: the one at
+    /// [`A_BEYOND`], and the one at [`BEYOND`].
+    pub fn apart(&self, parts: [&str; 2]) -> Result<[Place; 2]> {
+        let [near, far] = parts.map(|part| Namespace::create(&format!("{}-{part}", self.name)));
+        let (near, far) = (near?, far?);
+        Namespace::connect(
+            &End { namespace: &near, device: FAR, addresses: &A_BEYOND },
+            &End { namespace: &far, device: FAR, addresses: &BEYOND },
+        )?;
+        let [near_place, far_place] = parts.map(|part| self.beside_a(part));
+        Ok([Place { namespace: Some(near), ..near_place? }, Place { namespace: Some(far), ..far_place? }])
     }
 
     /// Both directions between the nodes in both families.

@@ -28,6 +28,8 @@ pub struct Place {
     pub cgroup: Cgroup,
     /// Where its output, configuration and data go.
     pub directory: PathBuf,
+    /// Its programs have the processor only where nobody else wants it, as those of a pod that is promised nothing.
+    pub is_best_effort: bool,
 }
 
 impl Place {
@@ -40,7 +42,8 @@ impl Place {
     pub fn start(&self, program: impl AsRef<OsStr>, arguments: &[&str]) -> Result<Running> {
         let program = program.as_ref();
         let name = Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned();
-        let mut command = Command::new("sh");
+        let mut command = Command::new("nice");
+        command.args(["-n", if self.is_best_effort { "19" } else { "0" }, "sh"]);
         match &self.namespace {
             Some(namespace) => {
                 command.args(["-c", ENTER, "enter"]).arg(self.cgroup.path()).arg(namespace.path());

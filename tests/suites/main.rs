@@ -18,6 +18,7 @@ mod admits;
 mod certificates;
 mod clocks;
 mod control;
+mod fairness;
 mod federation;
 mod guard;
 mod outside;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
             policy::trials(),
             public::trials(),
             memory::trials(),
+            fairness::trials(),
             configuration::trials(),
             reload::trials(),
             impact::trials(),

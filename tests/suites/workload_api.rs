@@ -134,8 +134,12 @@ impl Other {
         for account in ["a", "b"] {
             let namespace = Id::of_process(std::process::id())?;
             let member = Member { name: account.into(), identity: identity(account).parse()?, namespace };
-            let sources =
-                Sources { refusals: Box::new(Vec::new), missed: Box::new(Vec::new), certificates: Box::new(Vec::new) };
+            let sources = Sources {
+                refusals: Box::new(Vec::new),
+                missed: Box::new(Vec::new),
+                usage: Box::new(Vec::new),
+                certificates: Box::new(Vec::new),
+            };
             let parts = Parts {
                 source: Arc::clone(&self.source),
                 trust_domain: TRUST_DOMAIN.to_owned(),

@@ -48,7 +48,8 @@ pub(super) fn offers(parts: Parts<'_>, stop: &CancellationToken) -> Arc<Offers> 
         tasks: TaskTracker::new(),
     });
     let hosting = Hosting::new(Arc::clone(&direct));
-    let sessions = Sessions::new(hosting, Arc::clone(parts.store), (parts.bonds.clone(), stop.clone()));
+    let sessions =
+        Sessions::new(hosting, Arc::clone(parts.store), parts.enrolment.turns(), (parts.bonds.clone(), stop.clone()));
     Arc::new(Offers { direct, sessions, known: Known::default() })
 }
 

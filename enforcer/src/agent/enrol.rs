@@ -27,6 +27,7 @@ use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
+use crate::connection::turns::Turns;
 use crate::connection::{Current, Homes, Kernel, Means, Picture, Workload};
 use crate::control::snapshot::{Peer, Snapshot, Speaks};
 use crate::identity::acme::Names;
@@ -53,6 +54,8 @@ pub(super) struct Enrolment {
     /// Ends all listeners.
     closing: CancellationToken,
     enrolled: Enrolled,
+    /// Turns at the processors.
+    turns: Turns,
     /// Programs of direct connections are loaded.
     is_prepared: bool,
     /// Where they tell, until somebody listens.
@@ -107,6 +110,7 @@ pub(super) fn start(
         homes: Homes::default(),
         closing: closing.clone(),
         enrolled: Enrolled { tables, ..Enrolled::default() },
+        turns: Turns::default(),
         is_prepared: false,
         events: None,
     };
@@ -127,6 +131,11 @@ impl Enrolment {
     /// The namespaces with enrolled workloads.
     pub(super) fn homes(&self) -> &Homes {
         &self.homes
+    }
+
+    /// Turns at the processors.
+    pub(super) fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// The programs and maps.
@@ -181,6 +190,7 @@ impl Enrolment {
 
     fn settle(&mut self, Plan { next, listeners, .. }: Plan, entries: usize) -> Changed {
         self.guard.settle();
+        next.members.values().for_each(|member| member.workload.limits.set(&member.wanted.limits));
         let before = std::mem::replace(&mut self.enrolled, next);
         let opened = Opened { listeners, events: self.events.take() };
         Changed { opened, entries, leftover: Leftover(before) }

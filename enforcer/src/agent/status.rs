@@ -9,6 +9,7 @@ use enforcer_ebpf::{Missed, Reason};
 use time::OffsetDateTime;
 
 use super::reload::InForce;
+use crate::connection::limits::Limit;
 use crate::connection::public::Public;
 use crate::connection::{Current, Means, Picture, Wants, Workload};
 use crate::identity::store::Store;
@@ -16,7 +17,7 @@ use crate::identity::trust::Trusted;
 use crate::kernel::bpf::{Guard, Misses, Outside};
 use crate::kernel::probe::Abilities;
 use crate::observe::events::Connections;
-use crate::observe::metrics::Sources;
+use crate::observe::metrics::{Sources, Usage};
 use crate::observe::report::{
     CertificateReport, KernelReport, ListsReport, MissedReport, PublicReport, SeenReport, StatusReport, WorkloadReport,
 };
@@ -28,6 +29,8 @@ pub(super) fn sources(store: &Arc<Store>, guard: &Guard, current: &Current) -> S
         let current = store.current();
         current.iter().map(|held| (held.identity.clone(), held.not_after.unix_timestamp())).collect()
     };
+    let of_all = current.clone();
+    let usage = move || of_all.picture().workloads.iter().map(usage_of).collect();
     let missed = move || {
         let of = |workload: &Arc<Workload>| {
             let counts = misses.of(workload.cgroup_id).into_iter();
@@ -36,7 +39,26 @@ pub(super) fn sources(store: &Arc<Store>, guard: &Guard, current: &Current) -> S
         };
         current.picture().workloads.iter().flat_map(of).collect()
     };
-    Sources { refusals: Box::new(guard.maps.refusals()), missed: Box::new(missed), certificates: Box::new(expiries) }
+    Sources {
+        refusals: Box::new(guard.maps.refusals()),
+        missed: Box::new(missed),
+        usage: Box::new(usage),
+        certificates: Box::new(expiries),
+    }
+}
+
+fn usage_of(workload: &Arc<Workload>) -> Usage {
+    let limits = &workload.limits;
+    let (handshakes, shaking) = (limits.taken(Limit::Handshakes), workload.shaking() as u64);
+    Usage {
+        workload: Arc::clone(&workload.name),
+        connections: limits.taken(Limit::Connections),
+        held: limits.taken(Limit::Held),
+        shaking,
+        waiting: handshakes.saturating_sub(shaking),
+        relay_memory: limits.taken(Limit::RelayMemory),
+        refused: Limit::ALL.map(|limit| (limit.label(), limits.refused(limit))).into(),
+    }
 }
 
 /// A function that reports the agent's state.

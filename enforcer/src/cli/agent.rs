@@ -6,6 +6,7 @@ use clap::Args as ClapArgs;
 
 use super::ExitCode;
 use crate::agent;
+use crate::connection::turns::threads;
 
 /// Run the node agent in the foreground until SIGTERM or SIGINT.
 #[derive(Debug, ClapArgs)]
@@ -27,7 +28,7 @@ pub struct Args {
 ///
 /// When it cannot start.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads()).enable_all().build()?;
     match runtime.block_on(agent::run(&args.config)) {
         Ok(()) => Ok(ExitCode::Ok),
         Err(agent::Error::Config(mistakes)) => {

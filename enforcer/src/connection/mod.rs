@@ -18,11 +18,13 @@ mod choose;
 pub mod direct;
 pub mod foresee;
 mod intercept;
+pub mod limits;
 pub mod pair;
 mod picture;
 pub mod public;
 mod relay;
 mod serve;
+pub mod turns;
 mod workload;
 
 #[cfg(fuzzing)]
@@ -68,24 +70,31 @@ async fn run(path: Arc<Path>, listener: Arc<Listener>, accepted: TcpStream) {
         destination: request.destination,
     });
     let standing = Standing { is_public: AtomicBool::new(false), choice };
+    // A place is taken before a turn is waited for, so that what waits is bounded too.
+    let lane = &request.workload.lane;
     let carry = async {
         if let Some(public) = public {
             let _guest = public.place()?;
             if let Some(called) = public.called(&accepted).await {
                 standing.is_public.store(true, Ordering::Relaxed);
-                return relay::public::carry(accepted, &request, (public, &called, &path), &record).await;
+                let carried = relay::public::carry(accepted, &request, (public, &called, &path), &record);
+                return lane.in_turns(carried).await;
             }
         }
         let choice = &standing.choice;
         record.ruled(decision);
         record.decided(choice.path(), choice.reason());
-        let _place = request.workload.place()?;
+        let _taken = request.workload.limits.take_relay()?;
         match (choice, listener.direction) {
             (Choice::Refuse(reason), _) => Err(*reason),
             (_, Direction::Outbound) => {
-                Ok(relay::outbound::carry(accepted, &request, (choice, &path.offers), &record).await)
+                let carried = relay::outbound::carry(accepted, &request, (choice, &path.offers), &record);
+                Ok(lane.in_turns(carried).await)
             }
-            (_, Direction::Inbound) => Ok(relay::inbound::carry(accepted, &request, (choice, &path), &record).await),
+            (_, Direction::Inbound) => {
+                let carried = relay::inbound::carry(accepted, &request, (choice, &path), &record);
+                Ok(lane.in_turns(carried).await)
+            }
         }
     };
     let ended = tokio::select! {

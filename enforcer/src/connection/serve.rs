@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::task::yield_now;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -59,6 +60,9 @@ pub async fn serve(path: Arc<Path>, listener: Arc<Listener>, socket: TcpListener
         match accepted {
             Ok((stream, _source)) => {
                 path.tasks.spawn(run(Arc::clone(&path), Arc::clone(&listener), stream));
+                // Whoever else is ready comes before the next one: a crowd that is here waits in the kernel, and not in
+                // front of what arrives at other listeners.
+                yield_now().await;
             }
             Err(error) => recover(&error).await,
         }

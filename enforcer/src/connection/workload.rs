@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use enforcer_ebpf::{PortKey, Reason};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::choose::{Kernel, Means, Programs, Site, means};
+use super::limits::Limits;
 use super::picture::Home;
 use super::public::Public;
+use super::turns::{Lane, Turns};
 use crate::control::snapshot::{self, Offload, WantedPath};
 use crate::identity::Identity;
 use crate::identity::acme::Names;
@@ -20,8 +22,6 @@ use crate::observe::events::{Offloaded, UserSpace};
 /// were all taken by connections to each other would wait for each other. A handshake is computation, so more at once
 /// do not finish sooner, they only come nearer to their deadlines.
 const HANDSHAKES: usize = 32;
-/// Connections per workload.
-const CONNECTIONS: usize = 16_384;
 
 /// An enrolled workload. Immutable, but for what is counted; what may change while it is enrolled makes another one with
 /// the same counts. What policies say of it is in the [picture](super::Picture).
@@ -45,12 +45,15 @@ pub struct Workload {
     pub opening: Arc<Semaphore>,
     /// Turns to shake hands on connections that others open to it.
     pub answering: Arc<Semaphore>,
+    /// How much of it there may be.
+    pub limits: Arc<Limits>,
+    /// Turns to work on its connections.
+    pub lane: Arc<Lane>,
     /// What it offers to clients without an identity.
     pub public: Option<Arc<Public>>,
     kernel: Kernel,
     site: Site,
     loses_the_end: Arc<AtomicBool>,
-    places: Arc<Semaphore>,
     store: Arc<Store>,
 }
 
@@ -66,6 +69,8 @@ pub struct Seat {
     pub programs: Programs,
     /// Where the records of its relayed connections are made.
     pub offload: Offloaded,
+    /// Those of the node.
+    pub turns: Turns,
 }
 
 /// Where the records of a workload's relayed connections are made, from what is wanted and what the kernel can do.
@@ -94,11 +99,12 @@ impl Workload {
             offload: seat.offload,
             opening: Arc::new(Semaphore::new(HANDSHAKES)),
             answering: Arc::new(Semaphore::new(HANDSHAKES)),
+            limits: Limits::new(&wanted.limits),
+            lane: Arc::new(seat.turns.lane()),
             public: public.map(|(wanted, certificates)| Arc::new(Public::new(wanted, certificates.clone()))),
             kernel: seat.kernel,
             site: Site::of(&seat.home.namespace),
             loses_the_end: Arc::new(AtomicBool::new(seat.programs == Programs::LoseTheEnd)),
-            places: Arc::new(Semaphore::new(CONNECTIONS)),
             store,
             home: seat.home,
         }
@@ -113,7 +119,7 @@ impl Workload {
     /// Whether it is the same one, since it was enrolled.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.places, &other.places)
+        Arc::ptr_eq(&self.limits, &other.limits)
     }
 
     /// Which path its connections can take, if this is wanted.
@@ -146,13 +152,10 @@ impl Workload {
         is_spared
     }
 
-    /// A place among the workload's connections, until it is dropped.
-    ///
-    /// # Errors
-    ///
-    /// [`Reason::TooManyConnections`].
-    pub fn place(&self) -> Result<OwnedSemaphorePermit, Reason> {
-        Arc::clone(&self.places).try_acquire_owned().map_err(|_full| Reason::TooManyConnections)
+    /// Handshakes of relayed connections that are being done now.
+    #[must_use]
+    pub fn shaking(&self) -> usize {
+        2 * HANDSHAKES - self.opening.available_permits() - self.answering.available_permits()
     }
 }
 

@@ -45,6 +45,8 @@ pub enum WorkloadPart {
     Ports,
     /// Where the records of its relayed connections are made.
     Offload,
+    /// How much of it there may be.
+    Limits,
     /// Its public names.
     Public,
     /// Its mode and rules.
@@ -153,6 +155,7 @@ fn workload_parts(
         (was.network != is.network, WorkloadPart::Network),
         (was.ports != is.ports, WorkloadPart::Ports),
         (was.offload != is.offload, WorkloadPart::Offload),
+        (was.limits != is.limits, WorkloadPart::Limits),
         (was.public != is.public, WorkloadPart::Public),
     ];
     let mut changed = parts.into_iter().filter_map(|(is_changed, part)| is_changed.then_some(part)).collect();

@@ -204,6 +204,7 @@ fn workload(id: u32, raw: RawWorkload) -> Option<Workload> {
         network: raw.network?.value,
         ports: raw.ports.map(sorted),
         offload: raw.offload?.value,
+        limits: raw.limits?,
         public: raw.public.map(public::wanted),
     })
 }

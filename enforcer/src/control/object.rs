@@ -19,13 +19,18 @@ use super::scalar::{
     PAIR_PORT, address, agent, api_version, checked_label, checked_trust_domain, cipher, host_and_port, identity,
     label, listening, loopback, name, offload, path, pid, port, prefix, socket, trust_domain, workload_api,
 };
-use super::snapshot::{Acme, Cipher, Control, NetworkRef, Offload, Speaks};
+use super::snapshot::{Acme, Cipher, Control, Limits, NetworkRef, Offload, Speaks};
 use super::yaml::{Entry, Tree, Value, documents};
 use crate::identity::Identity;
 
 /// Minutes in which a revocation list is in force after its end: at most, and usually.
 const MOST_GRACE: u32 = 7 * 24 * 60;
 const USUAL_GRACE: u32 = 60;
+/// What the kernel's tables have room for: open connections and held ones.
+const MOST_CONNECTIONS: u32 = 1 << 20;
+const MOST_HELD: u32 = 1 << 16;
+/// A terabyte.
+const MOST_MEMORY: u32 = 1 << 20;
 
 /// The objects of one file.
 #[derive(Debug, Default)]
@@ -76,6 +81,7 @@ pub(super) struct RawWorkload {
     /// The ports that could be read; `None` only if the field is absent.
     pub(super) ports: Option<Vec<Located<u16>>>,
     pub(super) offload: Option<Located<Offload>>,
+    pub(super) limits: Option<Limits>,
     pub(super) public: Option<RawPublic>,
 }
 
@@ -222,14 +228,44 @@ fn workload(metadata: Option<Tree>, spec: Tree, problems: &mut Problems) -> Opti
     let cgroup = spec.required("cgroup", path);
     let offload = spec.optional("offload", offload, Offload::Auto);
     let network_tree = spec.take_required("network");
-    let (ports_tree, public_tree) = (spec.take("ports"), spec.take("public"));
+    let (ports_tree, public_tree, limits_tree) = (spec.take("ports"), spec.take("public"), spec.take("limits"));
     spec.close();
 
     let network = network_tree.and_then(|tree| network(tree, problems));
     let ports = ports_tree.map(|tree| read_each(tree, port, problems));
     let public = public_tree.and_then(|tree| public(tree, problems));
+    let limits = limits_tree.map_or(Some(Limits::default()), |tree| limits(tree, problems));
     let Metadata { name, namespace, labels } = metadata?;
-    Some(RawWorkload { name, namespace, labels, identity, cgroup, network, inode: None, ports, offload, public })
+    Some(RawWorkload {
+        name,
+        namespace,
+        labels,
+        identity,
+        cgroup,
+        network,
+        inode: None,
+        ports,
+        offload,
+        limits,
+        public,
+    })
+}
+
+/// How much of a workload there may be at once. What is not named is as usual.
+fn limits(tree: Tree, problems: &mut Problems) -> Option<Limits> {
+    let usual = Limits::default();
+    let mut limits = Fields::open(tree, "limits", problems)?;
+    let connections = limits.optional("connections", |tree| integer(tree, 1, MOST_CONNECTIONS), usual.connections);
+    let held = limits.optional("held", |tree| integer(tree, 1, MOST_HELD), usual.held);
+    let handshakes = limits.optional("handshakes", |tree| integer(tree, 1, MOST_CONNECTIONS), usual.handshakes);
+    let memory = limits.optional("relayMemoryMiB", |tree| integer(tree, 1, MOST_MEMORY), usual.relay_memory);
+    limits.close();
+    Some(Limits {
+        connections: connections?.value,
+        held: held?.value,
+        handshakes: handshakes?.value,
+        relay_memory: memory?.value,
+    })
 }
 
 struct Metadata {

@@ -172,8 +172,31 @@ pub struct Workload {
     pub ports: Option<Vec<u16>>,
     /// Where the TLS records of a relayed connection are made.
     pub offload: Offload,
+    /// How much of it there may be at once.
+    pub limits: Limits,
     /// Under which names it serves clients that have no certificate; `None`: it does not.
     pub public: Option<Public>,
+}
+
+/// How much of a workload there may be at once; at least one of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections, of both paths.
+    pub connections: u32,
+    /// Sockets on the direct path that are not open yet.
+    pub held: u32,
+    /// Handshakes of relayed connections, with those that wait for their turn.
+    pub handshakes: u32,
+    /// MiB that relayed connections may take in the agent.
+    pub relay_memory: u32,
+}
+
+impl Default for Limits {
+    /// Room for one workload with tens of thousands of connections, which takes a small part of what the tables in the kernel
+    /// have room for: 65,536 held sockets and 1,048,576 open direct connections.
+    fn default() -> Self {
+        Self { connections: 65_536, held: 16_384, handshakes: 8_192, relay_memory: 1_600 }
+    }
 }
 
 /// What a workload offers to everybody. The node has an [`Acme`] then.

@@ -4,6 +4,10 @@
 //! refusals, the certificates in use) is asked for at each scrape and not stored again. Every label is a closed enum,
 //! except identities and names, which are those of this node's workloads.
 
+mod usage;
+
+pub use usage::Usage;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -28,6 +32,8 @@ pub struct Sources {
     pub refusals: Box<dyn Fn() -> Vec<(Reason, u64)> + Send + Sync>,
     /// What programs have missed on direct connections.
     pub missed: Box<dyn Fn() -> Vec<MissedBy> + Send + Sync>,
+    /// What workloads have taken of what they may have.
+    pub usage: Box<dyn Fn() -> Vec<Usage> + Send + Sync>,
     /// The certificates in use, each with the end of its validity in seconds since 1970.
     pub certificates: Box<dyn Fn() -> Vec<(Identity, i64)> + Send + Sync>,
 }
@@ -248,6 +254,7 @@ impl Collector for Sources {
             let labels = [("workload", &*workload), ("feature", missed.label())];
             ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
         }
+        usage::encode(&(self.usage)(), &mut encoder)?;
         let help = "When the certificate in use expires, in seconds since 1970";
         let kind = ConstGauge::<i64>::TYPE;
         let mut family = encoder.encode_descriptor("certificate_expiry", help, Some(&Unit::Seconds), kind)?;
@@ -301,6 +308,7 @@ pub(crate) mod tests {
         Arc::new(Metrics::new(Sources {
             refusals: Box::new(Vec::new),
             missed: Box::new(Vec::new),
+            usage: Box::new(Vec::new),
             certificates: Box::new(Vec::new),
         }))
     }
@@ -311,6 +319,17 @@ pub(crate) mod tests {
         let metrics = Metrics::new(Sources {
             refusals: Box::new(|| vec![(Reason::AgentAway, 3), (Reason::MapFull, 0)]),
             missed: Box::new(|| vec![("web".into(), Missed::ZeroCopy, 2)]),
+            usage: Box::new(|| {
+                vec![Usage {
+                    workload: "web".into(),
+                    connections: 7,
+                    held: 1,
+                    shaking: 2,
+                    waiting: 3,
+                    relay_memory: 102_400,
+                    refused: vec![("held", 4)],
+                }]
+            }),
             certificates: Box::new(move || vec![(identity.clone(), 1_900_000_000)]),
         });
         metrics.refused(Direction::Inbound, Reason::NotRedirected);
@@ -320,6 +339,11 @@ pub(crate) mod tests {
             "enforcer_kernel_refusals_total{reason=\"agent-away\"} 3",
             "enforcer_kernel_refusals_total{reason=\"map-full\"} 0",
             "enforcer_missed_features_total{workload=\"web\",feature=\"msg-zerocopy\"} 2",
+            "enforcer_workload_connections{workload=\"web\"} 7",
+            "enforcer_workload_held{workload=\"web\"} 1",
+            "enforcer_workload_relay_memory_bytes{workload=\"web\"} 102400",
+            "enforcer_workload_handshakes{workload=\"web\",state=\"waiting\"} 3",
+            "enforcer_workload_refusals_total{workload=\"web\",limit=\"held\"} 4",
             "enforcer_certificate_expiry_seconds{identity=\"spiffe://example.org/ns/default/sa/web\"} 1900000000",
             "enforcer_connections_total{direction=\"inbound\",path=\"refused\",reason=\"not-redirected\",\
              end=\"not-redirected\"} 1",

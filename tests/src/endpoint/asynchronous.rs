@@ -39,19 +39,22 @@ pub(super) fn serve(serve: Serve) -> Result<()> {
     })
 }
 
-/// Opens `connections` at the same time, `times` after each other, and prints a list of outcomes.
+/// Opens `connections` at the same time, each of them `times` after each other, and prints a list of outcomes.
 pub(super) fn connect(connect: Connect) -> Result<()> {
     runtime()?.block_on(async {
         let connect = Arc::new(connect);
-        let mut outcomes = Vec::new();
-        for _ in 0..connect.times {
-            let mut talking = JoinSet::new();
-            for _ in 0..connect.connections {
-                talking.spawn(talk(Arc::clone(&connect)));
-            }
-            outcomes.extend(talking.join_all().await);
+        let mut talking = JoinSet::new();
+        for _ in 0..connect.connections {
+            let connect = Arc::clone(&connect);
+            talking.spawn(async move {
+                let mut outcomes = Vec::new();
+                for _ in 0..connect.times {
+                    outcomes.push(talk(Arc::clone(&connect)).await);
+                }
+                outcomes
+            });
         }
-        print(&Value::Array(outcomes));
+        print(&Value::Array(talking.join_all().await.concat()));
         Ok(())
     })
 }

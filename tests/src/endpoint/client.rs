@@ -32,9 +32,18 @@ pub(super) fn run(connect: &Connect) -> Result<()> {
         print(&once(connect)?);
         return Ok(());
     }
-    let outcomes = (0..connect.times).map(|_| once(connect)).collect::<Result<_>>()?;
+    let outcomes = (0..connect.times).map(|_| {
+        pause(Duration::from_millis(connect.every));
+        once(connect)
+    });
+    let outcomes = outcomes.collect::<Result<_>>()?;
     print(&Value::Array(outcomes));
     Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "it is told to come at this pace")]
+fn pause(pause: Duration) {
+    std::thread::sleep(pause);
 }
 
 /// Connects, does as told, and gives the outcome with the milliseconds it took.

@@ -88,6 +88,9 @@ struct Connect {
     /// How many times to do it all, one after the other; more than once prints a list of outcomes
     #[arg(long, default_value_t = 1)]
     times: usize,
+    /// How many milliseconds to wait before each of them; threads only
+    #[arg(long, default_value_t = 0)]
+    every: u64,
     /// Who waits for the kernel, and how
     #[arg(long, default_value = "threads")]
     by: By,

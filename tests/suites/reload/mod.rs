@@ -27,7 +27,7 @@ fn usual() -> Options {
 }
 
 /// Changes the file of a node, and returns when it is in force.
-fn put_in_force(node: &mut Node, change: impl FnOnce(&mut Config)) -> Result<()> {
+pub(crate) fn put_in_force(node: &mut Node, change: impl FnOnce(&mut Config)) -> Result<()> {
     let before = changes(node);
     change(&mut node.config);
     node.agent.rewrite(&node.config)?;

@@ -86,7 +86,7 @@ impl Enrolment {
         let loses = self.guard.maps.taken().loses_the_end(cgroup_id);
         let programs = if loses { Programs::LoseTheEnd } else { Programs::Unknown };
         let offload = place_records(wanted.offload, if self.has_ktls { Ok(()) } else { Err(()) });
-        let seat = Seat { cgroup_id, home, kernel: self.kernel, programs, offload };
+        let seat = Seat { cgroup_id, home, kernel: self.kernel, programs, offload, turns: self.turns.clone() };
         let (store, names) = &self.certificates;
         Workload::new(wanted, seat, (Arc::clone(store), names.as_ref()))
     }

@@ -10,13 +10,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use enforcer_ebpf::{Held, Reason};
 use tokio::sync::oneshot;
 
+use crate::connection::limits::Taken;
 use crate::connection::pair::{Connection, Facts, Offered, Pair};
 
 /// A held connection that the application has accepted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) cookie: u64,
     pub(super) held: Held,
+    /// Among the held sockets of its workload, if that is known.
+    pub(super) _place: Option<Taken>,
 }
 
 /// The end that a connection was opened to.
@@ -113,14 +116,12 @@ impl Accepts {
     /// Takes a connection that the application has accepted, and that was not offered. `None`: it was, or it is gone.
     pub(super) fn give_up(&self, connection: Connection, cookie: u64) -> Option<Accepted> {
         let mut meetings = self.locked();
-        let Entry::Occupied(met) = meetings.entry(connection) else { return None };
-        match met.get() {
-            Meeting::Accepted(End::Application(accepted)) if accepted.cookie == cookie => {
-                let accepted = *accepted;
-                met.remove();
-                Some(accepted)
+        match meetings.remove(&connection)? {
+            Meeting::Accepted(End::Application(accepted)) if accepted.cookie == cookie => Some(accepted),
+            other => {
+                meetings.insert(connection, other);
+                None
             }
-            _ => None,
         }
     }
 

@@ -112,28 +112,38 @@ impl Answers {
         answered.await.unwrap_or(Err(Reason::EndedBeforeKeys))
     }
 
-    async fn open(&self, attempt: &Attempt<'_>, Offered { offer, keys, .. }: &Offered) -> Result<(), Reason> {
-        let (bond, Accepted { cookie, held }) = (&attempt.bond, &attempt.accepted);
-        let cookie = *cookie;
+    async fn open(&self, attempt: &Attempt<'_>, offered: &Offered) -> Result<(), Reason> {
+        let Accepted { cookie, held, .. } = &attempt.accepted;
         // Another may be in force since it was offered.
         let picture = self.direct.current.picture();
-        self.authorize(&picture, offer.connection.source.ip())?;
+        self.authorize(&picture, offered.offer.connection.source.ip())?;
         let workload = workload_of(&picture, held).map(Arc::clone).ok_or(Reason::PortUnknown)?;
         if workload.identity != self.pair.local {
             return Err(Reason::PeerIdentityMismatch);
         }
-        self.direct.lives.begin(cookie, self.direct.record(&workload, held), &workload);
+        self.direct.lives.begin(*cookie, self.direct.record(&workload, held), &workload);
         let ends = Ends { picture, workload, remote: self.pair.remote.clone() };
-        self.direct.judge((cookie, held), &ends)?;
+        ends.workload.lane.in_turns(self.install(attempt, &ends, offered)).await
+    }
+
+    async fn install(
+        &self,
+        attempt: &Attempt<'_>,
+        ends: &Ends,
+        Offered { offer, keys, .. }: &Offered,
+    ) -> Result<(), Reason> {
+        let (bond, Accepted { cookie, held, .. }) = (&attempt.bond, &attempt.accepted);
+        let cookie = *cookie;
+        self.direct.judge((cookie, held), ends)?;
         bond.tie(&self.session.facts().serials())?;
-        let _place = ends.workload.place()?;
+        self.direct.lives.take_place(cookie, &ends.workload)?;
         let socket = install::fetch(&self.direct, &ends.workload, (cookie, held)).await?;
         socket.key(&self.direct, &keys.back, &keys.forward)?;
         socket.settle().await;
         let (peer, suite, facts) = (&self.pair.remote, keys.back.suite, self.session.facts());
         let opened = Opened { cookie, held, offer, peer, suite, facts, bond };
         self.direct.lives.opened(&self.direct, &ends.workload, &opened)?;
-        self.direct.still_stands((cookie, held), &ends)?;
+        self.direct.still_stands((cookie, held), ends)?;
         socket.open(&self.direct)
     }
 }
@@ -164,7 +174,7 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     fn failed(&self, reason: Reason) {
-        let Accepted { cookie, held } = &self.accepted;
+        let Accepted { cookie, held, .. } = &self.accepted;
         self.direct.give_up(*cookie, held, reason);
         self.direct.lives.failed(*cookie, reason);
     }

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use enforcer_ebpf::{
     DIRECTION_OUTBOUND, EVENT_ACCEPTED, EVENT_CLOSED, EVENT_CONNECTED, EVENT_LATE, EVENT_REFUSED, EVENT_SENT_MUCH,
-    Event, Live, Reason, STAGE_ACCEPTED, STAGE_ESTABLISHED, STAGE_KEYED,
+    Event, Held, Live, Reason, STAGE_ACCEPTED, STAGE_ESTABLISHED, STAGE_KEYED,
 };
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::accepts::Accepted;
-use super::{Direct, Offers, written};
+use super::{Direct, Offers, workload_of, written};
+use crate::connection::limits::Limit;
 use crate::connection::pair::Connection;
 use crate::kernel::bpf::Events;
 
@@ -75,7 +76,7 @@ impl Watch {
             match (held.direction, held.stage) {
                 _ if self.offers.direct.lives.knows(cookie) => {}
                 (DIRECTION_OUTBOUND, STAGE_ESTABLISHED | STAGE_KEYED) => self.offers.start(cookie, held),
-                (_, STAGE_ACCEPTED | STAGE_KEYED) => self.accepted(Accepted { cookie, held }),
+                (_, STAGE_ACCEPTED | STAGE_KEYED) => self.accepted(cookie, held),
                 _ => {}
             }
         }
@@ -94,7 +95,7 @@ impl Watch {
         let Event { cookie, held, .. } = *event;
         match event.kind {
             EVENT_CONNECTED => self.offers.start(cookie, held),
-            EVENT_ACCEPTED => self.accepted(Accepted { cookie, held }),
+            EVENT_ACCEPTED => self.accepted(cookie, held),
             EVENT_CLOSED => {
                 // An open connection has met its offer long ago.
                 if !event.can_wait() {
@@ -111,9 +112,15 @@ impl Watch {
         }
     }
 
-    fn accepted(&mut self, accepted: Accepted) {
-        if !self.offers.direct.accepts.accepted(accepted) {
-            self.due.push_back((Instant::now() + DEADLINE, Connection::from(&accepted.held), accepted.cookie));
+    fn accepted(&mut self, cookie: u64, held: Held) {
+        let direct = &self.offers.direct;
+        match direct.seat(cookie, held) {
+            Ok(accepted) => {
+                if !direct.accepts.accepted(accepted) {
+                    self.due.push_back((Instant::now() + DEADLINE, Connection::from(&held), cookie));
+                }
+            }
+            Err(reason) => direct.destroy(cookie, &held, reason),
         }
     }
 
@@ -140,7 +147,17 @@ impl Direct {
     pub(super) fn find_accepted(&self, connection: Connection) -> Option<Accepted> {
         let cookie = self.find_cookie(connection)?;
         let held = self.holds.held_one(cookie)?;
-        (Connection::from(&held) == connection).then_some(Accepted { cookie, held })
+        // One too many is asked for again, as one that is not accepted.
+        (Connection::from(&held) == connection).then(|| self.seat(cookie, held).ok())?
+    }
+
+    /// Gives an accepted connection a place among the held sockets of its workload. Whose it is may be another one's when its
+    /// offer comes, which is judged then.
+    fn seat(&self, cookie: u64, held: Held) -> Result<Accepted, Reason> {
+        let picture = self.current.picture();
+        let workload = workload_of(&picture, &held);
+        let _place = workload.map(|workload| workload.limits.take(Limit::Held)).transpose()?;
+        Ok(Accepted { cookie, held, _place })
     }
 
     /// The socket that a process here has of a connection to it, as the kernel tells.

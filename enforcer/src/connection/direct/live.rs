@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use super::written::{self, Opened, Proof, held, identity};
 use super::{Direct, decide, owner_of, peer_of};
+use crate::connection::limits::{Limit, Taken};
 use crate::connection::pair::Connection;
 use crate::connection::{Picture, Workload};
 use crate::control::policy::Verdict;
@@ -45,6 +46,8 @@ struct Table {
 struct Life {
     record: Entry,
     workload: Arc<Workload>,
+    /// Among the workload's connections.
+    place: Option<Taken>,
     /// What proves its ends; `None`: it is still on its way to being open.
     proof: Option<Proof>,
 }
@@ -57,8 +60,20 @@ impl Lives {
 
     /// A connection is on its way to being open.
     pub(super) fn begin(&self, cookie: u64, record: Entry, workload: &Arc<Workload>) {
-        let life = Life { record, workload: Arc::clone(workload), proof: None };
+        let life = Life { record, workload: Arc::clone(workload), place: None, proof: None };
         self.locked().lives.insert(cookie, life);
+    }
+
+    /// Gives it a place among its workload's connections, as long as it is here.
+    pub(super) fn take_place(&self, cookie: u64, workload: &Workload) -> Result<(), Reason> {
+        self.place(cookie, workload.limits.take(Limit::Connections)?);
+        Ok(())
+    }
+
+    fn place(&self, cookie: u64, place: Taken) {
+        if let Some(life) = self.locked().lives.get_mut(&cookie) {
+            life.place = Some(place);
+        }
     }
 
     /// Whose connection it is. `None`: there is no record of it.
@@ -221,6 +236,7 @@ impl Direct {
         record.authenticated(&peer, Tls { cipher, group: None, local_serial, peer_serial });
         record.offloaded(Offloaded::Kernel);
         self.lives.begin(cookie, record, workload);
+        self.lives.place(cookie, workload.limits.adopt(Limit::Connections));
         self.lives.is_proved(cookie, proof);
         if is_refused {
             return Err(Reason::PolicyChanged);

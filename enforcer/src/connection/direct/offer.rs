@@ -18,6 +18,7 @@ use super::known::Known;
 use super::written::Opened;
 use super::{Direct, Ends, Hosting, peer_of, workload_of};
 use crate::connection::bonds::Bond;
+use crate::connection::limits::Limit;
 use crate::connection::pair::{self, Connection, Handle, Keys, Offer, Pair, Sessions};
 
 /// How long the application's first bytes may wait for the other agent to be there: one that is being replaced is back
@@ -51,9 +52,19 @@ impl Offers {
             return direct.destroy(cookie, &held, Reason::WorkloadUnknown);
         };
         direct.lives.begin(cookie, direct.record(&workload, &held), &workload);
+        let places = direct.lives.take_place(cookie, &workload).and_then(|()| workload.limits.take(Limit::Held));
+        let place = match places {
+            Ok(place) => place,
+            Err(reason) => {
+                direct.give_up(cookie, &held, reason);
+                return direct.lives.failed(cookie, reason);
+            }
+        };
         let shared = Arc::clone(self);
         direct.tasks.spawn(async move {
+            let _place = place;
             let bond = shared.direct.bonds.bond();
+            let lane = Arc::clone(&workload.lane);
             let carry = async {
                 let (remote, agent) = peer_of(&picture, &held).ok_or(Reason::DestinationUnknown)?;
                 let (picture, remote) = (Arc::clone(&picture), remote.clone());
@@ -65,7 +76,7 @@ impl Offers {
                     ended = carry(&shared, (cookie, &held), (&ends, agent), &bond) => ended,
                 }
             };
-            let ended = carry.await;
+            let ended = lane.in_turns(carry).await;
             if let Err(reason) = ended {
                 shared.direct.give_up(cookie, &held, reason);
                 shared.direct.lives.failed(cookie, reason);
@@ -84,7 +95,6 @@ async fn carry(
     let direct = &*offers.direct;
     let Ends { workload, remote, .. } = ends;
     let started = Instant::now();
-    let _place = workload.place()?;
     direct.judge((cookie, held), ends)?;
     let socket = install::fetch(direct, workload, (cookie, held)).await?;
     let earlier = socket.keys_from_before()?.map(|(forward, back)| Keys { forward, back });

@@ -48,8 +48,9 @@ impl<H: Host> Sessions<H> {
     }
 
     async fn judge(&self, stream: TcpStream, bond: &Bond) -> Result<Beginning, Failed> {
-        let beginning = as_server(stream, &self.store, &self.host.peers(), |local| self.host.takes(local)).await?;
-        beginning.bind(bond)?.greet().await
+        let peers = self.host.peers();
+        let begin = as_server(stream, &self.store, &peers, |local| self.host.takes(local));
+        self.lanes.accepted.in_turns(begin).await?.bind(bond)?.greet().await
     }
 
     /// Takes one connection from its first octet to the end of its session.

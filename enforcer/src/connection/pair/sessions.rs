@@ -29,6 +29,7 @@ use super::lifetime::live;
 use super::listen::Places;
 use super::{Ends, Handle, Pair, Takes, WeakHandle, start};
 use crate::connection::bonds::{Bond, Bonds};
+use crate::connection::turns::{Lane, Turns};
 use crate::identity::Identity;
 use crate::identity::store::Store;
 use table::{Found, Key, Opening, Table};
@@ -67,13 +68,20 @@ pub struct Sessions<H> {
     pub(super) bonds: Bonds,
     pub(super) stop: CancellationToken,
     pub(super) tasks: TaskTracker,
+    pub(super) lanes: Lanes,
     opened: Table,
+}
+
+/// Turns to shake hands: for those that this agent opens, and for those that anybody may want of it.
+pub(super) struct Lanes {
+    opened: Lane,
+    pub(super) accepted: Lane,
 }
 
 impl<H: Host> Sessions<H> {
     /// No sessions yet. All sessions end with `stop`, and each of them when its bond breaks or one of its ends is gone.
     #[must_use]
-    pub fn new(host: H, store: Arc<Store>, (bonds, stop): (Bonds, CancellationToken)) -> Arc<Self> {
+    pub fn new(host: H, store: Arc<Store>, turns: &Turns, (bonds, stop): (Bonds, CancellationToken)) -> Arc<Self> {
         Arc::new(Self {
             host,
             store,
@@ -81,6 +89,7 @@ impl<H: Host> Sessions<H> {
             bonds,
             stop,
             tasks: TaskTracker::new(),
+            lanes: Lanes { opened: turns.lane(), accepted: turns.lane() },
             opened: Table::default(),
         })
     }
@@ -170,7 +179,7 @@ impl<H: Host> Sessions<H> {
         let begun = tokio::select! {
             biased;
             () = self.stop.cancelled() => return Err(Reason::AgentStopped),
-            begun = as_client(opening.credentials(), remote, *agent) => begun,
+            begun = self.lanes.opened.in_turns(as_client(opening.credentials(), remote, *agent)) => begun,
         };
         begun.and_then(|beginning| beginning.bind(bond)).map_err(|error| {
             let reason = error.reason();

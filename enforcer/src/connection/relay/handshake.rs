@@ -17,6 +17,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream, server};
 
 use super::offload::Session;
 use super::records::Records;
+use crate::connection::limits::{Limit, Taken};
 use crate::connection::{Expected, Request, Workload};
 use crate::identity::{Serial, reason_of_io, tls};
 use crate::kernel::ktls;
@@ -59,7 +60,7 @@ pub(super) async fn as_server(
         Ok(Err(_lost)) => return Err(Reason::PeerClosedInHandshake),
         Err(_elapsed) => return Err(Reason::HandshakeTimeout),
     }
-    let turn = turn(&workload.answering).await?;
+    let turn = counted_turn(workload, &workload.answering).await?;
     let credentials = workload.credentials()?;
     let config = credentials.server_config(&expected.identity, expected.alpn).map_err(|_config| Reason::Internal)?;
     prepare(&stream, workload)?;
@@ -98,8 +99,19 @@ fn prepare(stream: &TcpStream, workload: &Workload) -> Result<(), Reason> {
     })
 }
 
-/// Waits until there may be one more handshake in flight.
-pub(super) async fn turn(turns: &Semaphore) -> Result<SemaphorePermit<'_>, Reason> {
+/// A handshake that may be in flight.
+pub(super) struct Turn<'a> {
+    _permit: SemaphorePermit<'a>,
+    _counted: Taken,
+}
+
+/// Waits until the workload may have one more handshake in flight. Who would be one too many to wait is refused.
+pub(super) async fn counted_turn<'a>(workload: &Workload, turns: &'a Semaphore) -> Result<Turn<'a>, Reason> {
+    let counted = workload.limits.take(Limit::Handshakes)?;
+    Ok(Turn { _permit: turn(turns).await?, _counted: counted })
+}
+
+async fn turn(turns: &Semaphore) -> Result<SemaphorePermit<'_>, Reason> {
     match timeout(QUEUE_DEADLINE, turns.acquire()).await {
         Ok(Ok(permit)) => Ok(permit),
         Ok(Err(_closed)) => Err(Reason::AgentStopped),

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use enforcer_ebpf::Reason;
 use tokio::net::TcpStream;
-use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
+use super::handshake::Turn;
 use super::{carry_plain, carry_session, handshake, keyed};
 use crate::connection::direct::Offers;
 use crate::connection::{Choice, Expected, Request};
@@ -72,16 +72,16 @@ async fn relay(
 
 /// Connects when it is this connection's turn to shake hands, so that the peer does not wait for us once it has
 /// accepted. A peer that is slow to accept gives its turn to others meanwhile.
-async fn connect_in_turn(request: &Request) -> Result<(TcpStream, SemaphorePermit<'_>), Reason> {
-    let turns = &request.workload.opening;
-    let turn = handshake::turn(turns).await?;
+async fn connect_in_turn(request: &Request) -> Result<(TcpStream, Turn<'_>), Reason> {
+    let (workload, turns) = (&request.workload, &request.workload.opening);
+    let turn = handshake::counted_turn(workload, turns).await?;
     let mut connecting = pin!(connect(request));
     if let Ok(connected) = timeout(PROMPT, &mut connecting).await {
         return Ok((connected?, turn));
     }
     drop(turn);
     let peer = timeout(DEADLINE, connecting).await.map_err(|_elapsed| Reason::DestinationUnreachable)??;
-    Ok((peer, handshake::turn(turns).await?))
+    Ok((peer, handshake::counted_turn(workload, turns).await?))
 }
 
 async fn connect(request: &Request) -> Result<TcpStream, Reason> {

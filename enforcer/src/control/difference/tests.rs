@@ -30,7 +30,7 @@ fn what_is_the_same_is_not_different() {
 
 #[test]
 fn each_part_of_a_workload_is_told() {
-    use WorkloadPart::{Cgroup, Identity, Network, Offload, Path, Ports, Rules};
+    use WorkloadPart::{Cgroup, Identity, Limits, Network, Offload, Path, Ports, Rules};
     for (from, to, name, expected) in [
         ("sa/web", "sa/website", "web", vec![Identity]),
         ("cgroup/web", "cgroup/site", "web", vec![Cgroup]),
@@ -38,6 +38,7 @@ fn each_part_of_a_workload_is_told() {
         ("pid: 1234", "pid: 1235", "job", vec![Network]),
         ("[443, 80]", "[443]", "web", vec![Ports]),
         ("offload: auto", "offload: on", "web", vec![Offload]),
+        ("offload: auto", "limits: { held: 7 }", "web", vec![Limits]),
         ("mode: permissive", "mode: strict", "job", vec![Rules]),
         ("mode: permissive", "mode: permissive\n  inbound: { deny: [{ ports: [80] }] }", "job", vec![Rules]),
         ("mode: permissive", "path: relay", "job", vec![Rules, Path]),
@@ -50,7 +51,7 @@ fn each_part_of_a_workload_is_told() {
     for part in [Identity, Cgroup, Network, Ports] {
         assert!(part.is_enrolled(), "{part:?}");
     }
-    for part in [Offload, Rules, Path] {
+    for part in [Offload, Limits, Rules, Path] {
         assert!(!part.is_enrolled(), "{part:?}");
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::super::file::load;
-use super::super::snapshot::{Cipher, Mode, NetworkRef, Offload, Speaks, WantedPath};
+use super::super::snapshot::{Cipher, Limits, Mode, NetworkRef, Offload, Speaks, WantedPath};
 use super::{BASE, LoadError, accept, edited};
 
 #[test]
@@ -63,6 +63,16 @@ fn where_certificates_come_from_and_go_to() {
     }
     let snapshot = accept(&edited("  admin:", "  workloadApi: /run/enforcer/workload.sock\n  admin:"));
     assert_eq!(snapshot.node().workload_api.as_deref(), Some(Path::new("/run/enforcer/workload.sock")));
+}
+
+#[test]
+fn limits_that_are_not_named_are_as_usual() {
+    let usual = Limits::default();
+    assert_eq!(accept(BASE).workloads()[0].limits, usual);
+    let limits = |text: &str| accept(&edited("offload: auto", text)).workloads()[0].limits;
+    assert_eq!(limits("limits: { held: 1 }"), Limits { held: 1, ..usual });
+    let all = limits("limits: { connections: 9, held: 8, handshakes: 7, relayMemoryMiB: 6 }");
+    assert_eq!(all, Limits { connections: 9, held: 8, handshakes: 7, relay_memory: 6 });
 }
 
 #[test]

@@ -177,6 +177,9 @@ fn fields_of_a_workload() {
         ("[443, 80]", "[8_0, 80.0]", &[("14:11", "found the text \"8_0\""), ("14:16", "found the number \"80.0\"")]),
         ("offload: auto", "offload: yes", &[("15:12", "use one of: auto, on, off")]),
         ("offload: auto", "offload: ON", &[("15:12", "did you mean \"on\"?")]),
+        ("offload: auto", "limits: 7", &[("15:11", "expected the fields of limits")]),
+        ("offload: auto", "limits: { held: 0 }", &[("15:19", "is out of range; it is 1 to 65536")]),
+        ("offload: auto", "limits: { memory: 7 }", &[("15:13", "unknown field \"memory\" in limits")]),
         ("offload: auto", "path: relay", &[("15:3", "unknown field \"path\" in Workload spec")]),
     ]);
 }

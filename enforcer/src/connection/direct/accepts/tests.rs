@@ -22,7 +22,7 @@ fn accepted(connection: Connection) -> Accepted {
         process: 7,
         descriptor: 5,
     };
-    Accepted { cookie: 9, held }
+    Accepted { cookie: 9, held, _place: None }
 }
 
 #[tokio::test]

@@ -101,7 +101,8 @@ impl Agent {
         let hall = Hall { begun: Arc::default(), answers, changes };
         let bonds = Bonds::default();
         shelf.put(root.credentials_of(own, &leaf_of(own)));
-        let sessions = Sessions::new(hall.clone(), Arc::clone(&shelf.store), (bonds.clone(), stop.clone()));
+        let sessions =
+            Sessions::new(hall.clone(), Arc::clone(&shelf.store), &Turns::default(), (bonds.clone(), stop.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(Arc::clone(&sessions).serve(listener, stop.clone()));
