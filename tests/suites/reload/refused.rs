@@ -65,8 +65,9 @@ fn a_change_for_which_the_kernel_has_no_room_changes_nothing_and_is_told_of() ->
     before.are_all_there_is(&world.b)?;
     ensure!(changes(&world.b) == seen, "a change was said to be in force");
     world.b.agent.reload()?;
-    world.explain(pages_come_from(&world, "a"))?;
-    nothing_is_said(&world.b)
+    // Before that programs of the workload may be in place, and refuse its sockets.
+    nothing_is_said(&world.b)?;
+    world.explain(pages_come_from(&world, "a"))
 }
 
 fn a_change_of_the_node_waits_for_the_next_start_with_all_that_is_beside_it() -> Result<()> {
