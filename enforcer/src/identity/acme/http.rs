@@ -3,8 +3,8 @@
 //! Its certificate is verified against the roots that the configuration names. No proxy is used, and no redirection is
 //! followed: ACME has none (RFC 8555 6.1).
 //!
-//! What `instant-acme` would stumble over is kept from it: it takes the URLs of a directory for valid, and adds what
-//! `Retry-After` says to the time of day.
+//! What `instant-acme` would stumble over is kept from it: it takes the URLs of a directory for valid, whatever the status,
+//! and adds what `Retry-After` says to the time of day.
 
 use std::error::Error as StdError;
 use std::io;
@@ -183,9 +183,14 @@ where
             answering.await
         }
     }?;
-    if is_directory && response.status().is_success() {
-        check_directory(response.body())?;
+    if !is_directory {
+        return Ok(response);
     }
+    if !response.status().is_success() {
+        // An error is no directory, whatever it looks like; nobody but us looks at the status.
+        return Ok(response.map(|_body| Bytes::new()));
+    }
+    check_directory(response.body())?;
     Ok(response)
 }
 
@@ -226,6 +231,7 @@ pub(super) fn retry_after(headers: &HeaderMap, now: OffsetDateTime) -> Option<Du
 #[cfg(test)]
 mod tests {
     use time::macros::datetime;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
 
@@ -265,5 +271,21 @@ mod tests {
             assert!(matches!(refused, Err(Error::Directory("newNonce"))), "{nonce:?}");
         }
         assert!(check_directory(b"[]").is_err() && check_directory(b"no JSON").is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_error_is_no_directory_whatever_it_looks_like() {
+        let (near, mut far) = duplex(4096);
+        let body = r#"{"newNonce":"https:/ /n","newAccount":"https://a/a","newOrder":"https://a/o"}"#;
+        let answer = format!("HTTP/1.1 503 Busy\r\nRetry-After: 5\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let answering = async {
+            far.read_u8().await.unwrap();
+            far.write_all(answer.as_bytes()).await.unwrap();
+        };
+        let request = Request::builder().uri("/directory").body(BodyWrapper::default()).unwrap();
+        let (answered, ()) = tokio::join!(converse(request, near), answering);
+        let answered = answered.unwrap();
+        assert_eq!((answered.status().as_u16(), answered.body().len()), (503, 0));
+        assert!(retry_after(answered.headers(), OffsetDateTime::UNIX_EPOCH).is_some());
     }
 }
