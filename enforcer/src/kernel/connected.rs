@@ -6,16 +6,15 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::socket::{MsgFlags, recv, send};
 
 use super::netns::Namespace;
+use super::sock_diag::{self, HEADER, attribute, number, short};
 
 /// Of linux/socket.h, in the size of the field.
 const INET: u8 = 2;
 /// The same.
 const INET6: u8 = 10;
-/// Of `struct nlmsghdr`.
-const HEADER: usize = 16;
 /// Of `struct inet_diag_msg`.
 const ABOUT: usize = 72;
 /// What the kernel hands out at once is half as much at most.
@@ -36,10 +35,7 @@ pub struct Connected {
 ///
 /// The operating system's. A kernel without `tcp_diag` tells of none.
 pub fn connected(namespace: &Namespace, mut tell: impl FnMut(Connected)) -> io::Result<()> {
-    let netlink = namespace.enter(|| {
-        let (family, protocol) = (AddressFamily::Netlink, SockProtocol::NetlinkSockDiag);
-        Ok(socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?)
-    })?;
+    let netlink = sock_diag::open(namespace)?;
     let mut answer = vec![0; ROOM];
     for family in [INET, INET6] {
         send(netlink.as_raw_fd(), &request(family), MsgFlags::empty())?;
@@ -120,23 +116,8 @@ fn one(message: &[u8]) -> Option<Connected> {
         _ => Ipv6Addr::from(address).to_canonical(),
     };
     let remote = SocketAddr::new(address, u16::from_be_bytes(message.get(PORT..PORT + 2)?.try_into().ok()?));
-    let mut at = ABOUT;
-    while let (Some(length @ 4..), Some(kind)) = (short(message, at), short(message, at + 2)) {
-        if kind == CGROUP {
-            let cgroup = u64::from_ne_bytes(message.get(at + 4..at + 12)?.try_into().ok()?);
-            return Some(Connected { cgroup, remote });
-        }
-        at += usize::from(length).next_multiple_of(4);
-    }
-    None
-}
-
-fn short(octets: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(octets.get(at..at + 2)?.try_into().ok()?))
-}
-
-fn number(octets: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(octets.get(at..at + 4)?.try_into().ok()?))
+    let at = attribute(message, ABOUT, CGROUP)?;
+    Some(Connected { cgroup: u64::from_ne_bytes(message.get(at..at + 8)?.try_into().ok()?), remote })
 }
 
 /// Any octets as a part of an answer.

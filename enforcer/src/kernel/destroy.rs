@@ -13,9 +13,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::socket::{MsgFlags, recv, send};
 
 use super::netns::Namespace;
+use super::sock_diag::{self, HEADER, number, short};
 use super::socket::cookie;
 
 /// A cookie of these is any cookie (INET_DIAG_NOCOOKIE).
@@ -45,12 +46,8 @@ impl Destroyer {
     ///
     /// The operating system's.
     pub fn open(namespace: &Namespace) -> io::Result<Self> {
-        let open = || {
-            let protocol = SockProtocol::NetlinkSockDiag;
-            Ok(socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?)
-        };
-        let netlink = namespace.enter(open)?;
-        Ok(Self { namespace: namespace.try_clone()?, netlink: Mutex::new(netlink) })
+        let netlink = Mutex::new(sock_diag::open(namespace)?);
+        Ok(Self { namespace: namespace.try_clone()?, netlink })
     }
 
     /// Destroys the socket with this cookie; `connection` is its own address and its peer's. Addresses of an IPv6
@@ -207,8 +204,7 @@ fn sixteen(address: IpAddr) -> [u8; 16] {
 
 /// The error number of an answer: 0, or negative.
 fn error_of(answer: &[u8]) -> Option<i32> {
-    let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
-    let error = i32::from_ne_bytes(answer.get(16..20)?.try_into().ok()?);
+    let (kind, error) = (short(answer, 4)?, number(answer, HEADER)?.cast_signed());
     (i32::from(kind) == libc::NLMSG_ERROR).then_some(error)
 }
 
@@ -219,7 +215,7 @@ fn cookie_of_accepted(answer: &[u8]) -> Option<u64> {
     const LISTEN: u8 = 10;
     const COOKIE: usize = 16 + 4 + 40;
     const INODE: usize = COOKIE + 8 + 16;
-    let number = |at: usize| Some(u32::from_ne_bytes(answer.get(at..at + 4)?.try_into().ok()?));
+    let number = |at| number(answer, at);
     let (low, high, inode) = (number(COOKIE)?, number(COOKIE + 4)?, number(INODE)?);
     (inode != 0 && answer[STATE] != LISTEN).then_some(u64::from(high) << 32 | u64::from(low))
 }

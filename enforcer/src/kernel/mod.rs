@@ -5,8 +5,9 @@
 //! `ktls` puts the record layer under it, and `restart` makes threads that wait in it notice; for the relay `ktls` moves
 //! a session's record layer into the kernel. `destroy` ends connections from outside; `probe` finds out what this
 //! kernel can do; `harden` keeps others from looking into a process that holds keys; `changes` tells when a file may be
-//! another one, `addresses` which ones a namespace has, `connected` which connections. For `enforcer verify`, `inside` starts a program as one of a workload,
-//! and `packets` captures what a connection puts on the wire. Nothing here knows about policy or certificates.
+//! another one, `addresses` which ones a namespace has, `connected` which connections (`sock_diag` is what all questions
+//! about sockets have in common). For `enforcer verify`, `inside` starts a program as one of a workload, and `packets`
+//! captures what a connection puts on the wire. Nothing here knows about policy or certificates.
 
 #![expect(unsafe_code, reason = "system calls that no library wraps; each block has its reason")]
 
@@ -28,4 +29,5 @@ pub mod packets;
 pub mod probe;
 pub mod process;
 pub mod restart;
+mod sock_diag;
 pub mod socket;

@@ -1,4 +1,5 @@
-//! The admin socket: metrics, open connections, what was seen, status and readiness over HTTP, read only, on the loopback only.
+//! The admin socket: metrics, open connections, what was seen, status and readiness over HTTP, read only, on the loopback
+//! only.
 //!
 //! There is no authentication, so any local user may read what is here; no key is. A client can neither hold the
 //! agent nor grow its memory: at most [`CONNECTIONS`] at once, each for at most [`LIFETIME`], no request body is read.

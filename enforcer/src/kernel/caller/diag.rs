@@ -3,24 +3,20 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::stat::fstat;
 
 use crate::kernel::netns::Namespace;
+use crate::kernel::sock_diag::{self, HEADER, attribute, number, short};
 use crate::kernel::socket::cookie;
 
-/// Of `struct nlmsghdr`.
-const HEADER: usize = 16;
 /// Of `struct unix_diag_msg`.
 const ABOUT: usize = 16;
 
 /// The inode of the socket that this one is connected to. The kernel looks for this one only in the network namespace of
 /// who asks, so that is asked in its own.
 pub(super) fn peer(connected: &impl AsFd) -> io::Result<u32> {
-    let netlink = Namespace::of_socket(connected)?.enter(|| {
-        let (family, protocol) = (AddressFamily::Netlink, SockProtocol::NetlinkSockDiag);
-        Ok(socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?)
-    })?;
+    let netlink = sock_diag::open(&Namespace::of_socket(connected)?)?;
     let inode = u32::try_from(fstat(connected)?.st_ino).map_err(io::Error::other)?;
     let request = request(inode, cookie(&connected.as_fd())?);
     send(netlink.as_raw_fd(), &request, MsgFlags::empty())?;
@@ -65,21 +61,8 @@ pub(super) fn read(answer: &[u8]) -> io::Result<u32> {
         let error = number(answer, HEADER).ok_or(io::ErrorKind::InvalidData)?;
         return Err(io::Error::from_raw_os_error(error.cast_signed().saturating_neg()));
     }
-    let mut at = HEADER + ABOUT;
-    // Each attribute has its own length in front, and begins at a multiple of four.
-    while let (Some(length @ 4..), Some(kind)) = (short(answer, at), short(answer, at + 2)) {
-        if kind == PEER {
-            return number(answer, at + 4).ok_or_else(|| io::ErrorKind::InvalidData.into());
-        }
-        at += usize::from(length).next_multiple_of(4);
+    match attribute(answer, HEADER + ABOUT, PEER) {
+        Some(at) => number(answer, at).ok_or_else(|| io::ErrorKind::InvalidData.into()),
+        None => Err(io::Error::new(io::ErrorKind::NotConnected, "the socket has no other end")),
     }
-    Err(io::Error::new(io::ErrorKind::NotConnected, "the socket has no other end"))
-}
-
-fn short(octets: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(octets.get(at..at + 2)?.try_into().ok()?))
-}
-
-fn number(octets: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(octets.get(at..at + 4)?.try_into().ok()?))
 }
