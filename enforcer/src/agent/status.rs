@@ -9,7 +9,7 @@ use enforcer_ebpf::{Missed, Reason};
 use time::OffsetDateTime;
 
 use super::reload::InForce;
-use crate::connection::limits::Limit;
+use crate::connection::limits::{Limit, Limits};
 use crate::connection::public::Public;
 use crate::connection::{Current, Means, Picture, Wants, Workload};
 use crate::identity::store::Store;
@@ -19,7 +19,8 @@ use crate::kernel::probe::Abilities;
 use crate::observe::events::Connections;
 use crate::observe::metrics::{Sources, Usage};
 use crate::observe::report::{
-    CertificateReport, KernelReport, ListsReport, MissedReport, PublicReport, SeenReport, StatusReport, WorkloadReport,
+    CertificateReport, KernelReport, LimitReport, ListsReport, MissedReport, PublicReport, SeenReport, StatusReport,
+    WorkloadReport,
 };
 
 /// What the metrics ask for at each scrape.
@@ -123,6 +124,16 @@ fn report(picture: &Picture, workload: &Workload, store: &Store, misses: &Misses
         }),
         public: workload.public.as_deref().map(public).unwrap_or_default(),
         missed: misses.of(workload.cgroup_id).into_iter().map(|missed| advise(missed, means)).collect(),
+        limits: Limit::ALL.map(|limit| limited(&workload.limits, limit)).into(),
+    }
+}
+
+fn limited(limits: &Limits, limit: Limit) -> LimitReport {
+    LimitReport {
+        limit: limit.label().to_owned(),
+        most: limits.most(limit),
+        taken: limits.taken(limit),
+        refused: limits.refused(limit),
     }
 }
 

@@ -145,6 +145,7 @@ mod tests {
             offload_explanation: String::new(),
             certificate,
             missed: Vec::new(),
+            limits: Vec::new(),
             public: Vec::new(),
         };
         let shown = table([report(Some(with)), report(None)].into_iter().map(Held::from).collect()).to_string();

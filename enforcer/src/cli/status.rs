@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::table::Table;
 use super::{ExitCode, ask};
 use crate::observe::report::{
-    ConfigurationReport, ConnectionReport, KernelReport, MissedReport, PlaintextReport, StatusReport, WorkloadReport,
+    ConfigurationReport, ConnectionReport, KernelReport, LimitReport, MissedReport, PlaintextReport, StatusReport,
+    WorkloadReport,
 };
 
 /// Why nobody is accepted any more.
@@ -78,6 +79,10 @@ fn show(answer: &Answer) -> anyhow::Result<String> {
     if !missed.is_empty() {
         writeln!(text, "{missed}")?;
     }
+    let limited = limited(&status.workloads)?;
+    if !limited.is_empty() {
+        writeln!(text, "{limited}")?;
+    }
     if !status.off.is_empty() {
         writeln!(text, "Left alone (mode off): {}\n", status.off.join(", "))?;
     }
@@ -143,6 +148,22 @@ pub(super) fn missed(workloads: &[WorkloadReport]) -> Result<String, fmt::Error>
         for MissedReport { feature, count, advice } in &workload.missed {
             let times = if *count == 1 { "once".to_owned() } else { format!("{count} times") };
             writeln!(text, "Workload {} missed {feature} {times}: {advice}.", workload.name)?;
+        }
+    }
+    Ok(text)
+}
+
+/// Limits that have refused somebody: a line for each.
+fn limited(workloads: &[WorkloadReport]) -> Result<String, fmt::Error> {
+    let mut text = String::new();
+    for workload in workloads {
+        for LimitReport { limit, most, taken, refused } in workload.limits.iter().filter(|limit| limit.refused > 0) {
+            let name = &workload.name;
+            writeln!(
+                text,
+                "Workload {name} was refused connections by its limit of {limit}, {refused} in all: it may have {most}, \
+                 and has {taken}; `limits:` of the workload sets it."
+            )?;
         }
     }
     Ok(text)
@@ -243,6 +264,10 @@ mod tests {
                     advice: "set `path: relay`".into(),
                 }],
                 public: Vec::new(),
+                limits: vec![
+                    LimitReport { limit: "held".into(), most: 4096, taken: 7, refused: 0 },
+                    LimitReport { limit: "connections".into(), most: 3, taken: 2, refused: 5 },
+                ],
             }],
             revocation_lists: None,
             configuration: None,
@@ -320,7 +345,8 @@ mod tests {
             "Node node-a, enforcer 1.2.3, Linux 6.12\nKernel TLS: not usable (no module)\n",
             "Kernel cannot: eBPF sk_lookup; see enforcer doctor\n",
             "0a1b         expired  relay-cheaper: it costs less\n",
-            "\nWorkload web missed msg-zerocopy 3 times: set `path: relay`.\n\nOpen connections: 1\n",
+            "\nWorkload web missed msg-zerocopy 3 times: set `path: relay`.\n\nWorkload web was refused connections by its limit of \
+             connections, 5 in all: it may have 3, and has 2; `limits:` of the workload sets it.\n\nOpen connections: 1\n",
             "spiffe://example.org/ns/default/sa/web  spiffe://example.org/ns/default/sa/db  10.0.0.2:40000",
             "relay  peer-enrolled  TLS13_AES_128_GCM_SHA256  -      kernel   5/6           1m\n",
         ] {

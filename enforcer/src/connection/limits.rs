@@ -108,6 +108,12 @@ impl Limits {
         self.bound(limit).taken.load(Ordering::Relaxed)
     }
 
+    /// How much of this there may be.
+    #[must_use]
+    pub fn most(&self, limit: Limit) -> u64 {
+        self.bound(limit).most.load(Ordering::Relaxed)
+    }
+
     /// How often somebody was refused because of this.
     #[must_use]
     pub fn refused(&self, limit: Limit) -> u64 {

@@ -249,6 +249,22 @@ pub struct WorkloadReport {
     /// The names under which it serves clients without an identity.
     #[serde(default)]
     pub public: Vec<PublicReport>,
+    /// How much of something it may have, and has.
+    #[serde(default)]
+    pub limits: Vec<LimitReport>,
+}
+
+/// What a workload may have of something, and has.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LimitReport {
+    /// Of what: `connections`, `held`, `handshakes`, or `relay-memory` in octets.
+    pub limit: String,
+    /// How much it may have.
+    pub most: u64,
+    /// How much it has.
+    pub taken: u64,
+    /// How many connections were refused because of it.
+    pub refused: u64,
 }
 
 /// A public name of a workload.
