@@ -60,6 +60,12 @@ pub fn is_missing(error: &Error) -> bool {
     matches!(&error.cause, ktls_core::Error::Ulp(cause) if cause.raw_os_error() == Some(libc::ENOENT))
 }
 
+/// Whether an [`attach`] failed because the socket has a record layer already (`tcp_set_ulp` in the kernel, all versions).
+#[must_use]
+pub fn is_there(error: &Error) -> bool {
+    matches!(&error.cause, ktls_core::Error::Ulp(cause) if cause.raw_os_error() == Some(libc::EEXIST))
+}
+
 /// Gives both directions of a session to the kernel, on a socket that is [`attach`]ed. The handshake must be over,
 /// everything that was encrypted must be written, and no byte after the handshake may have been read from the socket.
 ///

@@ -18,6 +18,7 @@ use crate::stage::{marker, promises};
 pub(super) fn trials() -> Vec<Trial> {
     let mut trials = promises![alone;
         open_connections_outlive_killed_agents_and_new_ones_wait,
+        a_connection_that_has_no_keys_yet_is_left_to_the_next_agent,
         an_offer_that_is_not_answered_outlives_the_agents_of_both_ends,
         an_answer_that_nobody_heard_is_given_again,
         uninstalling_lets_open_connections_go_on_and_plaintext_pass,
@@ -55,6 +56,29 @@ fn open_connections_outlive_killed_agents_and_new_ones_wait() -> Result<()> {
             ensure!(status.contains(&format!(":{}", redis.port)), "the next agent does not know it:\n{status}");
         }
         sealed(capture, &secret, &[redis.port, nginx.port])?;
+    }
+    Ok(())
+}
+
+/// The record layer is under the socket already when the agent dies, and nobody has keys for it.
+fn a_connection_that_has_no_keys_yet_is_left_to_the_next_agent() -> Result<()> {
+    let mut world = World::create(Options::DIRECT)?;
+    for route in [0, 1] {
+        let (secret, target) = (marker(), world.ground.routes()[route].target);
+        let nginx = program::nginx(&world.ground.b, &secret)?;
+        let capture = world.ground.watch_mesh()?;
+        world.b.agent.kill()?;
+        let mut waiting = program::curl(&world.ground.a, nginx.at(target))?;
+        wait::until("the record layer", wait::patience(), || {
+            waiting.check_alive()?;
+            Ok((tls_sockets(&world.ground.a, nginx.port)?.len() == 1).then_some(()))
+        })?;
+        world.a.agent.kill()?;
+        world.b.agent.restart()?;
+        world.a.agent.restart()?;
+        let page = world.explain(waiting.finish()?.success())?;
+        ensure!(page == secret, "curl got `{page}`");
+        sealed(capture, &secret, &[nginx.port])?;
     }
     Ok(())
 }

@@ -55,13 +55,17 @@ pub(super) async fn fetch(
         found = find(direct, workload, (cookie, held));
     }
     let descriptor = found?;
-    if held.stage == STAGE_KEYED {
-        return Ok(Socket { descriptor: Some(descriptor), cookie, held: *held, restarted: OnceLock::new() });
+    if held.stage != STAGE_KEYED {
+        match ktls::attach(&descriptor) {
+            Ok(()) => {}
+            // An agent before this one has, and died before it had keys.
+            Err(error) if ktls::is_there(&error) => {}
+            Err(error) => {
+                tracing::debug!(%error, "record layer not attached");
+                return Err(Reason::EndedBeforeKeys);
+            }
+        }
     }
-    ktls::attach(&descriptor).map_err(|error| {
-        tracing::debug!(%error, "record layer not attached");
-        Reason::EndedBeforeKeys
-    })?;
     Ok(Socket { descriptor: Some(descriptor), cookie, held: *held, restarted: OnceLock::new() })
 }
 
