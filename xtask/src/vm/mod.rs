@@ -57,25 +57,17 @@ pub(crate) struct Args {
     command: Vec<String>,
 }
 
-/// Which kernels a verb runs on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Kernels {
-    /// Every one that we promise to run on.
-    All,
-    /// This one.
-    One(Kernel),
-}
+/// Which kernels a verb runs on: every one that we promise to run on, or those that were named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kernels(Vec<Kernel>);
 
 impl Kernels {
-    /// What can be given on a command line.
+    /// What can be given on a command line; several are told apart by commas.
     pub(crate) const CHOICES: &str = "6.1|6.12|7.2|all";
 
-    /// The kernels meant, oldest first.
+    /// The kernels meant, in the order in which they were named.
     pub(crate) fn each(&self) -> &[Kernel] {
-        match self {
-            Self::All => &Kernel::ALL,
-            Self::One(kernel) => std::slice::from_ref(kernel),
-        }
+        &self.0
     }
 }
 
@@ -84,9 +76,9 @@ impl FromStr for Kernels {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "all" {
-            return Ok(Self::All);
+            return Ok(Self(Kernel::ALL.to_vec()));
         }
-        Kernel::from_str(text, false).map(Self::One)
+        text.split(',').map(|name| Kernel::from_str(name, false)).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -176,4 +168,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     // A shell's exit codes are 0 to 255; whatever else there may be is a failure.
     Ok(ExitCode::from(u8::try_from(result).unwrap_or(u8::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_all_or_those_that_are_named() {
+        let named = |text: &str| text.parse::<Kernels>().map(|kernels| kernels.each().to_vec());
+        assert_eq!(named("all"), Ok(Kernel::ALL.to_vec()));
+        assert_eq!(named("7.2"), Ok(vec![Kernel::V7_2]));
+        assert_eq!(named("6.12,7.2"), Ok(vec![Kernel::V6_12, Kernel::V7_2]));
+        for wrong in ["", "6.12,", "6.12,all", "5.10"] {
+            assert!(named(wrong).is_err(), "{wrong}");
+        }
+    }
 }
