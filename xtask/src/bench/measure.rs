@@ -21,12 +21,25 @@ pub(crate) struct Wanted {
     /// Names on the command line; all where there are none.
     pub(crate) paths: Vec<String>,
     pub(crate) workloads: Vec<String>,
-    /// Instead, what programs in the kernel cost.
-    pub(crate) programs: bool,
+    pub(crate) what: Told,
 }
 
-/// Which binaries are measured.
+/// What the program shall tell of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Figures.
+    Figures,
+    /// What programs in the kernel cost a new connection.
+    Programs,
+    /// In which functions instructions are spent.
+    Profile,
+}
+
+/// What looks at functions.
+const PROFILER: &[&str] = &["linux-perf"];
+
+/// Which binaries are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Build {
     /// As users have them.
     Release,
@@ -95,7 +108,8 @@ fn built(build: Build) -> Result<Vec<Put>> {
 
 fn on_kernel(kernel: Kernel, wanted: &Wanted, files: &[Put]) -> Result<Measured> {
     let (clock, files) = (Clock::Instructions, files.to_vec());
-    let vm = Vm { files, clock, timeout: TIME, ..Vm::new(kernel, guest_command(wanted)) };
+    let packages = if wanted.what == Told::Profile { PROFILER } else { &[] };
+    let vm = Vm { files, packages, clock, timeout: TIME, ..Vm::new(kernel, guest_command(wanted)) };
     let mut output = Output::default();
     let status = vm.run(&mut output)?;
     output.finish().context("pass the output on")?;
@@ -115,7 +129,11 @@ fn guest_command(wanted: &Wanted) -> Vec<String> {
             command.extend([option.to_owned(), values.join(",")]);
         }
     }
-    command.extend(wanted.programs.then(|| "--programs".to_owned()));
+    match wanted.what {
+        Told::Figures => {}
+        Told::Programs => command.push("--programs".to_owned()),
+        Told::Profile => command.push("--profile".to_owned()),
+    }
     command
 }
 

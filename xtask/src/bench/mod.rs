@@ -29,7 +29,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use self::measure::{Build, Measured, Wanted};
+use self::measure::{Build, Measured, Told, Wanted};
 use self::names::{PATHS, WORKLOADS};
 use self::report::Report;
 use self::rows::Row;
@@ -48,6 +48,7 @@ use crate::vm::Kernels;
   cargo xtask bench --only floor,direct --workload rt64,connect --json figures.json
   cargo xtask bench --short --check
   cargo xtask bench --only outside,direct --programs
+  cargo xtask bench --profile connect --build test
   cargo xtask bench ca")]
 pub(crate) struct Args {
     /// What is measured.
@@ -63,8 +64,11 @@ pub(crate) struct Args {
     /// Only these workloads.
     #[arg(long, value_name = "WORKLOADS", value_delimiter = ',', value_parser = WORKLOADS)]
     workload: Vec<String>,
+    /// Which binaries.
+    #[arg(long, value_enum, default_value_t = Build::Release)]
+    build: Build,
     /// The short form, for CI: round trips and connections on four paths, with the binaries of `cargo xtask test`.
-    #[arg(long, conflicts_with_all = ["only", "workload"])]
+    #[arg(long, conflicts_with_all = ["only", "workload", "build"])]
     short: bool,
     /// Exit with 1 when a path of ours costs more than 3 % more than the saved figures say.
     #[arg(long)]
@@ -72,8 +76,12 @@ pub(crate) struct Args {
     /// Instead: what each program in the kernel costs a new connection.
     #[arg(long, conflicts_with_all = ["workload", "short", "check", "save"])]
     programs: bool,
+    /// Instead: in which functions, of the kernel and of programs, our two paths spend instructions on this workload.
+    #[arg(long, value_name = "WORKLOAD", value_parser = WORKLOADS)]
+    #[arg(conflicts_with_all = ["workload", "short", "check", "programs", "save"])]
+    profile: Option<String>,
     /// Keep the figures in tests/benches/: the report too, and those of the short form, or only those with `--short`.
-    #[arg(long, conflicts_with_all = ["only", "workload", "check"])]
+    #[arg(long, conflicts_with_all = ["only", "workload", "build", "check"])]
     save: bool,
     /// Write all figures to this file.
     #[arg(long, value_name = "FILE")]
@@ -91,6 +99,9 @@ enum What {
 /// The short form: enough to see that one of our two paths has become dearer.
 const SHORT_PATHS: [&str; 4] = ["plain", "floor", "direct", "relay"];
 const SHORT_WORKLOADS: [&str; 2] = ["rt64", "connect"];
+
+/// What is looked into unless paths are named.
+const PROFILED: [&str; 2] = ["direct", "relay"];
 
 /// Where reports go that are not kept.
 const REPORTS: &str = "target/bench";
@@ -141,13 +152,19 @@ impl Args {
         if self.short {
             return self.short_form();
         }
-        Wanted {
-            build: Build::Release,
-            kernels: self.kernel.each().to_vec(),
-            paths: self.only.clone(),
-            workloads: self.workload.clone(),
-            programs: self.programs,
+        let (mut paths, mut workloads) = (self.only.clone(), self.workload.clone());
+        if let Some(workload) = &self.profile {
+            workloads = vec![workload.clone()];
+            if paths.is_empty() {
+                paths = PROFILED.map(str::to_owned).to_vec();
+            }
         }
+        let what = match (&self.profile, self.programs) {
+            (Some(_), _) => Told::Profile,
+            (None, true) => Told::Programs,
+            (None, false) => Told::Figures,
+        };
+        Wanted { build: self.build, kernels: self.kernel.each().to_vec(), paths, workloads, what }
     }
 
     fn short_form(&self) -> Wanted {
@@ -156,7 +173,7 @@ impl Args {
             kernels: self.kernel.each().to_vec(),
             paths: SHORT_PATHS.map(str::to_owned).to_vec(),
             workloads: SHORT_WORKLOADS.map(str::to_owned).to_vec(),
-            programs: false,
+            what: Told::Figures,
         }
     }
 }

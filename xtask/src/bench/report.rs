@@ -66,10 +66,13 @@ pub(crate) fn report(measured: &[Measured], facts: Vec<(String, String)>, comman
 
 fn on_kernel(measured: &Measured) -> OnKernel {
     let (rows, about) = (&measured.rows, &measured.about);
-    let (programs, figures): (Vec<_>, Vec<_>) = rows.iter().partition(|row| program(row).is_some());
+    let (programs, others): (Vec<_>, Vec<_>) = rows.iter().partition(|row| program(row).is_some());
+    let (shares, figures): (Vec<_>, Vec<_>) = others.into_iter().partition(|row| place(row).is_some());
     let mut sections: Vec<_> =
         grouped_by(&figures, |row| &row.workload).iter().map(|rows| workload(rows, about)).collect();
     sections.extend(grouped_by(&programs, |row| &row.path).iter().map(|rows| of_programs(rows, about)));
+    let shares = grouped_by(&shares, |row| &row.path);
+    sections.extend(shares.iter().flat_map(|rows| PLACES.map(|(of, words)| profile(rows, about, of, words))));
     sections.extend(wanted(&goals::judge(rows)));
     OnKernel { kernel: about.kernel.clone(), has_tls: about.kernel_tls, sections }
 }
@@ -177,6 +180,37 @@ fn of_programs(rows: &[&Row], about: &About) -> Section {
     Section { title, charts: Vec::new(), table: Table { heads: heads.map(str::to_owned).to_vec(), rows: lines } }
 }
 
+/// Where instructions are spent, as rows of `--profile` call it, and in words.
+const PLACES: [(&str, &str); 2] = [("kernel", "in the kernel"), ("user", "in programs")];
+
+/// The place that a row is about, and the function in it; without a function it is about the whole of it.
+fn place(row: &Row) -> Option<(&str, Option<&str>)> {
+    let (place, function) = match row.figure.split_once(' ') {
+        Some((place, function)) => (place, Some(function)),
+        None => (row.figure.as_str(), None),
+    };
+    PLACES.iter().any(|(known, _)| *known == place).then_some((place, function))
+}
+
+/// A table of the functions in one place in which a workload on one path spends most.
+fn profile(rows: &[&Row], about: &About, of: &str, words: &str) -> Section {
+    let functions = rows.iter().filter_map(|row| Some((place(row)?, row)));
+    let mut all = 0.0;
+    let mut lines = Vec::new();
+    for ((_, function), row) in functions.filter(|((place, _), _)| *place == of) {
+        match function {
+            Some(function) => lines.push(vec![function.to_owned(), value(row)]),
+            None => all = row.value,
+        }
+    }
+    let [workload, path] = [title(&about.workloads, &rows[0].workload), title(&about.paths, &rows[0].path)];
+    Section {
+        title: format!("{workload}, {path}: {all:.1} % {words}"),
+        charts: Vec::new(),
+        table: Table { heads: ["function", "share"].map(str::to_owned).to_vec(), rows: lines },
+    }
+}
+
 fn wanted(goals: &[Goal]) -> Option<Section> {
     let verdict = |goal: &Goal| if goal.is_met { "met" } else { "missed" }.to_owned();
     let row =
@@ -275,5 +309,18 @@ pub(crate) mod tests {
             sections[0].table.rows,
             [cells(["ingress", "10.0", "200", "2,000"]), cells(["all", "", "", "2,000"])]
         );
+    }
+
+    #[test]
+    fn a_profile_tells_kernel_and_programs_apart() {
+        let shares = [("kernel", 60.0), ("user", 40.0), ("kernel tcp_ack", 9.5), ("user enforcer: main", 8.25)];
+        let row = |(name, share)| Row { unit: "%".to_owned(), ..figure("rt64", "direct", name, share) };
+        let sections = sections(shares.map(row).to_vec());
+        let told: Vec<_> = sections.iter().map(|section| (section.title.as_str(), &section.table.rows[..])).collect();
+        let expected = [
+            ("64-byte round trip, direct: 60.0 % in the kernel", &[cells(["tcp_ack", "9.50 %"])][..]),
+            ("64-byte round trip, direct: 40.0 % in programs", &[cells(["enforcer: main", "8.25 %"])][..]),
+        ];
+        assert_eq!(told, expected);
     }
 }

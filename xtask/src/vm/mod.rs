@@ -105,6 +105,8 @@ pub(crate) struct Vm {
     /// From the start of QEMU to its end; a machine that takes longer is stopped and the run fails.
     pub(crate) timeout: Duration,
     pub(crate) files: Vec<Put>,
+    /// Debian packages beside those of the suites; other ones are another root filesystem.
+    pub(crate) packages: &'static [&'static str],
     /// Program and arguments; no shell looks at them.
     pub(crate) command: Vec<String>,
 }
@@ -113,7 +115,7 @@ impl Vm {
     /// A run of `command` with the defaults of the command line.
     pub(crate) fn new(kernel: Kernel, command: Vec<String>) -> Self {
         let (memory_mib, cpus, timeout) = (2048, 2, Duration::from_secs(600));
-        Self { kernel, clock: Clock::Real, memory_mib, cpus, timeout, files: Vec::new(), command }
+        Self { kernel, clock: Clock::Real, memory_mib, cpus, timeout, files: Vec::new(), packages: &[], command }
     }
 
     /// Boots, runs the command, returns its exit code; its output (standard output and error as one) goes to `sink` as
@@ -121,7 +123,7 @@ impl Vm {
     pub(crate) fn run(&self, sink: &mut dyn Write) -> Result<i32> {
         setup::ensure(&[Need::Vm])?;
         let boot = kernel::bootable(self.kernel)?;
-        let root = root::image()?;
+        let root = root::image(self.packages)?;
         let accelerator = Accelerator::choose(self.clock, &boot)?;
         let machine = qemu::Machine { vm: self, boot: &boot, root: &root, accelerator };
         let name = self.kernel.name();

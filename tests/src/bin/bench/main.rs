@@ -5,12 +5,18 @@
 //! processes and the kernel together, the same in every run. On another clock they are times, and only their ratios
 //! mean something.
 //!
+//! One path is measured after the other, each twice, on nodes that exist meanwhile and no longer. Turns would distort: an
+//! agent's programs run for everybody on their kernel, so that nodes with agents beside them make plain TCP dearer (a
+//! round trip by 12 %, a connection by 8 %, 6.12). And nothing drifts that turns would even out: this clock does
+//! not know how busy the machine is.
+//!
 //! [`path`] says between what is compared, [`workload`] and its modules what is measured, [`rows`] how figures are told.
 //! What becomes of them (report, goals, comparison) is the business of `cargo xtask bench`.
 
 mod path;
 mod workload;
 
+mod profile;
 mod programs;
 
 mod figures;
@@ -47,6 +53,9 @@ struct Args {
     /// Only what the programs in the kernel cost a new connection
     #[arg(long, conflicts_with = "workload")]
     programs: bool,
+    /// Only in which functions of the kernel and of programs instructions are spent
+    #[arg(long, conflicts_with = "programs")]
+    profile: bool,
 }
 
 impl Args {
@@ -74,6 +83,9 @@ fn run(args: &Args) -> Result<ExitCode> {
     if args.programs {
         return tell_programs(paths, args.unit());
     }
+    if args.profile {
+        return tell_profile(paths, &chosen(&args.workload));
+    }
     let mut figures = Figures::default();
     for path in paths {
         let site = Site::create(path)?;
@@ -96,6 +108,21 @@ fn tell_programs(paths: impl Iterator<Item = Path>, unit: &'static str) -> Resul
     for path in paths.filter(|path| path.has_agents()) {
         let site = Site::create(path)?;
         rows.extend(site.explain(programs::measure(&site, unit).with_context(|| path.to_string()))?);
+        site.prove_path()?;
+    }
+    tell(&rows);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell_profile(paths: impl Iterator<Item = Path>, workloads: &[Workload]) -> Result<ExitCode> {
+    let mut rows = Vec::new();
+    for path in paths {
+        let site = Site::create(path)?;
+        for &workload in workloads {
+            let profile = profile::measure(&site, workload).with_context(|| format!("profile of {workload}, {path}"));
+            rows.extend(site.explain(profile)?);
+            say(&format!("looked at: {workload}, {path}\n"));
+        }
         site.prove_path()?;
     }
     tell(&rows);
