@@ -13,10 +13,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::artifacts::{self, Profile};
-use crate::process;
 use crate::setup::{self, Need};
 use crate::test::{guest_environment, guest_file};
 use crate::vm::{Clock, Kernels, Vm};
+use crate::{envoy, process};
 
 /// Measure what connections cost on each path, in instructions, side by side.
 ///
@@ -61,8 +61,34 @@ enum What {
 }
 
 /// What the program knows; a wrong word is better found here than after a boot.
-const PATHS: [&str; 6] = ["plain", "outside", "floor", "direct", "relay", "relay-kernel"];
-const WORKLOADS: [&str; 5] = ["rt64", "connect", "connect500", "stream", "idle"];
+const PATHS: [&str; 12] = [
+    "plain",
+    "outside",
+    "floor",
+    "direct",
+    "relay",
+    "relay-ktls",
+    "ipsec",
+    "wireguard",
+    "nginx",
+    "haproxy",
+    "envoy",
+    "envoy-http",
+];
+const WORKLOADS: [&str; 12] = [
+    "rt64",
+    "rt1k",
+    "rt64x32",
+    "http1",
+    "http64",
+    "connect",
+    "connect500",
+    "stream",
+    "bidi",
+    "redis1",
+    "redis16",
+    "idle",
+];
 
 /// For everything on one kernel, on a machine that is busy with other things too.
 const TIME: Duration = Duration::from_secs(3600);
@@ -80,8 +106,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.what == What::Ca {
         return authority();
     }
+    let is_wanted = args.only.is_empty() || args.only.iter().any(|path| path.starts_with("envoy"));
+    let envoy = if is_wanted { Some(("envoy".to_owned(), envoy::program()?)) } else { None };
     let mut programs = artifacts::programs(Profile::Release, &["endpoint", "bench"])?;
     programs.push(("enforcer".to_owned(), artifacts::enforcer(Profile::Release)?));
+    programs.extend(envoy);
     let (mut reports, mut passed) = (String::new(), true);
     for &kernel in args.kernel.each() {
         let files = programs.iter().map(|(name, host)| guest_file(name, host)).collect();

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::path::Path;
 use crate::workload::Workload;
+use crate::workload::idle::Held;
 
 /// Nanoseconds, which are instructions where the clock counts those.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,6 +28,8 @@ pub(crate) struct Figures {
     costs: BTreeMap<(Workload, Path), Twice>,
     /// Bytes of memory that a connection costs the agents of client and server.
     memory: BTreeMap<Path, [f64; 2]>,
+    /// Their memory with so many connections.
+    pub(crate) held: Held,
 }
 
 impl Cost {

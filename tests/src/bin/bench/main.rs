@@ -1,5 +1,6 @@
 //! What a connection costs between two nodes: in the clear, with kernel TLS that the applications set up themselves, on
-//! the direct path, and through the relay. All in one run, on one machine.
+//! the direct path, through the relay, and with what others use: IPsec, WireGuard, and pairs of sidecars. All in one run,
+//! on one machine.
 //!
 //! `cargo xtask bench` runs it in a virtual machine whose clock counts instructions, so that the figures are costs: all
 //! processes and the kernel together, the same in every run. On another clock they are times, and only their ratios
@@ -72,14 +73,16 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<ExitCode> {
     allow_many_files()?;
-    let paths = chosen(&args.only).into_iter().filter(|path| kernel_has_tls() || !path.needs_kernel_tls());
+    let (mut paths, workloads) = (chosen(&args.only), chosen(&args.workload));
+    paths.retain(|path| kernel_has_tls() || !path.needs_kernel_tls());
     if args.programs {
         return tell_programs(paths, args.unit());
     }
+    path::require(&paths, &workloads)?;
     let mut figures = Figures::default();
     for path in paths {
         let site = Site::create(path)?;
-        for workload in chosen(&args.workload) {
+        for workload in workloads.iter().copied().filter(|workload| workload.suits(path)) {
             site.explain(workload.measure(&site, &mut figures).with_context(|| format!("{workload}, {path}")))?;
             say(&format!("measured: {workload}, {path}\n"));
         }
@@ -95,9 +98,9 @@ fn run(args: &Args) -> Result<ExitCode> {
     Ok(if missed || !unsteady.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn tell_programs(paths: impl Iterator<Item = Path>, unit: &str) -> Result<ExitCode> {
+fn tell_programs(paths: Vec<Path>, unit: &str) -> Result<ExitCode> {
     let mut text = report::heading();
-    for path in paths.filter(|path| path.has_agents()) {
+    for path in paths.into_iter().filter(|path| path.has_agents()) {
         let site = Site::create(path)?;
         text += &site.explain(programs::measure(&site, unit).with_context(|| path.to_string()))?;
         site.prove_path()?;

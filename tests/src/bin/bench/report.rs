@@ -11,7 +11,19 @@ use crate::workload::Workload;
 /// Idle time is shown where it is more than this part.
 const WORTH_SAYING: f64 = 0.01;
 
-const COSTS: [Workload; 4] = [Workload::Rt64, Workload::Connect, Workload::Connect500, Workload::Stream];
+const COSTS: [Workload; 11] = [
+    Workload::Rt64,
+    Workload::Rt1k,
+    Workload::Rt64x32,
+    Workload::Http1,
+    Workload::Http64,
+    Workload::Connect,
+    Workload::Connect500,
+    Workload::Stream,
+    Workload::Bidi,
+    Workload::Redis1,
+    Workload::Redis16,
+];
 
 /// Everything, under a heading with the kernel's release.
 pub(crate) fn text(figures: &Figures, goals: &[Goal], unit: &str) -> String {
@@ -23,6 +35,7 @@ pub(crate) fn text(figures: &Figures, goals: &[Goal], unit: &str) -> String {
         text += &costs(workload, figures, unit);
     }
     text += &memory(figures);
+    text += &figures.held.text();
     text += &wanted(goals);
     text
 }

@@ -1,58 +1,101 @@
-//! By how much agents grow for each connection that is open and does nothing. The memory of the kernel is not counted.
+//! Memory of agents and sidecars while connections are open and do nothing. What the kernel keeps for them is not counted.
+
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use enforcer_tests::agent::Agent;
 use enforcer_tests::peer::{self, Server};
 use enforcer_tests::process::Running;
 use enforcer_tests::wait;
 
 use crate::figures::Figures;
 use crate::path::{Path, Site};
+use crate::report::{grouped, table};
 
-/// Few and many connections at the same time. The difference is free of what an agent needs anyway.
-const DIRECT: [u32; 2] = [1000, 4000];
+/// Connections that are open at the same time. The difference of the last two is free of what is needed anyway.
+const CONNECTIONS: [u32; 4] = [0, 1, 1000, 10_000];
 
-/// A handshake for each of them takes its time.
-const RELAYED: [u32; 2] = [100, 400];
+/// Memory in bytes on the nodes of client and server with so many idle connections.
+#[derive(Debug, Default)]
+pub(crate) struct Held(BTreeMap<(Path, u32), [f64; 2]>);
 
 pub(super) fn measure(site: &Site, figures: &mut Figures) -> Result<()> {
-    let agents = site.agents();
-    let &[client, server] = agents.as_slice() else { return Ok(()) };
-    let [few, many] = if site.path == Path::Direct { DIRECT } else { RELAYED };
-    let _first = Idle::open(site, few)?;
-    let before = resident([client, server])?;
-    let _more = Idle::open(site, many - few)?;
-    let after = resident([client, server])?;
+    if site.memory()?.is_none() {
+        return Ok(());
+    }
+    // What was measured before has left its traces.
+    let site = Site::create(site.path)?;
+    site.explain(hold(&site, figures))
+}
+
+fn hold(site: &Site, figures: &mut Figures) -> Result<()> {
+    let [.., few, many] = CONNECTIONS;
+    let mut idle = Idle::begin(site, many)?;
+    for connections in CONNECTIONS {
+        idle.open(connections).with_context(|| format!("open {connections} connections"))?;
+        let memory = site.memory()?.context("nobody has memory")?;
+        figures.held.0.insert((site.path, connections), memory);
+    }
+    let [before, after] = [few, many].map(|connections| figures.held.0[&(site.path, connections)]);
     let growth = |node: usize| (after[node] - before[node]) / f64::from(many - few);
     figures.remember(site.path, [growth(0), growth(1)]);
     Ok(())
 }
 
-fn resident(agents: [&Agent; 2]) -> Result<[f64; 2]> {
-    let kib = |agent: &Agent| Ok::<_, anyhow::Error>(f64::from(u32::try_from(agent.resident()? / 1024)?));
-    Ok([kib(agents[0])? * 1024.0, kib(agents[1])? * 1024.0])
-}
-
 /// Connections that stay open until this is dropped.
-struct Idle {
-    _server: Server,
-    _client: Running,
+struct Idle<'a> {
+    site: &'a Site,
+    server: Server,
+    clients: Vec<Running>,
+    open: u32,
 }
 
-impl Idle {
-    /// Returns when a byte has come through each of them.
-    fn open(site: &Site, connections: u32) -> Result<Idle> {
-        let number = connections.to_string();
-        let mut server = site.serve(&["keep", "--connections", &number])?;
-        let (route, address) = (site.route()?, server.at(site.route()?.target));
-        let hold = site.client(&["hold", "--connections", &number]);
-        let mut client = peer::start(route.client, address, &hold)?;
+impl<'a> Idle<'a> {
+    /// None yet, of this many.
+    fn begin(site: &'a Site, most: u32) -> Result<Idle<'a>> {
+        let server = site.serve(&["keep", "--connections", &most.to_string()])?;
+        Ok(Idle { site, server, clients: Vec::new(), open: 0 })
+    }
+
+    /// Returns when so many are open, and a byte has come and gone through each of them.
+    fn open(&mut self, connections: u32) -> Result<()> {
+        if connections == self.open {
+            return Ok(());
+        }
+        let (place, address) = (self.site.route()?.client, self.site.address(self.server.port)?);
+        let more = (connections - self.open).to_string();
+        let mut client = peer::start(place, address, &self.site.client(&["hold", "--connections", &more]))?;
         wait::until("idle connections", wait::patience() * 6, || {
             client.check_alive()?;
-            server.check_alive()?;
-            Ok(server.said()?.contains("held").then_some(()))
-        })
-        .with_context(|| format!("open {connections} connections"))?;
-        Ok(Idle { _server: server, _client: client })
+            self.server.check_alive()?;
+            Ok(client.stdout()?.contains("held").then_some(()))
+        })?;
+        self.clients.push(client);
+        self.open = connections;
+        Ok(())
+    }
+}
+
+impl Held {
+    /// A table in Markdown; nothing where nothing was measured.
+    pub(crate) fn text(&self) -> String {
+        let mut paths: Vec<Path> = self.0.keys().map(|(path, _)| *path).collect();
+        paths.dedup();
+        if paths.is_empty() {
+            return String::new();
+        }
+        let row = |path: &Path| {
+            let cell = |connections| {
+                let kib = self.0.get(&(*path, connections)).map(|memory| memory.map(|bytes| grouped(bytes / 1024.0)));
+                kib.map(|[client, server]| format!("{client} / {server}")).unwrap_or_default()
+            };
+            [vec![path.to_string()], CONNECTIONS.map(cell).to_vec()].concat()
+        };
+        let heads: Vec<_> = CONNECTIONS.iter().map(|connections| grouped(f64::from(*connections)) + " open").collect();
+        let heads: Vec<_> = std::iter::once("path").chain(heads.iter().map(String::as_str)).collect();
+        let rows = paths.iter().map(row).collect();
+        format!(
+            "\n### Memory of agent or sidecar, client's / server's, KiB, idle connections\n\n{}",
+            table(&heads, rows)
+        )
     }
 }
