@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::path::Path;
 use crate::workload::Workload;
 use crate::workload::idle::Held;
+use crate::workload::split::Splits;
 
 /// Nanoseconds, which are instructions where the clock counts those.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,6 +31,8 @@ pub(crate) struct Figures {
     memory: BTreeMap<Path, [f64; 2]>,
     /// Their memory with so many connections.
     pub(crate) held: Held,
+    /// Who works.
+    pub(crate) splits: Splits,
 }
 
 impl Cost {

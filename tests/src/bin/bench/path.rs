@@ -14,6 +14,7 @@ mod tunnel;
 
 mod memory;
 mod needed;
+mod processor;
 mod proof;
 
 use std::fmt;

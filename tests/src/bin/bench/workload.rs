@@ -4,6 +4,7 @@ pub(crate) mod connect;
 pub(crate) mod idle;
 mod redis;
 mod round_trip;
+pub(crate) mod split;
 mod stream;
 mod web;
 
@@ -13,6 +14,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde_json::Value;
 
+use self::split::Split;
 use crate::figures::{Cost, Figures, Twice};
 use crate::path::{Path, Site};
 
@@ -49,7 +51,7 @@ pub(crate) enum Workload {
 impl Workload {
     /// Measures it on one path.
     pub(crate) fn measure(self, site: &Site, figures: &mut Figures) -> Result<()> {
-        let cost = match self {
+        let Measured { cost, split } = match self {
             Workload::Rt64 | Workload::Rt1k | Workload::Rt64x32 => round_trip::measure(self, site)?,
             Workload::Http1 | Workload::Http64 => web::measure(self, site)?,
             Workload::Connect | Workload::Connect500 => connect::measure(self, site)?,
@@ -58,6 +60,7 @@ impl Workload {
             Workload::Idle => return idle::measure(site, figures),
         };
         figures.add(self, site.path, cost);
+        figures.splits.add(self, site.path, split);
         Ok(())
     }
 
@@ -126,13 +129,31 @@ impl fmt::Display for Workload {
     }
 }
 
+/// What one unit costs, and who does it.
+struct Measured {
+    cost: Twice,
+    split: Split,
+}
+
 /// Measures what one unit costs on a path twice: what nothing has changed between must not differ. From runs of so many
 /// units (more on paths that cost less), the shorter first; `play` gives what a client's stopwatch says.
-fn twice(path: Path, units: [u32; 2], play: impl Fn(u32) -> Result<Value>) -> Result<Twice> {
-    let units = units.map(|units| units * path.stretch());
-    let once = || {
-        let [short, long] = units.map(|units| play(units).and_then(|watch| Cost::read(&watch)));
-        Ok::<_, anyhow::Error>(long?.beyond(short?, units[1] - units[0]))
+fn twice(site: &Site, units: [u32; 2], play: impl Fn(u32) -> Result<Value>) -> Result<Measured> {
+    let units = units.map(|units| units * site.path.stretch());
+    let run = |units| {
+        let before = site.user_time()?;
+        let cost = Cost::read(&play(units)?)?;
+        let after = site.user_time()?;
+        Ok::<_, anyhow::Error>((cost, [after[0] - before[0], after[1] - before[1]]))
     };
-    Ok(Twice([once()?, once()?]))
+    let once = || {
+        let [(less, short), (more, long)] = [run(units[0])?, run(units[1])?];
+        let beyond = units[1] - units[0];
+        Ok::<_, anyhow::Error>((
+            more.beyond(less, beyond),
+            [0, 1].map(|who| (long[who] - short[who]) / f64::from(beyond)),
+        ))
+    };
+    let [(first, user), (second, user_again)] = [once()?, once()?];
+    let user = [0, 1].map(|who| f64::midpoint(user[who], user_again[who]));
+    Ok(Measured { cost: Twice([first, second]), split: Split::of(user, f64::midpoint(first.busy, second.busy)) })
 }

@@ -11,7 +11,7 @@ use enforcer_tests::world::World;
 use super::application::{self, Application};
 use super::sidecar::{self, Sidecars};
 use super::tunnel;
-use super::{Path, memory};
+use super::{Path, memory, processor};
 
 /// Two nodes between which connections take one path.
 pub(crate) struct Site {
@@ -87,6 +87,18 @@ impl Site {
             _ => return Ok(None),
         };
         Ok(Some([memory::resident(&client)?, memory::resident(&server)?]))
+    }
+
+    /// Nanoseconds that the applications, and the agents or sidecars, have run outside of the kernel until now.
+    pub(crate) fn user_time(&self) -> Result<[f64; 2]> {
+        let (route, ground) = (self.route()?, self.ground());
+        let proxies = match &self.stage {
+            Stage::Bare(_) => Vec::new(),
+            Stage::Agents(_) => vec![&ground.host.cgroup],
+            Stage::Sidecars(sidecars, _) => vec![&sidecars.client.place.cgroup, &sidecars.server.place.cgroup],
+        };
+        let applications = [&route.client.cgroup, &route.server.cgroup];
+        Ok([processor::user_time(&applications)?, processor::user_time(&proxies)?])
     }
 
     /// Starts a server; `arguments` are those of the endpoint program.

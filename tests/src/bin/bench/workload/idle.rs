@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use enforcer_tests::peer::{self, Server};
 use enforcer_tests::process::Running;
+use enforcer_tests::settings;
 use enforcer_tests::wait;
 
 use crate::figures::Figures;
@@ -28,9 +29,10 @@ pub(super) fn measure(site: &Site, figures: &mut Figures) -> Result<()> {
 }
 
 fn hold(site: &Site, figures: &mut Figures) -> Result<()> {
-    let [.., few, many] = CONNECTIONS;
+    let steps = steps(site.path);
+    let &[.., few, many] = steps else { bail!("growth needs two steps") };
     let mut idle = Idle::begin(site, many)?;
-    for connections in CONNECTIONS {
+    for &connections in steps {
         idle.open(connections).with_context(|| format!("open {connections} connections"))?;
         let memory = site.memory()?.context("nobody has memory")?;
         figures.held.0.insert((site.path, connections), memory);
@@ -39,6 +41,15 @@ fn hold(site: &Site, figures: &mut Figures) -> Result<()> {
     let growth = |node: usize| (after[node] - before[node]) / f64::from(many - few);
     figures.remember(site.path, [growth(0), growth(1)]);
     Ok(())
+}
+
+/// In an emulated processor the handshakes of 10,000 connections take minutes. The relay does without, because each of its
+/// connections costs what the one before did; sidecars go to the end, so that nobody has to take our word for theirs.
+fn steps(path: Path) -> &'static [u32] {
+    match path {
+        Path::Relay | Path::RelayKernel if !settings::is_quick() => &CONNECTIONS[..3],
+        _ => &CONNECTIONS,
+    }
 }
 
 /// Connections that stay open until this is dropped.

@@ -2,22 +2,21 @@
 
 use anyhow::Result;
 
-use super::{Workload, twice};
-use crate::figures::Twice;
+use super::{Measured, Workload, twice};
 use crate::path::Site;
 
 /// Round trips of the short and of the long run, on one connection and on many.
 const ROUND_TRIPS: [u32; 2] = [500, 4500];
-const ON_MANY: [u32; 2] = [640, 6400];
+const ON_MANY: [u32; 2] = [640, 3840];
 
 /// Many.
 const CONNECTIONS: u32 = 32;
 
-pub(super) fn measure(workload: Workload, site: &Site) -> Result<Twice> {
+pub(super) fn measure(workload: Workload, site: &Site) -> Result<Measured> {
     match workload {
-        Workload::Rt1k => twice(site.path, ROUND_TRIPS, |rounds| ping_pong(site, rounds, "1024")),
-        Workload::Rt64x32 => twice(site.path, ON_MANY, |round_trips| volley(site, round_trips / CONNECTIONS)),
-        _ => twice(site.path, ROUND_TRIPS, |rounds| ping_pong(site, rounds, "64")),
+        Workload::Rt1k => twice(site, ROUND_TRIPS, |rounds| ping_pong(site, rounds, "1024")),
+        Workload::Rt64x32 => twice(site, ON_MANY, |round_trips| volley(site, round_trips / CONNECTIONS)),
+        _ => twice(site, ROUND_TRIPS, |rounds| ping_pong(site, rounds, "64")),
     }
 }
 

@@ -2,20 +2,19 @@
 
 use anyhow::Result;
 
-use super::{Workload, twice};
-use crate::figures::Twice;
+use super::{Measured, Workload, twice};
 use crate::path::Site;
 
 /// MiB of the short and of the long run; the short one is longer than all buffers on the way.
 const MEBIBYTES: [u32; 2] = [64, 256];
-const BOTH_WAYS: [u32; 2] = [32, 128];
+const BOTH_WAYS: [u32; 2] = [32, 96];
 
-pub(super) fn measure(workload: Workload, site: &Site) -> Result<Twice> {
+pub(super) fn measure(workload: Workload, site: &Site) -> Result<Measured> {
     let (mebibytes, server, client) = match workload {
         Workload::Bidi => (BOTH_WAYS, "trade", "trade"),
         _ => (MEBIBYTES, "drain", "pour"),
     };
-    twice(site.path, mebibytes, |mebibytes| {
+    twice(site, mebibytes, |mebibytes| {
         let bytes = (u64::from(mebibytes) << 20).to_string();
         site.play(&[server, "--bytes", &bytes], &[client, "--bytes", &bytes])
     })
