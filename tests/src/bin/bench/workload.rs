@@ -105,7 +105,7 @@ impl Workload {
             Workload::Bidi => "Streams both ways, 64 KiB writes, for each MiB there and back",
             Workload::Redis1 => "redis GET, 64-byte value",
             Workload::Redis16 => "redis GET, 64-byte value, 16 in a pipeline",
-            Workload::Idle => "Memory of an agent for each idle connection",
+            Workload::Idle => "Memory of an agent or sidecar for each idle connection",
         }
     }
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use enforcer_tests::peer::{self, Server};
 use enforcer_tests::process::Running;
 use enforcer_tests::settings;
 use enforcer_tests::wait;
+use nix::sys::resource::{Resource, getrlimit};
 
 use crate::figures::Figures;
 use crate::path::{Path, Site};
@@ -31,6 +32,7 @@ pub(super) fn measure(site: &Site, figures: &mut Figures) -> Result<()> {
 fn hold(site: &Site, figures: &mut Figures) -> Result<()> {
     let steps = steps(site.path);
     let &[.., few, many] = steps else { bail!("growth needs two steps") };
+    require_files(many)?;
     let mut idle = Idle::begin(site, many)?;
     for &connections in steps {
         idle.open(connections).with_context(|| format!("open {connections} connections"))?;
@@ -40,6 +42,17 @@ fn hold(site: &Site, figures: &mut Figures) -> Result<()> {
     let [before, after] = [few, many].map(|connections| figures.held.0[&(site.path, connections)]);
     let growth = |node: usize| (after[node] - before[node]) / f64::from(many - few);
     figures.remember(site.path, [growth(0), growth(1)]);
+    Ok(())
+}
+
+/// A proxy has two files open for each connection, and some of its own.
+fn require_files(connections: u32) -> Result<()> {
+    let (limit, needed) = (getrlimit(Resource::RLIMIT_NOFILE)?.0, u64::from(connections) * 2 + 1000);
+    ensure!(
+        limit >= needed,
+        "{connections} idle connections need {needed} open files in a process, the limit is {limit}: raise it \
+         (`ulimit -Hn {needed}`), or leave out `idle`"
+    );
     Ok(())
 }
 
