@@ -31,6 +31,8 @@ pub(crate) struct Figures {
     memory: BTreeMap<Path, [f64; 2]>,
     /// Their memory with so many connections.
     pub(crate) held: Held,
+    /// With which programs, and their versions.
+    pub(crate) programs: Vec<String>,
     /// Who works.
     pub(crate) splits: Splits,
 }

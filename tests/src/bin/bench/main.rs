@@ -80,6 +80,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     }
     path::require(&paths, &workloads)?;
     let mut figures = Figures::default();
+    figures.programs = path::versions(&paths, &workloads)?;
     for path in paths {
         let site = Site::create(path)?;
         for workload in workloads.iter().copied().filter(|workload| workload.suits(path)) {

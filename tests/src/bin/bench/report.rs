@@ -31,6 +31,9 @@ pub(crate) fn text(figures: &Figures, goals: &[Goal], unit: &str) -> String {
     if !kernel_has_tls() {
         text += "\nIt has no TLS: only what works without it was measured.\n";
     }
+    if !figures.programs.is_empty() {
+        text += &format!("\nMeasured with {}.\n", figures.programs.join(", "));
+    }
     for workload in COSTS.into_iter().filter(|workload| !figures.paths(*workload).is_empty()) {
         text += &costs(workload, figures, unit);
         text += &figures.splits.text(workload, unit);
