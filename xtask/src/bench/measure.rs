@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::rows::Row;
 use crate::artifacts::{self, Profile};
+use crate::envoy;
 use crate::test::{guest_environment, guest_file};
 use crate::vm::{Clock, Kernel, Put, Vm};
 
@@ -64,8 +65,8 @@ pub(crate) struct About {
     pub(crate) kernel: String,
     /// Whether it has TLS.
     pub(crate) kernel_tls: bool,
-    /// By the program's name.
-    pub(crate) versions: BTreeMap<String, String>,
+    /// The programs that were compared with, each with its version.
+    pub(crate) programs: Vec<String>,
     /// What tables call paths, by their names on the command line.
     pub(crate) paths: BTreeMap<String, String>,
     /// The same of workloads.
@@ -86,7 +87,10 @@ const TIME: Duration = Duration::from_secs(7200);
 
 /// Measures on one kernel after the other; progress goes to standard output.
 pub(crate) fn measure(wanted: &Wanted) -> Result<Vec<Measured>> {
-    let files = built(wanted.build)?;
+    let mut files = built(wanted.build)?;
+    if wanted.paths.is_empty() || wanted.paths.iter().any(|path| path.starts_with("envoy")) {
+        files.push(guest_file("envoy", &envoy::program()?));
+    }
     wanted.kernels.iter().map(|kernel| on_kernel(*kernel, wanted, &files)).collect()
 }
 
@@ -202,7 +206,8 @@ mod tests {
     use super::*;
 
     const FIGURE: &str = r#"figure {"path":"plain","workload":"rt64","figure":"instructions","value":30074.0,"unit":"instructions","x_plain":1.0,"x_floor":null}"#;
-    const ABOUT: &str = r#"about {"kernel":"6.12.1","kernel_tls":true,"versions":{"nginx":"nginx version: 1.22"},"paths":{},"workloads":{}}"#;
+    const ABOUT: &str =
+        r#"about {"kernel":"6.12.1","kernel_tls":true,"programs":["nginx 1.22"],"paths":{},"workloads":{}}"#;
 
     fn said(text: &str) -> Output {
         let mut output = Output::default();
@@ -217,7 +222,7 @@ mod tests {
     fn figures_are_found_however_the_output_is_cut() {
         let (rows, about) = said(&format!("measured: rt64\r\n{ABOUT}\r\n{FIGURE}\r\n{FIGURE}")).figures().unwrap();
         assert_eq!(rows.iter().map(|row| row.value).collect::<Vec<_>>(), [30_074.0, 30_074.0]);
-        assert_eq!((about.kernel.as_str(), about.versions["nginx"].as_str()), ("6.12.1", "nginx version: 1.22"));
+        assert_eq!((about.kernel.as_str(), about.programs.as_slice()), ("6.12.1", &["nginx 1.22".to_owned()][..]));
     }
 
     #[test]

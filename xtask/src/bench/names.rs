@@ -8,7 +8,7 @@ pub(crate) const PATHS: [&str; 12] = [
     "floor",
     "direct",
     "relay",
-    "relay-kernel",
+    "relay-ktls",
     "ipsec",
     "wireguard",
     "nginx",
@@ -34,7 +34,7 @@ pub(crate) const WORKLOADS: [&str; 12] = [
 ];
 
 /// Ours: what `--check` judges.
-pub(crate) const OURS: [&str; 4] = ["outside", "direct", "relay", "relay-kernel"];
+pub(crate) const OURS: [&str; 4] = ["outside", "direct", "relay", "relay-ktls"];
 
 /// Pairs of proxies beside the applications, with mutual TLS between them. Each terminates connections and shakes hands.
 pub(crate) const SIDECARS: [&str; 4] = ["nginx", "haproxy", "envoy", "envoy-http"];

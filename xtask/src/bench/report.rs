@@ -54,11 +54,11 @@ pub(crate) struct Bar {
 /// Puts it together; `facts` are about the machine.
 pub(crate) fn report(measured: &[Measured], facts: Vec<(String, String)>, command: String) -> Report {
     let mut facts: Vec<_> = facts.into_iter().map(|(name, fact)| vec![name, fact]).collect();
-    let versions = measured.iter().flat_map(|one| &one.about.versions);
-    for version in versions.map(|(program, version)| vec![program.clone(), version.clone()]) {
-        if !facts.contains(&version) {
-            facts.push(version);
-        }
+    let mut programs: Vec<_> = measured.iter().flat_map(|one| &one.about.programs).map(String::as_str).collect();
+    programs.sort_unstable();
+    programs.dedup();
+    if !programs.is_empty() {
+        facts.push(vec!["compared with".to_owned(), programs.join(", ")]);
     }
     let machine = Table { heads: ["what", "which"].map(str::to_owned).to_vec(), rows: facts };
     Report { kernels: measured.iter().map(on_kernel).collect(), machine, command }
@@ -117,6 +117,9 @@ fn head(row: &Row) -> String {
     match row.figure.as_str() {
         APART => "twice, apart by".to_owned(),
         WAITING => format!("and {} of waiting", row.unit),
+        "work-applications" => "of applications".to_owned(),
+        "work-proxies" => "of agents or sidecars".to_owned(),
+        "work-kernel" => "of the kernel".to_owned(),
         figure => format!("{figure}, {}", row.unit),
     }
 }
@@ -139,14 +142,15 @@ fn value(row: &Row) -> String {
     if row.unit == "%" { format!("{:.2} %", row.value) } else { grouped(row.value) }
 }
 
-/// Bars for what a unit costs, or else for each figure in bytes.
+/// Bars for what a unit costs, or else for each figure in bytes but those with so many connections.
 fn charts(rows: &[&Row], about: &About) -> Vec<Bars> {
     let figures = grouped_by(rows, |row| &row.figure);
     let costs: Vec<_> = figures.iter().filter(|rows| rows[0].is_cost()).collect();
     if let [costs] = costs[..] {
         return vec![bars(costs[0].unit.clone(), costs, about)];
     }
-    figures.iter().filter(|rows| rows[0].unit == "bytes").map(|rows| bars(head(rows[0]), rows, about)).collect()
+    let is_drawn = |row: &Row| row.unit == "bytes" && !row.figure.ends_with(|last: char| last.is_ascii_digit());
+    figures.iter().filter(|rows| is_drawn(rows[0])).map(|rows| bars(head(rows[0]), rows, about)).collect()
 }
 
 fn bars(title_of_all: String, rows: &[&Row], about: &About) -> Bars {
@@ -181,7 +185,7 @@ fn of_programs(rows: &[&Row], about: &About) -> Section {
 }
 
 /// Where instructions are spent, as rows of `--profile` call it, and in words.
-const PLACES: [(&str, &str); 2] = [("kernel", "in the kernel"), ("user", "in programs")];
+const PLACES: [(&str, &str); 2] = [("in-kernel", "in the kernel"), ("in-programs", "in programs")];
 
 /// The place that a row is about, and the function in it; without a function it is about the whole of it.
 fn place(row: &Row) -> Option<(&str, Option<&str>)> {
@@ -233,7 +237,7 @@ pub(crate) mod tests {
         let about = About {
             kernel: "6.12.1".to_owned(),
             kernel_tls: true,
-            versions: words("nginx", "nginx version: <1.22>"),
+            programs: vec!["nginx <1.22>".to_owned()],
             paths: words("plain", "plain TCP"),
             workloads: words("rt64", "64-byte round trip"),
         };
@@ -313,7 +317,12 @@ pub(crate) mod tests {
 
     #[test]
     fn a_profile_tells_kernel_and_programs_apart() {
-        let shares = [("kernel", 60.0), ("user", 40.0), ("kernel tcp_ack", 9.5), ("user enforcer: main", 8.25)];
+        let shares = [
+            ("in-kernel", 60.0),
+            ("in-programs", 40.0),
+            ("in-kernel tcp_ack", 9.5),
+            ("in-programs enforcer: main", 8.25),
+        ];
         let row = |(name, share)| Row { unit: "%".to_owned(), ..figure("rt64", "direct", name, share) };
         let sections = sections(shares.map(row).to_vec());
         let told: Vec<_> = sections.iter().map(|section| (section.title.as_str(), &section.table.rows[..])).collect();

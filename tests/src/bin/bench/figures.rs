@@ -8,6 +8,8 @@ use serde_json::Value;
 use crate::path::Path;
 use crate::rows::{PERCENT, Row};
 use crate::workload::Workload;
+use crate::workload::idle::Held;
+use crate::workload::split::Splits;
 
 /// Nanoseconds, which are instructions where the clock counts those.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -28,6 +30,10 @@ pub(crate) struct Figures {
     costs: BTreeMap<(Workload, Path), Twice>,
     /// Bytes of memory that a connection costs the agents of client and server.
     memory: BTreeMap<Path, [f64; 2]>,
+    /// Their memory with so many connections.
+    pub(crate) held: Held,
+    /// Who works.
+    pub(crate) splits: Splits,
 }
 
 impl Cost {
@@ -74,7 +80,7 @@ impl Figures {
             let names = ["memory-client", "memory-server"];
             names.into_iter().zip(bytes).map(|(name, bytes)| Row::new(Workload::Idle, *path, name, *bytes, "bytes"))
         });
-        costs.chain(memory).collect()
+        costs.chain(memory).chain(self.held.rows()).collect()
     }
 
     fn of_cost(&self, workload: Workload, path: Path, cost: Twice, unit: &'static str) -> Vec<Row> {
@@ -85,6 +91,7 @@ impl Figures {
             Row { ratios: [Path::Plain, Path::Floor].map(over), ..row(unit, busy, unit) },
             row("apart", cost.difference() * 100.0, PERCENT),
         ];
+        rows.extend(self.splits.rows(workload, path, unit));
         if idle > busy * WORTH_SAYING {
             rows.push(row("waiting", idle, "nanoseconds"));
         }

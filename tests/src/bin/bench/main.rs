@@ -1,5 +1,6 @@
 //! What a connection costs between two nodes: in the clear, with kernel TLS that the applications set up themselves, on
-//! the direct path, and through the relay. All in one run, on one machine.
+//! the direct path, through the relay, and with what others use: IPsec, WireGuard, and pairs of sidecars. All in one run,
+//! on one machine.
 //!
 //! `cargo xtask bench` runs it in a virtual machine whose clock counts instructions, so that the figures are costs: all
 //! processes and the kernel together, the same in every run. On another clock they are times, and only their ratios
@@ -21,7 +22,6 @@ mod programs;
 
 mod figures;
 mod rows;
-mod versions;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -79,23 +79,26 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<ExitCode> {
     allow_many_files()?;
-    let paths = chosen(&args.only).into_iter().filter(|path| kernel_has_tls() || !path.needs_kernel_tls());
+    let (mut paths, workloads) = (chosen(&args.only), chosen(&args.workload));
+    paths.retain(|path| kernel_has_tls() || !path.needs_kernel_tls());
     if args.programs {
         return tell_programs(paths, args.unit());
     }
+    path::require(&paths, &workloads)?;
     if args.profile {
-        return tell_profile(paths, &chosen(&args.workload));
+        return tell_profile(paths, &workloads);
     }
     let mut figures = Figures::default();
+    let programs = path::versions(&paths, &workloads)?;
     for path in paths {
         let site = Site::create(path)?;
-        for workload in chosen(&args.workload) {
+        for workload in workloads.iter().copied().filter(|workload| workload.suits(path)) {
             site.explain(workload.measure(&site, &mut figures).with_context(|| format!("{workload}, {path}")))?;
             say(&format!("measured: {workload}, {path}\n"));
         }
         site.prove_path()?;
     }
-    tell(&figures.rows(args.unit()));
+    tell(&figures.rows(args.unit()), &programs);
     let unsteady = figures.unsteady();
     for (workload, path, part) in &unsteady {
         say(&format!("bench: {workload}, {path}: measured twice, and the two differ by {:.1} %\n", part * 100.0));
@@ -103,34 +106,35 @@ fn run(args: &Args) -> Result<ExitCode> {
     Ok(if unsteady.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn tell_programs(paths: impl Iterator<Item = Path>, unit: &'static str) -> Result<ExitCode> {
+fn tell_programs(paths: Vec<Path>, unit: &'static str) -> Result<ExitCode> {
     let mut rows = Vec::new();
-    for path in paths.filter(|path| path.has_agents()) {
+    for path in paths.into_iter().filter(|path| path.has_agents()) {
         let site = Site::create(path)?;
         rows.extend(site.explain(programs::measure(&site, unit).with_context(|| path.to_string()))?);
         site.prove_path()?;
     }
-    tell(&rows);
+    tell(&rows, &[]);
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell_profile(paths: impl Iterator<Item = Path>, workloads: &[Workload]) -> Result<ExitCode> {
+fn tell_profile(paths: Vec<Path>, workloads: &[Workload]) -> Result<ExitCode> {
     let mut rows = Vec::new();
     for path in paths {
         let site = Site::create(path)?;
-        for &workload in workloads {
+        for &workload in workloads.iter().filter(|workload| workload.suits(path)) {
             let profile = profile::measure(&site, workload).with_context(|| format!("profile of {workload}, {path}"));
             rows.extend(site.explain(profile)?);
             say(&format!("looked at: {workload}, {path}\n"));
         }
         site.prove_path()?;
     }
-    tell(&rows);
+    tell(&rows, &[]);
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell(rows: &[Row]) {
-    say(&rows::about(&versions::known(rows)));
+/// Figures, and the programs that were compared with, each with its version.
+fn tell(rows: &[Row], programs: &[String]) {
+    say(&rows::about(programs));
     say(&rows.iter().map(Row::line).collect::<String>());
 }
 

@@ -29,8 +29,8 @@ const WORTH_SAYING: f64 = 0.2;
 /// Between the columns of perf's table; no name has it.
 const BETWEEN: &str = "\t";
 /// Figures are called by the place, for all of it, or by the place and a function.
-const KERNEL: &str = "kernel";
-const USER: &str = "user";
+const KERNEL: &str = "in-kernel";
+const USER: &str = "in-programs";
 /// What it says of the processor that has nothing to do.
 const IDLE: &str = "swapper";
 
@@ -100,9 +100,13 @@ mod tests {
     fn shares_are_of_all_that_is_not_idle() {
         let table = "# Overhead\tSamples\n#\n 50.00%\t5000\tswapper\t[kernel.kallsyms]\t[k] pv_native_safe_halt\n\
             30.00%\t3000\tenforcer\t[kernel.kallsyms]\t[k] tcp_ack\n 10.00%\t1000\tendpoint\t[kernel.kallsyms]\t[k] tcp_ack\n\
-            10.00%\t 990\tenforcer\tenforcer\t[.] core::str::from_utf8\n  0.00%\t10\tenforcer\tlibc.so.6\t[.] malloc\n\n";
-        let expected =
-            [("kernel", 80.0), ("kernel tcp_ack", 80.0), ("user", 20.0), ("user enforcer: core::str::from_utf8", 19.8)];
+            10.00%\t 995\tenforcer\tenforcer\t[.] core::str::from_utf8\n  0.00%\t5\tenforcer\tlibc.so.6\t[.] malloc\n\n";
+        let expected = [
+            ("in-kernel", 80.0),
+            ("in-kernel tcp_ack", 80.0),
+            ("in-programs", 20.0),
+            ("in-programs enforcer: core::str::from_utf8", 19.9),
+        ];
         let shares = shares(table).unwrap();
         let rounded: Vec<_> =
             shares.iter().map(|(name, share)| (name.as_str(), (share * 10.0).round() / 10.0)).collect();

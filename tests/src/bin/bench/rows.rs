@@ -30,18 +30,12 @@ impl Row {
         Row { workload, path, figure: figure.to_owned(), value, unit, ratios: [None; 2] }
     }
 
-    /// Path and workload, by their names on the command line.
-    pub(crate) fn names(&self) -> [String; 2] {
-        [name(self.path), name(self.workload)]
-    }
-
-    /// The line.
+    /// The line; names are those of the command line.
     pub(crate) fn line(&self) -> String {
-        let [path, workload] = self.names();
         let [x_plain, x_floor] = self.ratios.map(|ratio| ratio.map(|ratio| rounded(ratio, RATIO_DIGITS)));
         let object = json!({
-            "path": path,
-            "workload": workload,
+            "path": name(self.path),
+            "workload": name(self.workload),
             "figure": self.figure,
             "value": rounded(self.value, if self.unit == PERCENT { PERCENT_DIGITS } else { 0 }),
             "unit": self.unit,
@@ -67,15 +61,15 @@ fn name(value: impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
-/// The line about where this was measured, with which programs, and what tables call paths and workloads.
-pub(crate) fn about(versions: &BTreeMap<String, String>) -> String {
+/// The line about where this was measured, with which programs beside ours, and what tables call paths and workloads.
+pub(crate) fn about(programs: &[String]) -> String {
     let release = uname().map(|system| system.release().to_string_lossy().into_owned()).unwrap_or_default();
     let paths = Path::value_variants().iter().map(|path| (name(*path), path.to_string()));
     let workloads = Workload::value_variants().iter().map(|workload| (name(*workload), workload.title()));
     let object = json!({
         "kernel": release,
         "kernel_tls": kernel_has_tls(),
-        "versions": versions,
+        "programs": programs,
         "paths": paths.collect::<BTreeMap<_, _>>(),
         "workloads": workloads.collect::<BTreeMap<_, _>>(),
     });
@@ -95,7 +89,7 @@ mod tests {
         let line = row.line();
         let object: serde_json::Value = serde_json::from_str(line.strip_prefix("figure ").unwrap()).unwrap();
         let expected = json!({
-            "path": "relay-kernel", "workload": "rt64", "figure": "instructions", "value": 145_590.0,
+            "path": "relay-ktls", "workload": "rt64", "figure": "instructions", "value": 145_590.0,
             "unit": "instructions", "x_plain": 4.437, "x_floor": null,
         });
         assert_eq!((object, line.lines().count()), (expected, 1));

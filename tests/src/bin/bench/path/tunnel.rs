@@ -1,0 +1,73 @@
+//! What the kernel encrypts below TCP, without agents and without proxies.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::{Context, Result};
+use enforcer_tests::ground::{A, B, Ground};
+use enforcer_tests::place::Place;
+
+/// The addresses of client and server inside WireGuard's tunnel.
+pub(super) const INSIDE: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(10, 80, 0, 1)), IpAddr::V4(Ipv4Addr::new(10, 80, 0, 2))];
+
+/// On which WireGuard has its datagrams.
+pub(super) const WIREGUARD: u16 = 51820;
+
+/// A key of 128 bits and 4 bytes of salt for each direction. They are printed here, so nothing is kept secret.
+const KEYS: [&str; 2] = ["0x0101010101010101010101010101010101010101", "0x0202020202020202020202020202020202020202"];
+
+/// ESP in transport mode between the nodes, AES-128-GCM, no key exchange.
+pub(super) fn ipsec(ground: &Ground) -> Result<()> {
+    let ends = [[A[0], B[0]], [B[0], A[0]]];
+    let states: String = ends
+        .iter()
+        .zip(KEYS)
+        .zip(1000..)
+        .map(|(([from, to], key), index)| {
+            format!(
+                "xfrm state add src {from} dst {to} proto esp spi {index} mode transport replay-window 32 \
+                 aead rfc4106(gcm(aes)) {key} 128\n"
+            )
+        })
+        .collect();
+    for (place, [here, there]) in [&ground.a, &ground.b].into_iter().zip(ends) {
+        let policy = |from: IpAddr, to: IpAddr, direction| {
+            format!(
+                "xfrm policy add src {from} dst {to} dir {direction} \
+                 tmpl src {from} dst {to} proto esp mode transport level required\n"
+            )
+        };
+        let commands = states.clone() + &policy(here, there, "out") + &policy(there, here, "in");
+        place.network()?.configure(&commands).context("set up IPsec (kernel modules esp4 and gcm)")?;
+    }
+    Ok(())
+}
+
+/// A tunnel between the nodes, as `wg-quick` would set it up.
+pub(super) fn wireguard(ground: &Ground) -> Result<()> {
+    let nodes = [("a", &ground.a, A[0]), ("b", &ground.b, B[0])];
+    for (name, place, _) in nodes {
+        let device = "link add wg0 type wireguard\n";
+        place.network()?.configure(device).context("make a device of WireGuard (kernel module wireguard)")?;
+        place.run("sh", &["-c", MAKE_KEYS, "keys", name])?;
+    }
+    for ((name, place, _), (inside, (other, other_place, outside))) in
+        nodes.into_iter().zip(INSIDE.into_iter().rev().zip(nodes.into_iter().rev()))
+    {
+        let public = read(other_place, &format!("{other}.public"))?;
+        let (port, key) = (WIREGUARD.to_string(), format!("{name}.private"));
+        let (endpoint, allowed) = (format!("{outside}:{WIREGUARD}"), format!("{inside}/32"));
+        let peer = ["peer", public.trim(), "endpoint", &endpoint, "allowed-ips", &allowed];
+        place.run("wg", &[&["set", "wg0", "listen-port", &port, "private-key", &key], &peer[..]].concat())?;
+        let own = if name == "a" { INSIDE[0] } else { INSIDE[1] };
+        place.network()?.configure(&format!("addr add {own}/24 dev wg0\nlink set wg0 up\n"))?;
+    }
+    Ok(())
+}
+
+const MAKE_KEYS: &str = r#"umask 077 && wg genkey >"$1.private" && wg pubkey <"$1.private" >"$1.public""#;
+
+fn read(place: &Place, name: &str) -> Result<String> {
+    fs::read_to_string(place.directory.join(name)).with_context(|| format!("read {name}"))
+}
