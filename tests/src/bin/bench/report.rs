@@ -36,7 +36,7 @@ pub(crate) fn text(figures: &Figures, goals: &[Goal], unit: &str) -> String {
     }
     for workload in COSTS.into_iter().filter(|workload| !figures.paths(*workload).is_empty()) {
         text += &costs(workload, figures, unit);
-        text += &figures.splits.text(workload, unit);
+        text += &figures.splits.text(workload);
     }
     text += &memory(figures);
     text += &figures.held.text();

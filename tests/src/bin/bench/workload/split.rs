@@ -1,13 +1,14 @@
 //! Who works for one unit: the applications, the agents or sidecars between them, and the kernel for all of them.
 //!
 //! Control groups tell for how long their processes ran, and which part of that outside of the kernel. The part is an
-//! estimate: at each tick the kernel looks where a process is. What is not outside of the kernel is inside, whoever it
-//! is charged to, for a packet is received on account of whoever happens to run.
+//! estimate: at each tick, which is every four milliseconds, the kernel looks where a process is. A run has some hundred
+//! of them, so that a share is right within some hundredths. What is not outside of the kernel is inside, whoever it is
+//! charged to, for a packet is received on account of whoever happens to run.
 
 use std::collections::BTreeMap;
 
 use crate::path::Path;
-use crate::report::{grouped, table};
+use crate::report::table;
 use crate::workload::Workload;
 
 /// Nanoseconds of work.
@@ -38,11 +39,13 @@ impl Splits {
     }
 
     /// A table in Markdown for one workload; nothing where nothing was measured.
-    pub(crate) fn text(&self, workload: Workload, unit: &str) -> String {
+    pub(crate) fn text(&self, workload: Workload) -> String {
         let splits = self.0.iter().filter(|((of, _), _)| *of == workload);
         let rows: Vec<_> = splits
             .map(|((_, path), split)| {
-                let shares = [split.applications, split.proxies, split.kernel].map(grouped);
+                let all = split.applications + split.proxies + split.kernel;
+                let shares = [split.applications, split.proxies, split.kernel];
+                let shares = shares.map(|share| format!("{:.0} %", share / all * 100.0));
                 [vec![path.to_string()], shares.to_vec()].concat()
             })
             .collect();
@@ -50,7 +53,7 @@ impl Splits {
             return String::new();
         }
         let heads = ["path", "applications", "agents or sidecars", "kernel"];
-        format!("\nOf these {unit}, an estimate of who needs them:\n\n{}", table(&heads, rows))
+        format!("\nWho needs them, within some hundredths:\n\n{}", table(&heads, rows))
     }
 }
 
@@ -64,7 +67,7 @@ mod tests {
         assert_eq!(split, Split { applications: 10.0, proxies: 30.0, kernel: 60.0 });
         let mut splits = Splits::default();
         splits.add(Workload::Rt64, Path::Relay, split);
-        assert!(splits.text(Workload::Rt64, "ns").contains("|           10 |                 30 |     60 |"));
-        assert_eq!(splits.text(Workload::Rt1k, "ns"), "");
+        assert!(splits.text(Workload::Rt64).contains("|         10 % |               30 % |   60 % |"));
+        assert_eq!(splits.text(Workload::Rt1k), "");
     }
 }
