@@ -1,13 +1,14 @@
-//! Who works for one unit: the applications, the agents or sidecars between them, and the kernel for all of them.
+//! Who works: the applications, the agents or sidecars between them, and the kernel for all of them.
 //!
 //! Control groups tell for how long their processes ran, and which part of that outside of the kernel. The part is an
 //! estimate: at each tick, which is every four milliseconds, the kernel looks where a process is. A run has some hundred
-//! of them, so that a share is right within some hundredths. What is not outside of the kernel is inside, whoever it is
-//! charged to, for a packet is received on account of whoever happens to run.
+//! of them, so that a share is right within some hundredths.
 
 use std::collections::BTreeMap;
+use std::ops::{Add, Sub};
+use std::thread;
 
-use crate::path::Path;
+use crate::path::{Path, Time};
 use crate::report::table;
 use crate::workload::Workload;
 
@@ -15,21 +16,58 @@ use crate::workload::Workload;
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Split {
     /// Of the applications, outside of the kernel.
-    pub(crate) applications: f64,
+    applications: f64,
     /// Of agents or sidecars, outside of the kernel.
-    pub(crate) proxies: f64,
-    /// All other work.
-    pub(crate) kernel: f64,
+    proxies: f64,
+    /// In the kernel.
+    kernel: f64,
 }
 
-/// That of one unit of each workload on each path.
+/// That of each workload on each path.
 #[derive(Debug, Default)]
 pub(crate) struct Splits(BTreeMap<(Workload, Path), Split>);
 
 impl Split {
-    /// From nanoseconds outside of the kernel, of applications and of proxies, and the work in all.
-    pub(super) fn of([applications, proxies]: [f64; 2], busy: f64) -> Split {
-        Split { applications, proxies, kernel: busy - applications - proxies }
+    /// What applications and proxies did in between, and `busy`, the work in all.
+    ///
+    /// A packet is received, and a tunnel encrypts, on account of whoever happens to run. So where there is one processor,
+    /// what is not outside of the kernel is inside. With several, nobody knows the work in all: then it is what the
+    /// kernel did on account of these processes.
+    pub(super) fn between(before: [Time; 2], after: [Time; 2], busy: f64) -> Split {
+        let [applications, proxies] = [0, 1].map(|who: usize| after[who].user - before[who].user);
+        let charged: f64 = [0, 1].map(|who: usize| after[who].system - before[who].system).iter().sum();
+        let is_alone = thread::available_parallelism().is_ok_and(|processors| processors.get() == 1);
+        Split { applications, proxies, kernel: if is_alone { busy - applications - proxies } else { charged } }
+    }
+
+    /// In hundredths.
+    fn shares(self) -> [f64; 3] {
+        let shares = [self.applications, self.proxies, self.kernel];
+        shares.map(|share| share / shares.iter().sum::<f64>() * 100.0)
+    }
+}
+
+impl Add for Split {
+    type Output = Split;
+
+    fn add(self, other: Split) -> Split {
+        Split {
+            applications: self.applications + other.applications,
+            proxies: self.proxies + other.proxies,
+            kernel: self.kernel + other.kernel,
+        }
+    }
+}
+
+impl Sub for Split {
+    type Output = Split;
+
+    fn sub(self, other: Split) -> Split {
+        Split {
+            applications: self.applications - other.applications,
+            proxies: self.proxies - other.proxies,
+            kernel: self.kernel - other.kernel,
+        }
     }
 }
 
@@ -43,9 +81,7 @@ impl Splits {
         let splits = self.0.iter().filter(|((of, _), _)| *of == workload);
         let rows: Vec<_> = splits
             .map(|((_, path), split)| {
-                let all = split.applications + split.proxies + split.kernel;
-                let shares = [split.applications, split.proxies, split.kernel];
-                let shares = shares.map(|share| format!("{:.0} %", share / all * 100.0));
+                let shares = split.shares().map(|share| format!("{share:.0} %"));
                 [vec![path.to_string()], shares.to_vec()].concat()
             })
             .collect();
@@ -62,12 +98,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_did_outside_of_the_kernel_was_done_in_it() {
-        let split = Split::of([10.0, 30.0], 100.0);
-        assert_eq!(split, Split { applications: 10.0, proxies: 30.0, kernel: 60.0 });
+    fn shares_are_of_what_was_done_in_all() {
+        let split = Split { applications: 10.0, proxies: 30.0, kernel: 160.0 };
+        assert_eq!(split.shares(), [5.0, 15.0, 80.0]);
+        assert_eq!((split + split - split).shares(), split.shares());
         let mut splits = Splits::default();
         splits.add(Workload::Rt64, Path::Relay, split);
-        assert!(splits.text(Workload::Rt64).contains("|         10 % |               30 % |   60 % |"));
+        assert!(splits.text(Workload::Rt64).contains("|          5 % |               15 % |   80 % |"));
         assert_eq!(splits.text(Workload::Rt1k), "");
+    }
+
+    #[test]
+    fn work_is_what_came_between() {
+        let before = [Time { user: 5.0, system: 1.0 }, Time::default()];
+        let after = [Time { user: 15.0, system: 21.0 }, Time { user: 30.0, system: 40.0 }];
+        let split = Split::between(before, after, 100.0);
+        assert_eq!([split.applications, split.proxies, split.kernel], [10.0, 30.0, 60.0]);
     }
 }
