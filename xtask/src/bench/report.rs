@@ -139,7 +139,12 @@ fn line(rows: &[&Row], about: &About, has_costs: bool, figures: &[&Row]) -> Vec<
 }
 
 fn value(row: &Row) -> String {
-    if row.unit == "%" { format!("{:.2} %", row.value) } else { grouped(row.value) }
+    match row.unit.as_str() {
+        // Right within some hundredths.
+        "%" if row.figure.starts_with("work-") => format!("{:.0} %", row.value),
+        "%" => format!("{:.2} %", row.value),
+        _ => grouped(row.value),
+    }
 }
 
 /// Bars for what a unit costs, or else for each figure in bytes but those with so many connections.

@@ -73,6 +73,11 @@ impl Figures {
         self.memory.insert(path, bytes);
     }
 
+    /// What one unit of a workload costs.
+    pub(crate) fn cost(&self, workload: Workload, path: Path) -> Option<f64> {
+        self.costs.get(&(workload, path)).map(|cost| cost.mean().busy)
+    }
+
     /// All of them, workload by workload; `unit` is what a nanosecond of this clock is.
     pub(crate) fn rows(&self, unit: &'static str) -> Vec<Row> {
         let costs = self.costs.iter().flat_map(|((workload, path), cost)| self.of_cost(*workload, *path, *cost, unit));
@@ -86,12 +91,12 @@ impl Figures {
     fn of_cost(&self, workload: Workload, path: Path, cost: Twice, unit: &'static str) -> Vec<Row> {
         let row = |figure, value, unit| Row::new(workload, path, figure, value, unit);
         let Cost { busy, idle } = cost.mean();
-        let over = |base| Some(busy / self.costs.get(&(workload, base))?.mean().busy);
+        let over = |base| Some(busy / self.cost(workload, base)?);
         let mut rows = vec![
             Row { ratios: [Path::Plain, Path::Floor].map(over), ..row(unit, busy, unit) },
             row("apart", cost.difference() * 100.0, PERCENT),
         ];
-        rows.extend(self.splits.rows(workload, path, unit));
+        rows.extend(self.splits.rows(workload, path));
         if idle > busy * WORTH_SAYING {
             rows.push(row("waiting", idle, "nanoseconds"));
         }

@@ -94,7 +94,8 @@ fn run(args: &Args) -> Result<ExitCode> {
         let site = Site::create(path)?;
         for workload in workloads.iter().copied().filter(|workload| workload.suits(path)) {
             site.explain(workload.measure(&site, &mut figures).with_context(|| format!("{workload}, {path}")))?;
-            say(&format!("measured: {workload}, {path}\n"));
+            let cost = figures.cost(workload, path).map(|cost| format!(": {cost:.0} {}", args.unit()));
+            say(&format!("measured: {workload}, {path}{}\n", cost.unwrap_or_default()));
         }
         site.prove_path()?;
     }

@@ -25,6 +25,7 @@ use enforcer_tests::world::Options;
 
 pub(crate) use self::application::Application;
 pub(crate) use self::needed::{require, versions};
+pub(crate) use self::processor::Time;
 pub(crate) use self::site::Site;
 
 /// How bytes get from one application to the other, in the order of the tables.

@@ -141,20 +141,14 @@ struct Measured {
 fn twice(site: &Site, units: [u32; 2], play: impl Fn(u32) -> Result<Value>) -> Result<Measured> {
     let units = units.map(|units| units * site.path.stretch());
     let run = |units| {
-        let before = site.user_time()?;
+        let before = site.processor_time()?;
         let cost = Cost::read(&play(units)?)?;
-        let after = site.user_time()?;
-        Ok::<_, anyhow::Error>((cost, [after[0] - before[0], after[1] - before[1]]))
+        Ok::<_, anyhow::Error>((cost, Split::between(before, site.processor_time()?, cost.busy)))
     };
     let once = || {
         let [(less, short), (more, long)] = [run(units[0])?, run(units[1])?];
-        let beyond = units[1] - units[0];
-        Ok::<_, anyhow::Error>((
-            more.beyond(less, beyond),
-            [0, 1].map(|who| (long[who] - short[who]) / f64::from(beyond)),
-        ))
+        Ok::<_, anyhow::Error>((more.beyond(less, units[1] - units[0]), long - short))
     };
-    let [(first, user), (second, user_again)] = [once()?, once()?];
-    let user = [0, 1].map(|who| f64::midpoint(user[who], user_again[who]));
-    Ok(Measured { cost: Twice([first, second]), split: Split::of(user, f64::midpoint(first.busy, second.busy)) })
+    let [(first, split), (second, again)] = [once()?, once()?];
+    Ok(Measured { cost: Twice([first, second]), split: split + again })
 }

@@ -5,14 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use enforcer_tests::authority::Credentials as Files;
+use enforcer_tests::authority::Credentials;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType,
 };
-
-/// Files in PEM, in the directory of the program that uses them.
-pub(super) type Credentials = Files;
 
 const TRUST_DOMAIN: &str = "mesh.internal";
 
@@ -36,6 +33,7 @@ impl Authority {
     /// Writes `chain.pem`, `key.pem`, `bundle.pem`, and `node.pem`, which is the first two in one.
     pub(super) fn issue(&self, account: &str, directory: &Path) -> Result<Credentials> {
         let mut leaf = CertificateParams::new([format!("{account}.{TRUST_DOMAIN}")])?;
+        leaf.distinguished_name.push(DnType::CommonName, account);
         let identity = format!("spiffe://{TRUST_DOMAIN}/{account}");
         leaf.subject_alt_names.push(SanType::URI(identity.as_str().try_into().context("write the identity")?));
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -8,13 +8,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path as File;
 
 use anyhow::{Context, Result};
+use enforcer_tests::authority::Credentials;
 use enforcer_tests::ground::{B, Ground};
 use enforcer_tests::place::Place;
 use enforcer_tests::process::Running;
 
 use super::Path;
 use super::application::fresh_directory;
-use super::credentials::{Authority, Credentials};
+use super::credentials::Authority;
 
 /// Where the sidecar of the client listens, on its own node.
 pub(super) const CLIENTS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15001);

@@ -9,9 +9,10 @@ use enforcer_tests::peer::{self, Server};
 use enforcer_tests::world::World;
 
 use super::application::{self, Application};
+use super::processor::Time;
 use super::sidecar::{self, Sidecars};
 use super::tunnel;
-use super::{Path, memory, processor};
+use super::{Path, memory};
 
 /// Two nodes between which connections take one path.
 pub(crate) struct Site {
@@ -89,8 +90,8 @@ impl Site {
         Ok(Some([memory::resident(&client)?, memory::resident(&server)?]))
     }
 
-    /// Nanoseconds that the applications, and the agents or sidecars, have run outside of the kernel until now.
-    pub(crate) fn user_time(&self) -> Result<[f64; 2]> {
+    /// For how long the applications, and the agents or sidecars, have run until now.
+    pub(crate) fn processor_time(&self) -> Result<[Time; 2]> {
         let (route, ground) = (self.route()?, self.ground());
         let proxies = match &self.stage {
             Stage::Bare(_) => Vec::new(),
@@ -98,7 +99,7 @@ impl Site {
             Stage::Sidecars(sidecars, _) => vec![&sidecars.client.place.cgroup, &sidecars.server.place.cgroup],
         };
         let applications = [&route.client.cgroup, &route.server.cgroup];
-        Ok([processor::user_time(&applications)?, processor::user_time(&proxies)?])
+        Ok([Time::of(&applications)?, Time::of(&proxies)?])
     }
 
     /// Starts a server; `arguments` are those of the endpoint program.

@@ -44,30 +44,38 @@ pub(super) fn ipsec(ground: &Ground) -> Result<()> {
     Ok(())
 }
 
+/// One end of a tunnel.
+struct End<'a> {
+    name: &'static str,
+    place: &'a Place,
+    /// Where its datagrams go.
+    outside: IpAddr,
+    inside: IpAddr,
+}
+
 /// A tunnel between the nodes, as `wg-quick` would set it up.
 pub(super) fn wireguard(ground: &Ground) -> Result<()> {
-    let nodes = [("a", &ground.a, A[0]), ("b", &ground.b, B[0])];
-    for (name, place, _) in nodes {
+    let a = End { name: "a", place: &ground.a, outside: A[0], inside: INSIDE[0] };
+    let b = End { name: "b", place: &ground.b, outside: B[0], inside: INSIDE[1] };
+    for End { name, place, .. } in [&a, &b] {
         let device = "link add wg0 type wireguard\n";
         place.network()?.configure(device).context("make a device of WireGuard (kernel module wireguard)")?;
         place.run("sh", &["-c", MAKE_KEYS, "keys", name])?;
     }
-    for ((name, place, _), (inside, (other, other_place, outside))) in
-        nodes.into_iter().zip(INSIDE.into_iter().rev().zip(nodes.into_iter().rev()))
-    {
-        let public = read(other_place, &format!("{other}.public"))?;
-        let (port, key) = (WIREGUARD.to_string(), format!("{name}.private"));
-        let (endpoint, allowed) = (format!("{outside}:{WIREGUARD}"), format!("{inside}/32"));
-        let peer = ["peer", public.trim(), "endpoint", &endpoint, "allowed-ips", &allowed];
-        place.run("wg", &[&["set", "wg0", "listen-port", &port, "private-key", &key], &peer[..]].concat())?;
-        let own = if name == "a" { INSIDE[0] } else { INSIDE[1] };
-        place.network()?.configure(&format!("addr add {own}/24 dev wg0\nlink set wg0 up\n"))?;
-    }
-    Ok(())
+    dig(&a, &b)?;
+    dig(&b, &a)
+}
+
+/// Tells one end about the other.
+fn dig(own: &End<'_>, other: &End<'_>) -> Result<()> {
+    let file = other.place.directory.join(format!("{}.public", other.name));
+    let public = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+    let (port, key) = (WIREGUARD.to_string(), format!("{}.private", own.name));
+    let (endpoint, allowed) = (format!("{}:{WIREGUARD}", other.outside), format!("{}/32", other.inside));
+    let interface = ["set", "wg0", "listen-port", &port, "private-key", &key];
+    let peer = ["peer", public.trim(), "endpoint", &endpoint, "allowed-ips", &allowed];
+    own.place.run("wg", &[&interface[..], &peer[..]].concat())?;
+    own.place.network()?.configure(&format!("addr add {}/24 dev wg0\nlink set wg0 up\n", own.inside))
 }
 
 const MAKE_KEYS: &str = r#"umask 077 && wg genkey >"$1.private" && wg pubkey <"$1.private" >"$1.public""#;
-
-fn read(place: &Place, name: &str) -> Result<String> {
-    fs::read_to_string(place.directory.join(name)).with_context(|| format!("read {name}"))
-}
