@@ -24,7 +24,7 @@ mod save;
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -118,15 +118,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let report = report::report(&measured, machine::facts()?, command_line());
     write_report(&report)?;
     let mut rows = all_rows(&measured);
-    // A figure that is not the same twice is none, whatever the report says.
-    let mut has_passed = measured.iter().all(|one| one.is_steady);
+    let mut has_passed = is_steady(&measured);
     if args.check {
         has_passed &= is_as_cheap(&rows, &wanted)?;
     }
-    if args.save && has_passed {
+    if args.save {
+        // One that is not steady says so in the report, and fails the run; the others are none the worse.
         if !args.short {
             let short = measure::measure(&args.short_form())?;
-            has_passed &= short.iter().all(|one| one.is_steady);
+            has_passed &= is_steady(&short);
             rows.extend(all_rows(&short));
             save::report(&report)?;
         }
@@ -184,6 +184,11 @@ fn command_line() -> String {
     format!("cargo xtask{}", arguments.collect::<String>())
 }
 
+/// Whether each cost was the same twice.
+fn is_steady(measured: &[Measured]) -> bool {
+    measured.iter().all(|one| one.is_steady)
+}
+
 fn all_rows(measured: &[Measured]) -> Vec<Row> {
     measured.iter().flat_map(|one| one.rows.clone()).collect()
 }
@@ -203,7 +208,7 @@ fn write_report(report: &Report) -> Result<()> {
 
 /// Tells what has become dearer, if anything.
 fn is_as_cheap(rows: &[Row], wanted: &Wanted) -> Result<bool> {
-    let saved = rows::read(Path::new(&process::workspace().join(save::FIGURES)))?;
+    let saved = rows::read(&process::workspace().join(save::FIGURES))?;
     let comparison = check::compare(rows, &saved, &wanted.paths, &wanted.workloads)?;
     for line in &comparison.worse {
         eprintln!("bench: worse: {line}");

@@ -42,10 +42,11 @@ impl Row {
 
     /// Whether both are of the same thing.
     pub(crate) fn is_as(&self, other: &Row) -> bool {
-        let key = |row: &Row| {
-            [&row.build, &row.kernel, &row.workload, &row.path, &row.figure].map(|part| part.as_str().to_owned())
-        };
-        key(self) == key(other)
+        self.key() == other.key()
+    }
+
+    fn key(&self) -> [&str; 5] {
+        [&self.build, &self.kernel, &self.workload, &self.path, &self.figure]
     }
 }
 
