@@ -1,13 +1,15 @@
 //! What must be installed. Paths are not left out because something is missing: a table without the others compares
 //! nothing.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::path::Path as File;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use enforcer_tests::ground::Ground;
 
-use super::Path;
+use super::{Path, tunnel};
 use crate::workload::Workload;
 
 /// A program, or a file where the name begins with a slash; and how it is got.
@@ -24,27 +26,28 @@ const REDIS: Needed = ("redis-server", "the Debian package redis-server");
 
 /// Fails, with what to install, when something is missing that one of these needs.
 pub(crate) fn require(paths: &[Path], workloads: &[Workload]) -> Result<()> {
-    let of_paths = paths.iter().flat_map(|path| needed_by_path(*path));
-    let of_workloads = workloads.iter().flat_map(|workload| needed_by_workload(*workload));
-    let mut missing: Vec<_> = of_paths
-        .chain(of_workloads)
-        .filter(|(name, _)| !is_there(name))
-        .map(|(name, how)| format!("{name}: {how}"))
-        .collect();
-    missing.sort();
-    missing.dedup();
-    ensure!(missing.is_empty(), "not installed, so that nothing is measured:\n  {}", missing.join("\n  "));
+    let needed = needed(paths, workloads).into_iter();
+    let mut missing: Vec<_> =
+        needed.filter(|(name, _)| !is_there(name)).map(|(name, how)| format!("{name}: {how}")).collect();
+    if missing.is_empty() {
+        // Whether a kernel has something is known when it is asked for it.
+        let tunnels = paths.iter().filter(|path| matches!(path, Path::Ipsec | Path::Wireguard));
+        let asked = tunnels.map(|path| Ground::create().and_then(|ground| tunnel::dig(*path, &ground)));
+        missing.extend(asked.filter_map(Result::err).map(|error| error.to_string()));
+    }
+    ensure!(missing.is_empty(), "missing, so that nothing is measured:\n  {}", missing.join("\n  "));
     Ok(())
+}
+
+/// Each of them once.
+fn needed(paths: &[Path], workloads: &[Workload]) -> BTreeSet<Needed> {
+    let of_paths = paths.iter().flat_map(|path| needed_by_path(*path));
+    of_paths.chain(workloads.iter().flat_map(|workload| needed_by_workload(*workload))).copied().collect()
 }
 
 /// What is compared: each program that these need, with its version.
 pub(crate) fn versions(paths: &[Path], workloads: &[Workload]) -> Result<Vec<String>> {
-    let of_paths = paths.iter().flat_map(|path| needed_by_path(*path));
-    let mut needed: Vec<_> =
-        of_paths.chain(workloads.iter().flat_map(|workload| needed_by_workload(*workload))).collect();
-    needed.sort();
-    needed.dedup();
-    let asked = needed.into_iter().filter_map(|(name, _)| Some((name, version_option(name)?)));
+    let asked = needed(paths, workloads).into_iter().filter_map(|(name, _)| Some((name, version_option(name)?)));
     asked.map(|(name, option)| Ok(format!("{name} {}", version(name, option)?))).collect()
 }
 

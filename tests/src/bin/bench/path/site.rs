@@ -162,12 +162,10 @@ impl Stage {
             let world = World::arranged(*ground, options, None, |_a, b| b.is_enrolled = path != Path::Outside)?;
             return Ok(Stage::Agents(Box::new(world)));
         }
-        match path {
-            Path::Ipsec => tunnel::ipsec(&ground)?,
-            Path::Wireguard => tunnel::wireguard(&ground)?,
-            _ if path.has_sidecars() => return Ok(Stage::Sidecars(Box::new(Sidecars::start(path, &ground)?), ground)),
-            _ => {}
+        if path.has_sidecars() {
+            return Ok(Stage::Sidecars(Box::new(Sidecars::start(path, &ground)?), ground));
         }
+        tunnel::dig(path, &ground)?;
         Ok(Stage::Bare(ground))
     }
 }

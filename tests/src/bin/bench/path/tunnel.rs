@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 use enforcer_tests::ground::{A, B, Ground};
 use enforcer_tests::place::Place;
 
+use super::Path;
+
 /// The addresses of client and server inside WireGuard's tunnel.
 pub(super) const INSIDE: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(10, 80, 0, 1)), IpAddr::V4(Ipv4Addr::new(10, 80, 0, 2))];
@@ -17,8 +19,17 @@ pub(super) const WIREGUARD: u16 = 51820;
 /// A key of 128 bits and 4 bytes of salt for each direction. They are printed here, so nothing is kept secret.
 const KEYS: [&str; 2] = ["0x0101010101010101010101010101010101010101", "0x0202020202020202020202020202020202020202"];
 
+/// Sets up what the path needs between the nodes; nothing if it is no tunnel.
+pub(super) fn dig(path: Path, ground: &Ground) -> Result<()> {
+    match path {
+        Path::Ipsec => ipsec(ground),
+        Path::Wireguard => wireguard(ground),
+        _ => Ok(()),
+    }
+}
+
 /// ESP in transport mode between the nodes, AES-128-GCM, no key exchange.
-pub(super) fn ipsec(ground: &Ground) -> Result<()> {
+fn ipsec(ground: &Ground) -> Result<()> {
     let ends = [[A[0], B[0]], [B[0], A[0]]];
     let states: String = ends
         .iter()
@@ -39,7 +50,10 @@ pub(super) fn ipsec(ground: &Ground) -> Result<()> {
             )
         };
         let commands = states.clone() + &policy(here, there, "out") + &policy(there, here, "in");
-        place.network()?.configure(&commands).context("set up IPsec (kernel modules esp4 and gcm)")?;
+        place
+            .network()?
+            .configure(&commands)
+            .context("IPsec: a kernel that has ESP with AES-GCM (modules esp4 and gcm)")?;
     }
     Ok(())
 }
@@ -54,20 +68,20 @@ struct End<'a> {
 }
 
 /// A tunnel between the nodes, as `wg-quick` would set it up.
-pub(super) fn wireguard(ground: &Ground) -> Result<()> {
+fn wireguard(ground: &Ground) -> Result<()> {
     let a = End { name: "a", place: &ground.a, outside: A[0], inside: INSIDE[0] };
     let b = End { name: "b", place: &ground.b, outside: B[0], inside: INSIDE[1] };
     for End { name, place, .. } in [&a, &b] {
         let device = "link add wg0 type wireguard\n";
-        place.network()?.configure(device).context("make a device of WireGuard (kernel module wireguard)")?;
+        place.network()?.configure(device).context("WireGuard: a kernel that has it (module wireguard)")?;
         place.run("sh", &["-c", MAKE_KEYS, "keys", name])?;
     }
-    dig(&a, &b)?;
-    dig(&b, &a)
+    introduce(&a, &b)?;
+    introduce(&b, &a)
 }
 
 /// Tells one end about the other.
-fn dig(own: &End<'_>, other: &End<'_>) -> Result<()> {
+fn introduce(own: &End<'_>, other: &End<'_>) -> Result<()> {
     let file = other.place.directory.join(format!("{}.public", other.name));
     let public = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
     let (port, key) = (WIREGUARD.to_string(), format!("{}.private", own.name));
