@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -52,6 +53,7 @@ pub(crate) fn measure(site: &Site, workload: Workload) -> Result<Vec<Row>> {
     report.args(["report", "--stdio", "--sort", "comm,dso,symbol", "--show-nr-samples", "--percent-limit", "0"]);
     report.args(["--field-separator", BETWEEN, "--input"]).arg(&data);
     let shares = shares(&process::run(&mut report)?)?;
+    fs::remove_file(&data).with_context(|| format!("remove {}", data.display()))?;
     Ok(shares.into_iter().map(|(name, share)| Row::new(workload, site.path, &name, share, PERCENT)).collect())
 }
 
