@@ -60,13 +60,16 @@ pub(crate) fn measure(site: &Site, workload: Workload) -> Result<Vec<Row>> {
 /// The share of each function, and of kernel and programs, in what perf's table says: percent of all but idling, the
 /// greatest first.
 ///
-/// A line is a share, a number of samples, a process, an object, and the symbol; other lines are comments.
+/// A line is a share, a number of samples, a process, an object, the symbol, and what only hardware counts;
+/// other lines are comments.
 fn shares(table: &str) -> Result<Vec<(String, f64)>> {
     let mut samples = BTreeMap::new();
     let mut all = 0.0;
     for line in table.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
         let columns: Vec<_> = line.split(BETWEEN).map(str::trim).collect();
-        let &[_, count, process, object, symbol] = columns.as_slice() else { bail!("no line of a profile: {line:?}") };
+        let &[_, count, process, object, symbol, ..] = columns.as_slice() else {
+            bail!("no line of a profile: {line:?}")
+        };
         let count: f64 = count.parse().with_context(|| format!("no number of samples: {line:?}"))?;
         if process != IDLE {
             *samples.entry(function(object, symbol)).or_insert(0.0) += count;
@@ -100,7 +103,7 @@ mod tests {
 
     #[test]
     fn shares_are_of_all_that_is_not_idle() {
-        let table = "# Overhead\tSamples\n#\n 50.00%\t5000\tswapper\t[kernel.kallsyms]\t[k] pv_native_safe_halt\n\
+        let table = "# Overhead\tSamples\n#\n 50.00%\t5000\tswapper\t[kernel.kallsyms]\t[k] pv_native_safe_halt\t-      -\n\
             30.00%\t3000\tenforcer\t[kernel.kallsyms]\t[k] tcp_ack\n 10.00%\t1000\tendpoint\t[kernel.kallsyms]\t[k] tcp_ack\n\
             10.00%\t 995\tenforcer\tenforcer\t[.] core::str::from_utf8\n  0.00%\t5\tenforcer\tlibc.so.6\t[.] malloc\n\n";
         let expected = [
