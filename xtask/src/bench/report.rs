@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::goals::{self, Goal};
 use super::measure::{About, Measured};
 use super::names::OURS;
-use super::rows::{APART, Row, WAITING};
+use super::rows::{APART, BYTES, Row, WAITING};
 use super::table::{Table, grouped};
 
 /// All of it.
@@ -154,7 +154,7 @@ fn charts(rows: &[&Row], about: &About) -> Vec<Bars> {
     if let [costs] = costs[..] {
         return vec![bars(costs[0].unit.clone(), costs, about)];
     }
-    let is_drawn = |row: &Row| row.unit == "bytes" && !row.figure.ends_with(|last: char| last.is_ascii_digit());
+    let is_drawn = |row: &Row| row.unit == BYTES && !row.figure.ends_with(|last: char| last.is_ascii_digit());
     figures.iter().filter(|rows| is_drawn(rows[0])).map(|rows| bars(head(rows[0]), rows, about)).collect()
 }
 

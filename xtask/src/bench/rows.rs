@@ -34,6 +34,9 @@ pub(crate) const APART: &str = "apart";
 /// Time in which the processor waited, for one unit of the workload.
 pub(crate) const WAITING: &str = "waiting";
 
+/// The unit of memory.
+pub(crate) const BYTES: &str = "bytes";
+
 impl Row {
     /// Whether it is what one unit of the workload costs.
     pub(crate) fn is_cost(&self) -> bool {

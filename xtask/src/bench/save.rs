@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result};
 
 use super::report::Report;
-use super::rows::{self, APART, Row};
+use super::rows::{self, BYTES, Row};
 use super::{EXPLANATION, markdown};
 use crate::process;
 
@@ -27,10 +27,12 @@ pub(crate) fn figures(measured: &[Row]) -> Result<()> {
     write(FIGURES, &rows::text(&merged(&before, measured))?)
 }
 
-/// Releases first. How steady a figure is says nothing later.
+/// Releases first. Costs and memory alone: what else was measured is not the same twice, and would hide in a difference of
+/// two files what has changed.
 fn merged(before: &[Row], measured: &[Row]) -> Vec<Row> {
     let stays = |row: &&Row| !measured.iter().any(|new| new.build == row.build);
-    let all = before.iter().filter(stays).chain(measured).filter(|row| row.figure != APART);
+    let is_kept = |row: &&Row| row.is_cost() || row.unit == BYTES;
+    let all = before.iter().filter(stays).chain(measured).filter(is_kept);
     let mut rows: Vec<_> = all.cloned().collect();
     rows.sort_by(|one, other| one.build.cmp(&other.build));
     rows
@@ -45,6 +47,7 @@ fn write(name: &str, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::rows::APART;
     use crate::bench::rows::example::{cost, figure};
 
     #[test]
@@ -55,8 +58,9 @@ mod tests {
             of("test", cost("rt64", "direct", 60.0)),
             of("test", cost("stream", "direct", 900.0)),
         ];
-        let measured = [of("test", cost("rt64", "direct", 61.0)), of("test", figure("rt64", "direct", APART, 0.1))];
-        assert_eq!(merged(&before, &measured), [before[0].clone(), measured[0].clone()]);
-        assert_eq!(merged(&[], &measured), measured[..1]);
+        let memory = Row { unit: BYTES.to_owned(), ..figure("idle", "direct", "memory-client", 600.0) };
+        let measured = [cost("rt64", "direct", 61.0), memory, figure("rt64", "direct", APART, 0.1)];
+        assert_eq!(merged(&before, &measured), [before[0].clone(), measured[0].clone(), measured[1].clone()]);
+        assert_eq!(merged(&[], &measured), measured[..2]);
     }
 }
