@@ -123,6 +123,11 @@ impl Ground {
         Ok(Place { cgroup: Cgroup::named(&self.name)?.child(part)?, ..self.a.clone() })
     }
 
+    /// The same in the network of `b`.
+    pub fn beside_b(&self, part: &str) -> Result<Place> {
+        Ok(Place { cgroup: Cgroup::named(&self.name)?.child(part)?, ..self.b.clone() })
+    }
+
     /// Another place, on a wire of its own to `a`: whatever stands there is at [`BEYOND`], and reaches [`A`].
     pub fn beyond_a(&self, part: &str) -> Result<Place> {
         let namespace = Namespace::create(&format!("{}-{part}", self.name))?;
@@ -163,6 +168,12 @@ impl Ground {
     /// Starts to record what crosses the wire to the place beyond `a`.
     pub fn watch_far(&self) -> Result<Capture> {
         Capture::start(&self.observer, FAR, BEYOND[0])
+    }
+
+    /// The same where packets between the first addresses of the nodes may be wrapped: the packet that ends the capture is
+    /// for another address of `b`.
+    pub fn watch_mesh_openly(&self) -> Result<Capture> {
+        Capture::start(&self.observer, MESH, IMPOSTOR[0])
     }
 
     /// Watches the wire between the nodes and that to the place beyond `a`, for as long as one likes.

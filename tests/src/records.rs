@@ -79,6 +79,51 @@ pub fn opens_with_data(stream: &[u8]) -> bool {
     stream.first() == Some(&APPLICATION_DATA)
 }
 
+/// TLS 1.3, as a ServerHello says it.
+pub const TLS_1_3: u16 = 0x0304;
+
+/// The version that the server's direction of a connection chose, if it opens with a ServerHello (RFC 8446 4.1.3).
+pub fn chosen_version(stream: &[u8]) -> Option<u16> {
+    const SERVER_HELLO: usize = 2;
+    const SUPPORTED_VERSIONS: usize = 43;
+    let mut record = Octets(stream);
+    let (content, _version, length) = (record.number(1)?, record.number(2)?, record.number(2)?);
+    let mut hello = Octets(record.take(length)?);
+    let (kind, _length) = (hello.number(1)?, hello.number(3)?);
+    if content != usize::from(HANDSHAKE) || kind != SERVER_HELLO {
+        return None;
+    }
+    let legacy = hello.number(2)?;
+    let _random = hello.take(32)?;
+    let session = hello.number(1)?;
+    let _session = hello.take(session)?;
+    let _suite_and_compression = hello.take(3)?;
+    let extensions = hello.number(2).unwrap_or_default();
+    let mut extensions = Octets(hello.take(extensions)?);
+    while let (Some(kind), Some(length)) = (extensions.number(2), extensions.number(2)) {
+        let mut content = Octets(extensions.take(length)?);
+        if kind == SUPPORTED_VERSIONS {
+            return u16::try_from(content.number(2)?).ok();
+        }
+    }
+    u16::try_from(legacy).ok()
+}
+
+/// What is left to read.
+struct Octets<'a>(&'a [u8]);
+
+impl<'a> Octets<'a> {
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn number(&mut self, octets: usize) -> Option<usize> {
+        Some(self.take(octets)?.iter().fold(0, |number, octet| number << 8 | usize::from(*octet)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,5 +181,23 @@ mod tests {
         check(&record(22, 16_385)).unwrap_err();
         check(&record(23, 0)).unwrap_err();
         check(&[23, 2, 0, 0, 1, 0]).unwrap_err();
+    }
+
+    /// A ServerHello of TLS 1.2 by its old field, with these extensions.
+    fn server_hello(extensions: &[u8]) -> Vec<u8> {
+        let mut hello = [&[3, 3], [7; 32].as_slice(), &[0, 0x13, 0x01, 0]].concat();
+        hello.extend(u16::try_from(extensions.len()).unwrap().to_be_bytes());
+        hello.extend(extensions);
+        let message = [&[2, 0, 0, u8::try_from(hello.len()).unwrap()], hello.as_slice()].concat();
+        [&[22, 3, 3, 0, u8::try_from(message.len()).unwrap()], message.as_slice(), &record(23, 50)].concat()
+    }
+
+    #[test]
+    fn knows_which_version_a_server_chose() {
+        let other = [0, 51, 0, 2, 3, 4];
+        assert_eq!(chosen_version(&server_hello(&[&other[..], &[0, 43, 0, 2, 3, 4]].concat())), Some(TLS_1_3));
+        assert_eq!(chosen_version(&server_hello(&other)), Some(0x0303));
+        assert_eq!(chosen_version(&record(23, 50)), None);
+        assert_eq!(chosen_version(&server_hello(&other)[..20]), None);
     }
 }

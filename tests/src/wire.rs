@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
-use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
+use etherparse::{IpNumber, LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use nix::sys::signal::Signal;
 use pcap_file::pcap::PcapReader;
 
@@ -39,6 +39,18 @@ pub struct Capture {
 pub struct Recording {
     packets: Vec<Vec<u8>>,
     streams: Vec<Stream>,
+}
+
+/// What hides packets of the nodes from an onlooker.
+#[derive(Debug, Clone, Copy)]
+pub enum Envelope {
+    /// ESP (RFC 4303), directly in IP.
+    Esp,
+    /// Datagrams of WireGuard.
+    Wireguard {
+        /// On which both ends have them.
+        port: u16,
+    },
 }
 
 impl Capture {
@@ -128,6 +140,43 @@ impl Recording {
         Ok(())
     }
 
+    /// Fails unless the server's end of every connection to `port` chose TLS 1.3, and there was one.
+    pub fn prove_tls_1_3(&self, port: u16) -> Result<()> {
+        let mut answers = self.streams_of(port).filter(|stream| stream.from.port() == port).peekable();
+        ensure!(answers.peek().is_some(), "nothing came from port {port}");
+        answers.try_for_each(|stream| {
+            let version = stream.whole().and_then(records::chosen_version);
+            ensure!(version == Some(records::TLS_1_3), "{} -> {} chose {version:x?}", stream.from, stream.to);
+            Ok(())
+        })
+    }
+
+    /// Fails unless every IPv4 packet between these two is in such an envelope, and both have sent some.
+    pub fn prove_wrapped(&self, ends: [IpAddr; 2], envelope: Envelope) -> Result<()> {
+        let mut seen = [0; 2];
+        for packet in &self.packets {
+            let Ok(LaxSlicedPacket { net: Some(LaxNetSlice::Ipv4(ip)), transport, .. }) =
+                LaxSlicedPacket::from_ethernet(packet)
+            else {
+                continue;
+            };
+            let way: [IpAddr; 2] = [ip.header().source_addr().into(), ip.header().destination_addr().into()];
+            let [there, back] = [ends, [ends[1], ends[0]]];
+            match way {
+                _ if way == there => seen[0] += 1,
+                _ if way == back => seen[1] += 1,
+                _ => continue,
+            }
+            let is_wrapped = match envelope {
+                Envelope::Esp => ip.header().protocol() == IpNumber::ENCAPSULATING_SECURITY_PAYLOAD,
+                Envelope::Wireguard { port } => is_wireguard(transport.as_ref(), port),
+            };
+            ensure!(is_wrapped, "{way:?}: a packet without {envelope:?}: {}", packet.escape_ascii());
+        }
+        ensure!(!seen.contains(&0), "of the packets between {ends:?}, so many were seen: {seen:?}");
+        Ok(())
+    }
+
     /// Fails if a connection to `port` carried a single byte of payload.
     pub fn prove_silent(&self, port: u16) -> Result<()> {
         match self.streams_of(port).find(|stream| !stream.chunks.is_empty()) {
@@ -172,6 +221,12 @@ pub fn segment(frame: &[u8]) -> Option<Segment> {
     })
 }
 
+/// A message of WireGuard begins with its type, in four bytes of which the last three are 0.
+fn is_wireguard(transport: Option<&TransportSlice<'_>>, port: u16) -> bool {
+    let Some(TransportSlice::Udp(udp)) = transport else { return false };
+    [udp.source_port(), udp.destination_port()] == [port; 2] && matches!(udp.payload(), [1..=4, 0, 0, 0, ..])
+}
+
 fn destination_port(frame: &[u8]) -> Option<u16> {
     match LaxSlicedPacket::from_ethernet(frame).ok()?.transport? {
         TransportSlice::Tcp(tcp) => Some(tcp.destination_port()),
@@ -206,7 +261,9 @@ pub(crate) fn find(haystack: &[u8], needle: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use etherparse::PacketBuilder;
+    use std::net::Ipv4Addr;
+
+    use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep};
 
     /// A frame from port 40000 to port 80, or back; the stream begins at sequence number 1.
     fn frame(ports: (u16, u16), sequence: u32, payload: &[u8]) -> Vec<u8> {
@@ -276,5 +333,42 @@ mod tests {
     fn knows_silence_from_a_single_byte() {
         Recording::of(vec![request(0, b""), answer(0, b"")]).prove_silent(80).unwrap();
         Recording::of(vec![request(0, b""), request(1, b"x")]).prove_silent(80).unwrap_err();
+    }
+
+    const ENDS: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2))];
+
+    /// A frame from one of them to the other, made by `write`.
+    fn between(from: u8, to: u8, write: impl FnOnce(PacketBuilderStep<IpHeaders>, &mut Vec<u8>)) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let ip = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([10, 0, 0, from], [10, 0, 0, to], 64);
+        write(ip, &mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn takes_packets_in_envelopes_and_no_others() {
+        let esp = |from, to| between(from, to, |ip, out| ip.write(out, IpNumber(50), b"xxxxxxxx").unwrap());
+        let datagram = |from, to, first| {
+            between(from, to, |ip, out| ip.udp(51820, 51820).write(out, &[first, 0, 0, 0, 9, 9]).unwrap())
+        };
+        let wireguard = Envelope::Wireguard { port: 51820 };
+        let prove = |frames, envelope| Recording::of(frames).prove_wrapped(ENDS, envelope);
+        prove(vec![esp(1, 2), esp(2, 1)], Envelope::Esp).unwrap();
+        prove(vec![datagram(1, 2, 1), datagram(2, 1, 4)], wireguard).unwrap();
+        // Others may talk as they like.
+        prove(vec![esp(1, 2), datagram(1, 3, 9), esp(2, 1)], Envelope::Esp).unwrap();
+
+        prove(vec![esp(1, 2)], Envelope::Esp).unwrap_err();
+        prove(vec![esp(1, 2), esp(2, 1), datagram(2, 1, 4)], Envelope::Esp).unwrap_err();
+        prove(vec![datagram(1, 2, 4), datagram(2, 1, 9)], wireguard).unwrap_err();
+        prove(vec![datagram(1, 2, 4), datagram(2, 1, 4), esp(1, 2)], wireguard).unwrap_err();
+    }
+
+    #[test]
+    fn silence_is_no_tls_1_3_and_neither_is_a_handshake_without_a_version() {
+        Recording::of(vec![]).prove_tls_1_3(80).unwrap_err();
+        Recording::of(vec![request(0, b""), request(1, HELLO), answer(0, b""), answer(1, HELLO)])
+            .prove_tls_1_3(80)
+            .unwrap_err();
     }
 }

@@ -12,6 +12,8 @@ pub(crate) struct Artifacts {
     pub(crate) enforcer: PathBuf,
     /// Small clients and servers of the suites.
     pub(crate) endpoint: PathBuf,
+    /// What measures connections.
+    pub(crate) bench: PathBuf,
     /// The demo.
     pub(crate) demo: PathBuf,
     /// All suites that want worlds.
@@ -38,6 +40,7 @@ pub(crate) fn build() -> Result<Artifacts> {
     Ok(Artifacts {
         enforcer: find(&built, "enforcer")?,
         endpoint: find(&built, "endpoint")?,
+        bench: find(&built, "bench")?,
         demo: find(&built, "demo")?,
         suites: find(&built, "suites")?,
         issuer: find(&built, "issuer")?,

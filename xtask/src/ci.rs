@@ -13,7 +13,7 @@ use crate::process;
 use crate::setup::{self, Need};
 use crate::{Verb, dispatch};
 
-/// Format, lints, tidy, the eBPF object, a minute of fuzzing for each target, and all tests.
+/// Format, lints, tidy, the eBPF object, a minute of fuzzing for each target, all tests, and what connections cost.
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
@@ -26,7 +26,7 @@ pub(crate) fn run(_args: &Args) -> Result<ExitCode> {
     eprintln!("ci: lints");
     let lints = ["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"];
     process::run(process::command(env!("CARGO")).args(lints))?;
-    for verb in [&["tidy"][..], &["build-ebpf", "--check"], &["fuzz"], &["test"]] {
+    for verb in [&["tidy"][..], &["build-ebpf", "--check"], &["fuzz"], &["test"], &["bench", "--short", "--check"]] {
         eprintln!("ci: {}", verb.join(" "));
         let code = dispatch(&Verb::try_parse_from(std::iter::once(&"xtask").chain(verb))?)?;
         if code != ExitCode::SUCCESS {

@@ -7,6 +7,7 @@ mod build_ebpf;
 mod cache;
 mod ci;
 mod demo;
+mod envoy;
 mod fuzz;
 mod process;
 mod setup;

@@ -12,7 +12,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::bulk::{self, Checksum, Pattern};
 use super::ktls::{self, End};
 use super::stopwatch::Stopwatch;
-use super::{ClientBehaviour, Connect, ends, measured, outcome, print, unsupported};
+use super::{ClientBehaviour, Connect, ends, load, measured, outcome, print, unsupported};
 
 /// What nobody answers within this time is taken for a hang.
 const HANG: Duration = Duration::from_secs(60);
@@ -20,7 +20,7 @@ const HANG: Duration = Duration::from_secs(60);
 /// After this long without a byte accepted, a flood counts as stalled.
 const STALLED: Duration = Duration::from_secs(1);
 
-/// What `ping-pong` sends.
+/// What `ping-pong` sends, unless it is told otherwise.
 pub(super) const PING: usize = 64;
 
 /// Of Linux's `send`: more is to come. Nobody's crate here has a name for it.
@@ -52,6 +52,9 @@ fn once(connect: &Connect) -> Result<Value> {
     let mut outcome = match connect.behaviour {
         ClientBehaviour::Parallel => json!({ "details": parallel(connect)? }),
         ClientBehaviour::Visit => json!({ "details": measured::visit(connect)? }),
+        ClientBehaviour::Volley => json!({ "details": load::volley(connect)? }),
+        ClientBehaviour::Get => json!({ "details": load::get(connect)? }),
+        ClientBehaviour::RedisGet => json!({ "details": load::redis_get(connect)? }),
         ClientBehaviour::Hold => json!({ "details": measured::hold(connect)? }),
         _ => match open(connect) {
             Ok(stream) => outcome(&ends(&stream), converse(&stream, connect)),
@@ -80,7 +83,7 @@ pub(super) fn open(connect: &Connect) -> io::Result<TcpStream> {
 fn converse(mut stream: &TcpStream, connect: &Connect) -> io::Result<Value> {
     let text = connect.content.text.as_bytes();
     match connect.behaviour {
-        ClientBehaviour::PingPong => ping_pong(stream, connect.rounds),
+        ClientBehaviour::PingPong => ping_pong(stream, connect),
         ClientBehaviour::Read => {
             stream.write_all(text)?;
             read_to_end(stream)
@@ -118,19 +121,25 @@ fn converse(mut stream: &TcpStream, connect: &Connect) -> io::Result<Value> {
         }
         ClientBehaviour::Collect => bulk::collect(stream),
         ClientBehaviour::Pour => measured::pour(stream, connect.content.bytes),
-        ClientBehaviour::Parallel | ClientBehaviour::Visit | ClientBehaviour::Hold => Err(unsupported()),
+        ClientBehaviour::Trade => measured::trade(stream, connect.content.bytes),
+        ClientBehaviour::Parallel
+        | ClientBehaviour::Visit
+        | ClientBehaviour::Volley
+        | ClientBehaviour::Get
+        | ClientBehaviour::RedisGet
+        | ClientBehaviour::Hold => Err(unsupported()),
     }
 }
 
-fn ping_pong(mut stream: &TcpStream, rounds: usize) -> io::Result<Value> {
-    let (ping, mut pong) = ([b'p'; PING], [0; PING]);
+fn ping_pong(mut stream: &TcpStream, connect: &Connect) -> io::Result<Value> {
+    let (ping, mut pong) = (vec![b'p'; connect.size], vec![0; connect.size]);
     let stopwatch = Stopwatch::start();
-    for _ in 0..rounds {
+    for _ in 0..connect.rounds {
         stream.write_all(&ping)?;
         stream.read_exact(&mut pong)?;
     }
     let mut details = stopwatch.read();
-    details["rounds"] = json!(rounds);
+    details["rounds"] = json!(connect.rounds);
     Ok(details)
 }
 

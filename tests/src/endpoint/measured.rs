@@ -1,6 +1,6 @@
 //! What the bench asks of both ends: as little work of their own as can be, and a stopwatch beside it.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 
@@ -70,22 +70,42 @@ fn host(listener: &TcpListener, serve: &Serve) -> io::Result<()> {
 }
 
 /// Sends so many bytes, and stops the watch when the other end has taken the last one.
-pub(super) fn pour(mut stream: &TcpStream, bytes: usize) -> io::Result<Value> {
-    let block = vec![b'p'; BLOCK];
+pub(super) fn pour(stream: &TcpStream, bytes: usize) -> io::Result<Value> {
     let stopwatch = Stopwatch::start();
+    send(stream, bytes)?;
+    stream.shutdown(Shutdown::Write)?;
+    drain(stream)?;
+    Ok(stopwatch.read())
+}
+
+/// Sends so many bytes and receives as many, at the same time, and stops the watch when both are done.
+pub(super) fn trade(stream: &TcpStream, bytes: usize) -> io::Result<Value> {
+    let stopwatch = Stopwatch::start();
+    let (sent, received) = thread::scope(|scope| {
+        let sending = scope.spawn(|| send(stream, bytes));
+        let received = drain(stream.take(bytes as u64));
+        (sending.join().unwrap_or_else(|_| Err(ErrorKind::Other.into())), received)
+    });
+    sent?;
+    if received? < bytes {
+        return Err(ErrorKind::UnexpectedEof.into());
+    }
+    Ok(stopwatch.read())
+}
+
+fn send(mut stream: &TcpStream, bytes: usize) -> io::Result<()> {
+    let block = vec![b'p'; BLOCK];
     let mut left = bytes;
     while left > 0 {
         let length = left.min(BLOCK);
         stream.write_all(&block[..length])?;
         left -= length;
     }
-    stream.shutdown(Shutdown::Write)?;
-    drain(stream)?;
-    Ok(stopwatch.read())
+    Ok(())
 }
 
 /// Reads to the end and looks at nothing.
-pub(super) fn drain(mut stream: &TcpStream) -> io::Result<usize> {
+pub(super) fn drain(mut stream: impl Read) -> io::Result<usize> {
     let (mut block, mut received) = (vec![0; BLOCK], 0);
     loop {
         match stream.read(&mut block)? {
@@ -95,18 +115,19 @@ pub(super) fn drain(mut stream: &TcpStream) -> io::Result<usize> {
     }
 }
 
-/// Opens connections, says a byte on each, and holds them until standard input ends.
+/// Opens connections, says and hears a byte on each, and holds them until standard input ends.
 pub(super) fn hold(connect: &Connect) -> Result<Value> {
     let mut held = Vec::new();
     for number in 0..connect.connections {
         let mut stream = client::open(connect).with_context(|| format!("open connection {number}"))?;
         stream.write_all(b"p").with_context(|| format!("write to connection {number}"))?;
+        stream.read_exact(&mut [0]).with_context(|| format!("read from connection {number}"))?;
         held.push(stream);
     }
     until_told(&held)
 }
 
-/// Accepts connections, hears a byte on each, and holds them until standard input ends.
+/// Accepts connections, hears and says a byte on each, and holds them until standard input ends.
 pub(super) fn keep(serve: &Serve) -> Result<()> {
     let listener = server::listen(serve)?;
     let mut held = Vec::new();
@@ -116,6 +137,7 @@ pub(super) fn keep(serve: &Serve) -> Result<()> {
             ktls::install(&stream, End::Server).context("set up kernel TLS")?;
         }
         stream.read_exact(&mut [0]).with_context(|| format!("read from connection {number}"))?;
+        stream.write_all(b"p").with_context(|| format!("write to connection {number}"))?;
         held.push(stream);
     }
     until_told(&held).map(drop)

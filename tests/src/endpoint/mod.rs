@@ -16,6 +16,7 @@ mod reach;
 mod svid;
 
 mod ktls;
+mod load;
 mod measured;
 mod stopwatch;
 
@@ -100,6 +101,12 @@ struct Connect {
     /// How many rounds of ping-pong to play, or how many visits to make
     #[arg(long, default_value_t = 1)]
     rounds: usize,
+    /// How many bytes a ping of ping-pong or volley has; threads only
+    #[arg(long, default_value_t = client::PING)]
+    size: usize,
+    /// How many values to ask redis for with one write
+    #[arg(long, default_value_t = 1)]
+    pipeline: usize,
     /// How many threads visitors have that do nothing
     #[arg(long, default_value_t = 0)]
     idle_threads: usize,
@@ -153,14 +160,22 @@ enum ServerBehaviour {
     Turns,
     /// Read to the end and look at nothing
     Drain,
-    /// Hear a byte on each connection, and hold all of them until standard input ends
+    /// Send and receive bytes at once and look at nothing
+    Trade,
+    /// Hear and say a byte on each connection, and hold all of them until standard input ends
     Keep,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ClientBehaviour {
-    /// Send 64 bytes and wait for them to come back, again and again
+    /// Send bytes and wait for them to come back, again and again
     PingPong,
+    /// The same on many connections: send on each, then wait for each
+    Volley,
+    /// Get `/page` over HTTP/1.1, on each connection, again and again
+    Get,
+    /// Store a value in redis and get it, again and again
+    RedisGet,
     /// Send the text, then read to the end without ending this direction
     Read,
     /// Send and receive at once
@@ -189,7 +204,9 @@ enum ClientBehaviour {
     Visit,
     /// Send bytes as fast as can be
     Pour,
-    /// Send a byte on each connection, and hold all of them until standard input ends
+    /// Send and receive bytes at once and look at nothing
+    Trade,
+    /// Send and hear a byte on each connection, and hold all of them until standard input ends
     Hold,
 }
 

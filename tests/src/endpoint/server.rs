@@ -90,6 +90,7 @@ fn converse(mut stream: TcpStream, serve: &Serve) -> io::Result<Value> {
             Ok(json!({ "sent": bulk::send(&stream, serve.content.bytes)? }))
         }
         ServerBehaviour::Drain => Ok(json!({ "received": measured::drain(&stream)? })),
+        ServerBehaviour::Trade => measured::trade(&stream, serve.content.bytes),
         ServerBehaviour::Turns | ServerBehaviour::Keep => Err(unsupported()),
     }
 }

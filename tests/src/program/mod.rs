@@ -21,7 +21,7 @@ use anyhow::{Context, Result};
 pub use self::database::{Postgres, memcached, memcached_client, pgbench, psql, redis, redis_benchmark, redis_cli};
 pub use self::language::{Script, go_client, go_server, node_client, node_server, python_http};
 pub use self::shell::{Ssh, sha256, socat, socat_echo};
-pub use self::tls::{openssl_request, openssl_server};
+pub use self::tls::{openssl_page, openssl_request, openssl_server};
 pub use self::web::{
     Pages, curl, curl_by_name, curl_from, curl_over_one_connection, curl_side_by_side, haproxy_before, nginx,
     nginx_before, nginx_on, nginx_with_workers, wget,

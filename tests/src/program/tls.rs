@@ -1,6 +1,7 @@
 //! OpenSSL: peers that speak mutual TLS of their own.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -8,7 +9,7 @@ use super::{Server, fresh_directory, text, write};
 use crate::authority::Credentials;
 use crate::ground::unused_port;
 use crate::place::Place;
-use crate::process::Running;
+use crate::process::{Finished, Running};
 
 /// `openssl s_server`: mutual TLS 1.3 of its own, no agent; serves the file `/index.html` with `content`, on one
 /// address only.
@@ -69,6 +70,20 @@ pub fn openssl_request(place: &Place, from: IpAddr, to: SocketAddr, credentials:
     let mut client = place.start("openssl", &arguments)?;
     client.feed(b"GET / HTTP/1.0\r\n\r\n")?;
     Ok(client)
+}
+
+/// The same for the page `/page` of a server that demands certificates, with one or without; gives all that came of it.
+pub fn openssl_page(place: &Place, to: SocketAddr, bundle: &Path, own: Option<&Credentials>) -> Result<Finished> {
+    let to = to.to_string();
+    let mut arguments = vec!["s_client", "-connect", &to, "-tls1_3", "-quiet", "-verify", "4", "-verify_return_error"];
+    arguments.extend(["-CAfile", text(bundle)?]);
+    if let Some(own) = own {
+        let [certificate, key, _] = own.texts()?;
+        arguments.extend(["-cert", certificate, "-cert_chain", certificate, "-key", key]);
+    }
+    let mut client = place.start("openssl", &arguments)?;
+    client.feed(b"GET /page HTTP/1.1\r\nHost: server.mesh.internal\r\nConnection: close\r\n\r\n")?;
+    client.finish()
 }
 
 impl Credentials {

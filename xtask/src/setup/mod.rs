@@ -8,6 +8,7 @@ mod packages;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 
 pub(crate) use self::packages::{Need, Package};
 use crate::process;
@@ -22,8 +23,7 @@ pub(crate) struct Args {
 
 /// Runs the verb.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let all = [Need::Build, Need::Bpf, Need::Vm, Need::Suites, Need::Issuer, Need::Programs, Need::Fuzz, Need::Vagrant];
-    ensure(if args.needs.is_empty() { &all } else { &args.needs })?;
+    ensure(if args.needs.is_empty() { Need::value_variants() } else { &args.needs })?;
     eprintln!("setup: nothing is missing");
     Ok(ExitCode::SUCCESS)
 }

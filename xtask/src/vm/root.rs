@@ -1,7 +1,7 @@
 //! The virtual machine's root filesystem: Debian 12 with all programs of the suites, as an ext4 image in the cache.
 //!
 //! It is the same for every kernel and never written to; our own binaries and scripts are not in it, so it is made again
-//! only when the list of packages changes.
+//! only when the list of packages changes. A run that needs more packages has an image of its own.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -28,10 +28,11 @@ const LEFT_OUT: &[&str] = &[
 /// Runs before the packages are set up: PostgreSQL would make a database of 40 MB that no suite uses.
 const NO_DATABASE: &str = r#"mkdir -p "$1/etc/postgresql-common" && echo create_main_cluster=false >"$1/etc/postgresql-common/createcluster.conf""#;
 
-/// Returns the path of the image, made when the cache has none.
-pub(crate) fn image() -> Result<PathBuf> {
+/// Returns the path of the image with `more` packages, made when the cache has none.
+pub(crate) fn image(more: &[&str]) -> Result<PathBuf> {
     let suites = Need::Suites.packages().iter().map(|package| package.name);
-    let packages = suites.chain(BASE_PACKAGES.iter().copied()).collect::<Vec<_>>().join(",");
+    let packages =
+        suites.chain(BASE_PACKAGES.iter().copied()).chain(more.iter().copied()).collect::<Vec<_>>().join(",");
     let folder = cache::entry("root", &[RELEASE, &packages, &LEFT_OUT.join(","), NO_DATABASE], |folder| {
         make(&packages, folder)
     })?;

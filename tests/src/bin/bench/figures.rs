@@ -6,7 +6,10 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::path::Path;
+use crate::rows::{PERCENT, Row};
 use crate::workload::Workload;
+use crate::workload::idle::Held;
+use crate::workload::split::Splits;
 
 /// Nanoseconds, which are instructions where the clock counts those.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,6 +30,10 @@ pub(crate) struct Figures {
     costs: BTreeMap<(Workload, Path), Twice>,
     /// Bytes of memory that a connection costs the agents of client and server.
     memory: BTreeMap<Path, [f64; 2]>,
+    /// Their memory with so many connections.
+    pub(crate) held: Held,
+    /// Who works.
+    pub(crate) splits: Splits,
 }
 
 impl Cost {
@@ -67,13 +74,33 @@ impl Figures {
     }
 
     /// What one unit of a workload costs.
-    pub(crate) fn cost(&self, workload: Workload, path: Path) -> Option<Cost> {
-        self.costs.get(&(workload, path)).copied().map(Twice::mean)
+    pub(crate) fn cost(&self, workload: Workload, path: Path) -> Option<f64> {
+        self.costs.get(&(workload, path)).map(|cost| cost.mean().busy)
     }
 
-    /// By which part the two measurements of it differ.
-    pub(crate) fn difference(&self, workload: Workload, path: Path) -> Option<f64> {
-        self.costs.get(&(workload, path)).copied().map(Twice::difference)
+    /// All of them, workload by workload; `unit` is what a nanosecond of this clock is.
+    pub(crate) fn rows(&self, unit: &'static str) -> Vec<Row> {
+        let costs = self.costs.iter().flat_map(|((workload, path), cost)| self.of_cost(*workload, *path, *cost, unit));
+        let memory = self.memory.iter().flat_map(|(path, bytes)| {
+            let names = ["memory-client", "memory-server"];
+            names.into_iter().zip(bytes).map(|(name, bytes)| Row::new(Workload::Idle, *path, name, *bytes, "bytes"))
+        });
+        costs.chain(memory).chain(self.held.rows()).collect()
+    }
+
+    fn of_cost(&self, workload: Workload, path: Path, cost: Twice, unit: &'static str) -> Vec<Row> {
+        let row = |figure, value, unit| Row::new(workload, path, figure, value, unit);
+        let Cost { busy, idle } = cost.mean();
+        let over = |base| Some(busy / self.cost(workload, base)?);
+        let mut rows = vec![
+            Row { ratios: [Path::Plain, Path::Floor].map(over), ..row(unit, busy, unit) },
+            row("apart", cost.difference() * 100.0, PERCENT),
+        ];
+        rows.extend(self.splits.rows(workload, path));
+        if idle > busy * WORTH_SAYING {
+            rows.push(row("waiting", idle, "nanoseconds"));
+        }
+        rows
     }
 
     /// What differed too much to be a figure, and by which part.
@@ -81,22 +108,10 @@ impl Figures {
         let parts = self.costs.iter().map(|((workload, path), cost)| (*workload, *path, cost.difference()));
         parts.filter(|(workload, _, part)| *part > workload.tolerance()).collect()
     }
-
-    /// Memory of a connection on both nodes.
-    pub(crate) fn memory(&self, path: Path) -> Option<[f64; 2]> {
-        self.memory.get(&path).copied()
-    }
-
-    /// The paths with figures for this workload.
-    pub(crate) fn paths(&self, workload: Workload) -> Vec<Path> {
-        self.costs.keys().filter(|(of, _)| *of == workload).map(|(_, path)| *path).collect()
-    }
-
-    /// The paths whose memory was measured.
-    pub(crate) fn remembered(&self) -> Vec<Path> {
-        self.memory.keys().copied().collect()
-    }
 }
+
+/// Idle time is a figure where it is more than this part of the cost.
+const WORTH_SAYING: f64 = 0.01;
 
 #[cfg(test)]
 mod tests {
@@ -110,8 +125,28 @@ mod tests {
         assert_eq!(figures.unsteady(), []);
         figures.add(Workload::Rt64, Path::Relay, Twice([cost(100.0), cost(75.0)]));
         assert_eq!(figures.unsteady(), [(Workload::Rt64, Path::Relay, 0.25)]);
-        assert_eq!(figures.difference(Workload::Rt64, Path::Relay), Some(0.25));
-        assert_eq!(figures.cost(Workload::Rt64, Path::Relay), Some(cost(87.5)));
+    }
+
+    #[test]
+    fn a_cost_is_the_mean_and_compared_with_what_was_measured() {
+        let cost = |busy, idle| Cost { busy, idle };
+        let mut figures = Figures::default();
+        figures.add(Workload::Rt64, Path::Plain, Twice([cost(50.0, 0.0); 2]));
+        figures.add(Workload::Rt64, Path::Relay, Twice([cost(100.0, 9.0), cost(75.0, 9.0)]));
+        figures.remember(Path::Relay, [600.0, 700.0]);
+        let row = |path, figure, value, unit| Row::new(Workload::Rt64, path, figure, value, unit);
+        let compared = |row, x_plain| Row { ratios: [Some(x_plain), None], ..row };
+        let memory = |figure, bytes| Row::new(Workload::Idle, Path::Relay, figure, bytes, "bytes");
+        let expected = [
+            compared(row(Path::Plain, "instructions", 50.0, "instructions"), 1.0),
+            row(Path::Plain, "apart", 0.0, "%"),
+            compared(row(Path::Relay, "instructions", 87.5, "instructions"), 1.75),
+            row(Path::Relay, "apart", 25.0, "%"),
+            row(Path::Relay, "waiting", 9.0, "nanoseconds"),
+            memory("memory-client", 600.0),
+            memory("memory-server", 700.0),
+        ];
+        assert_eq!(figures.rows("instructions"), expected);
     }
 
     #[test]

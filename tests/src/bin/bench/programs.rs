@@ -10,8 +10,8 @@ use aya::programs::loaded_programs;
 use aya::sys::{Stats, enable_stats};
 
 use crate::path::{Path, Site};
-use crate::report::{grouped, table};
-use crate::workload::connect;
+use crate::rows::Row;
+use crate::workload::{Workload, connect};
 
 /// Runs and time of all programs of one name.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,11 +28,14 @@ impl Sub for Runs {
     }
 }
 
+/// The unit of how often a program runs.
+const RUNS: &str = "runs";
+
 /// By name. Both nodes are on one kernel: a program that follows a function of the kernel runs for each agent.
 type Programs = BTreeMap<String, Runs>;
 
-/// The programs that run for new connections on one path, as a table in Markdown.
-pub(crate) fn measure(site: &Site, unit: &str) -> Result<String> {
+/// What a new connection on one path costs in each program, and how often each runs for it.
+pub(crate) fn measure(site: &Site, unit: &'static str) -> Result<Vec<Row>> {
     let _counting = enable_stats(Stats::RunTime).context("have the kernel count what programs cost")?;
     let run = |connections| {
         let before = counted()?;
@@ -42,7 +45,7 @@ pub(crate) fn measure(site: &Site, unit: &str) -> Result<String> {
     let [short, long] = connect::CONNECTIONS;
     let (once, often) = (run(short)?, run(long)?);
     let each = between(&once, &often);
-    Ok(text(site.path, &each, f64::from(long - short), unit))
+    Ok(rows(site.path, &each, f64::from(long - short), unit))
 }
 
 fn counted() -> Result<Programs> {
@@ -62,22 +65,15 @@ fn between(before: &Programs, after: &Programs) -> Programs {
     after.iter().map(change).collect()
 }
 
-fn text(path: Path, programs: &Programs, connections: f64, unit: &str) -> String {
+fn rows(path: Path, programs: &Programs, connections: f64, unit: &'static str) -> Vec<Row> {
     let mut programs: Vec<_> = programs.iter().filter(|(_, runs)| runs.count > 0.0).collect();
     programs.sort_by(|(_, one), (_, other)| other.nanoseconds.total_cmp(&one.nanoseconds));
-    let row = |name: &str, runs: &Runs| {
-        let cells = [format!("{:.1}", runs.count / connections), grouped(runs.nanoseconds / runs.count)];
-        [vec![name.to_owned()], cells.to_vec(), vec![grouped(runs.nanoseconds / connections)]].concat()
-    };
-    let mut rows: Vec<_> = programs.iter().map(|(name, runs)| row(name, runs)).collect();
-    let all = programs.iter().fold(Runs::default(), |all, (_, runs)| Runs {
-        count: all.count + runs.count,
-        nanoseconds: all.nanoseconds + runs.nanoseconds,
+    let row = |figure: String, value, unit| Row::new(Workload::Connect, path, &figure, value / connections, unit);
+    let each = programs.into_iter().flat_map(|(name, runs)| {
+        let cost = row(format!("program {name}"), runs.nanoseconds, unit);
+        [cost, row(format!("runs of {name}"), runs.count, RUNS)]
     });
-    rows.push(row("all", &all));
-    let (each, connection) = (format!("{unit} each"), format!("{unit} for a connection"));
-    let heads = ["program", "runs for a connection", each.as_str(), connection.as_str()];
-    format!("\n### Programs in the kernel, {path}\n\n{}", table(&heads, rows))
+    each.collect()
 }
 
 #[cfg(test)]
@@ -88,7 +84,8 @@ mod tests {
     fn what_the_long_run_did_more_is_shared_among_its_connections() {
         let of = |count, nanoseconds| Programs::from([("ingress".to_owned(), Runs { count, nanoseconds })]);
         let each = between(&of(10.0, 5_000.0), &of(3010.0, 605_000.0));
-        let text = text(Path::Outside, &each, 300.0, "instructions");
-        assert!(text.contains("10.0 |") && text.contains(" 200 |") && text.contains(" 2,000 |"), "{text}");
+        let rows = rows(Path::Outside, &each, 300.0, "instructions");
+        let told: Vec<_> = rows.iter().map(|row| (row.figure.as_str(), row.value)).collect();
+        assert_eq!(told, [("program ingress", 2000.0), ("runs of ingress", 10.0)]);
     }
 }

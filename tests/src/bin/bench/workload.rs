@@ -1,9 +1,12 @@
 //! What is measured. Every cost is the difference of a long and a short run: free of what happens once in each.
 
 pub(crate) mod connect;
-mod idle;
+pub(crate) mod idle;
+mod redis;
 mod round_trip;
+pub(crate) mod split;
 mod stream;
+mod web;
 
 use std::fmt;
 
@@ -11,6 +14,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde_json::Value;
 
+use self::split::Split;
 use crate::figures::{Cost, Figures, Twice};
 use crate::path::{Path, Site};
 
@@ -19,33 +23,71 @@ use crate::path::{Path, Site};
 pub(crate) enum Workload {
     /// 64 bytes there and back on an open connection.
     Rt64,
+    /// 1 KiB there and back on an open connection.
+    Rt1k,
+    /// 64 bytes there and back, on 32 open connections.
+    #[value(name = "rt64x32")]
+    Rt64x32,
+    /// A page of 1 KiB from nginx, on a connection that is kept.
+    Http1,
+    /// The same on 64 connections.
+    Http64,
     /// A new connection, 64 bytes there and back on it, and its end.
     Connect,
     /// The same by a process with 500 threads.
     Connect500,
     /// Bytes one way, written 64 KiB at a time.
     Stream,
-    /// Memory of the agents for connections on which nothing happens.
+    /// Bytes both ways at once, written 64 KiB at a time.
+    Bidi,
+    /// A value of 64 bytes from redis.
+    Redis1,
+    /// The same, 16 with one write.
+    Redis16,
+    /// Memory of agents and sidecars for connections on which nothing happens.
     Idle,
 }
 
 impl Workload {
     /// Measures it on one path.
     pub(crate) fn measure(self, site: &Site, figures: &mut Figures) -> Result<()> {
-        match self {
-            Workload::Rt64 => round_trip::measure(site, figures),
-            Workload::Connect | Workload::Connect500 => connect::measure(self, site, figures),
-            Workload::Stream => stream::measure(site, figures),
-            Workload::Idle => idle::measure(site, figures),
+        let Measured { cost, split } = match self {
+            Workload::Rt64 | Workload::Rt1k | Workload::Rt64x32 => round_trip::measure(self, site)?,
+            Workload::Http1 | Workload::Http64 => web::measure(self, site)?,
+            Workload::Connect | Workload::Connect500 => connect::measure(self, site)?,
+            Workload::Stream | Workload::Bidi => stream::measure(self, site)?,
+            Workload::Redis1 | Workload::Redis16 => redis::measure(self, site)?,
+            Workload::Idle => return idle::measure(site, figures),
+        };
+        figures.add(self, site.path, cost);
+        figures.splits.add(self, site.path, split);
+        Ok(())
+    }
+
+    /// Whether it means something on this path, and can be done there.
+    pub(crate) fn suits(self, path: Path) -> bool {
+        let is_http = matches!(self, Workload::Http1 | Workload::Http64);
+        match path {
+            Path::Plain | Path::Direct | Path::Relay | Path::RelayKernel => true,
+            // What is wanted of it is that it costs nothing.
+            Path::Outside => {
+                matches!(self, Workload::Rt64 | Workload::Connect | Workload::Connect500 | Workload::Stream)
+            }
+            // Unmodified servers do not set up kernel TLS with fixed keys.
+            Path::Floor => !is_http && !matches!(self, Workload::Redis1 | Workload::Redis16),
+            // Only agents look through the threads of a process.
+            Path::Ipsec | Path::Wireguard | Path::Nginx | Path::Haproxy | Path::Envoy => self != Workload::Connect500,
+            Path::EnvoyHttp => is_http,
         }
     }
 
     /// A cost that differs by a greater part the second time is none.
     pub(crate) fn tolerance(self) -> f64 {
         match self {
-            Workload::Rt64 => 0.02,
-            // Which port a connection gets, and how much of a stream is on its way when its reader gets the processor,
-            // are not the same twice.
+            Workload::Rt64 | Workload::Rt1k => 0.01,
+            // Which port a connection gets is not the same twice.
+            Workload::Connect | Workload::Connect500 => 0.02,
+            // Nor is how much of a stream is on its way when its reader gets the processor, or who of many is served first.
             _ => 0.05,
         }
     }
@@ -54,10 +96,17 @@ impl Workload {
     pub(crate) fn title(self) -> &'static str {
         match self {
             Workload::Rt64 => "64-byte round trip",
+            Workload::Rt1k => "1 KiB round trip",
+            Workload::Rt64x32 => "64-byte round trip, 32 connections",
+            Workload::Http1 => "HTTP/1.1 request, 1 KiB response, kept connection",
+            Workload::Http64 => "HTTP/1.1 request, 1 KiB response, 64 kept connections",
             Workload::Connect => "New connection, 64-byte echo, close",
             Workload::Connect500 => "New connection by a process with 500 threads",
             Workload::Stream => "Stream one way, 64 KiB writes, for each MiB",
-            Workload::Idle => "Memory of an agent for each idle connection",
+            Workload::Bidi => "Streams both ways, 64 KiB writes, for each MiB there and back",
+            Workload::Redis1 => "redis GET, 64-byte value",
+            Workload::Redis16 => "redis GET, 64-byte value, 16 in a pipeline",
+            Workload::Idle => "Memory of an agent or sidecar for each idle connection",
         }
     }
 }
@@ -66,21 +115,40 @@ impl fmt::Display for Workload {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Workload::Rt64 => "rt64",
+            Workload::Rt1k => "rt1k",
+            Workload::Rt64x32 => "rt64x32",
+            Workload::Http1 => "http1",
+            Workload::Http64 => "http64",
             Workload::Connect => "connect",
             Workload::Connect500 => "connect500",
             Workload::Stream => "stream",
+            Workload::Bidi => "bidi",
+            Workload::Redis1 => "redis1",
+            Workload::Redis16 => "redis16",
             Workload::Idle => "idle",
         })
     }
 }
 
+/// What one unit costs, and who does it.
+struct Measured {
+    cost: Twice,
+    split: Split,
+}
+
 /// Measures what one unit costs on a path twice: what nothing has changed between must not differ. From runs of so many
 /// units (more on paths that cost less), the shorter first; `play` gives what a client's stopwatch says.
-fn twice(path: Path, units: [u32; 2], play: impl Fn(u32) -> Result<Value>) -> Result<Twice> {
-    let units = units.map(|units| units * path.stretch());
-    let once = || {
-        let [short, long] = units.map(|units| play(units).and_then(|watch| Cost::read(&watch)));
-        Ok::<_, anyhow::Error>(long?.beyond(short?, units[1] - units[0]))
+fn twice(site: &Site, units: [u32; 2], play: impl Fn(u32) -> Result<Value>) -> Result<Measured> {
+    let units = units.map(|units| units * site.path.stretch());
+    let run = |units| {
+        let before = site.processor_time()?;
+        let cost = Cost::read(&play(units)?)?;
+        Ok::<_, anyhow::Error>((cost, Split::between(before, site.processor_time()?, cost.busy)))
     };
-    Ok(Twice([once()?, once()?]))
+    let once = || {
+        let [(less, short), (more, long)] = [run(units[0])?, run(units[1])?];
+        Ok::<_, anyhow::Error>((more.beyond(less, units[1] - units[0]), long - short))
+    };
+    let [(first, split), (second, again)] = [once()?, once()?];
+    Ok(Measured { cost: Twice([first, second]), split: split + again })
 }

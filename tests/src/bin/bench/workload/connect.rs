@@ -4,8 +4,7 @@
 use anyhow::Result;
 use serde_json::Value;
 
-use super::{Workload, twice};
-use crate::figures::Figures;
+use super::{Measured, Workload, twice};
 use crate::path::Site;
 
 /// Connections of the short and of the long run.
@@ -16,10 +15,9 @@ pub(crate) const FEW_THREADS: &str = "0";
 /// Threads of a process that an agent finds it hard to look through.
 const MANY_THREADS: &str = "500";
 
-pub(super) fn measure(workload: Workload, site: &Site, figures: &mut Figures) -> Result<()> {
+pub(super) fn measure(workload: Workload, site: &Site) -> Result<Measured> {
     let threads = if workload == Workload::Connect500 { MANY_THREADS } else { FEW_THREADS };
-    figures.add(workload, site.path, twice(site.path, CONNECTIONS, |connections| play(site, connections, threads))?);
-    Ok(())
+    twice(site, CONNECTIONS, |connections| play(site, connections, threads))
 }
 
 /// So many connections; gives what the client's stopwatch says.

@@ -1,19 +1,21 @@
-//! Bytes one way in writes of 64 KiB, until the receiver has read the end.
+//! Bytes in writes of 64 KiB: one way until the receiver has read the end, or both ways at once.
 
 use anyhow::Result;
 
-use super::{Workload, twice};
-use crate::figures::Figures;
+use super::{Measured, Workload, twice};
 use crate::path::Site;
 
 /// MiB of the short and of the long run; the short one is longer than all buffers on the way.
 const MEBIBYTES: [u32; 2] = [64, 256];
+const BOTH_WAYS: [u32; 2] = [32, 96];
 
-pub(super) fn measure(site: &Site, figures: &mut Figures) -> Result<()> {
-    let cost = twice(site.path, MEBIBYTES, |mebibytes| {
+pub(super) fn measure(workload: Workload, site: &Site) -> Result<Measured> {
+    let (mebibytes, server, client) = match workload {
+        Workload::Bidi => (BOTH_WAYS, "trade", "trade"),
+        _ => (MEBIBYTES, "drain", "pour"),
+    };
+    twice(site, mebibytes, |mebibytes| {
         let bytes = (u64::from(mebibytes) << 20).to_string();
-        site.play(&["drain"], &["pour", "--bytes", &bytes])
-    })?;
-    figures.add(Workload::Stream, site.path, cost);
-    Ok(())
+        site.play(&[server, "--bytes", &bytes], &[client, "--bytes", &bytes])
+    })
 }
