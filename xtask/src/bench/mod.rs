@@ -80,8 +80,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "WORKLOAD", value_parser = WORKLOADS)]
     #[arg(conflicts_with_all = ["workload", "short", "check", "programs", "save"])]
     profile: Option<String>,
-    /// Keep the figures in tests/benches/: the report too, and those of the short form, or only those with `--short`.
-    #[arg(long, conflicts_with_all = ["only", "workload", "build", "check"])]
+    /// Keep the figures in tests/benches/: the report too, and those of the short form, or only those with `--short`. What is
+    /// not measured stays as it was.
+    #[arg(long, conflicts_with_all = ["build", "check"])]
     save: bool,
     /// Write all figures to this file.
     #[arg(long, value_name = "FILE")]
@@ -130,7 +131,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             rows.extend(all_rows(&short));
             save::report(&report)?;
         }
-        save::figures(&rows)?;
+        save::figures(&rows, args.is_of_all())?;
     }
     if let Some(file) = &args.json {
         fs::write(file, rows::text(&rows)?).with_context(|| format!("write {}", file.display()))?;
@@ -148,6 +149,11 @@ fn authority() -> Result<ExitCode> {
 }
 
 impl Args {
+    /// Whether nothing is left out.
+    fn is_of_all(&self) -> bool {
+        self.only.is_empty() && self.workload.is_empty()
+    }
+
     fn wanted(&self) -> Wanted {
         if self.short {
             return self.short_form();

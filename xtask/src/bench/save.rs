@@ -20,17 +20,21 @@ pub(crate) fn report(report: &Report) -> Result<()> {
     write(KEPT, &format!("{EXPLANATION}\n{}\n", text.trim()))
 }
 
-/// Keeps the figures; what was kept before of the same builds is gone, what was kept of others stays.
-pub(crate) fn figures(measured: &[Row]) -> Result<()> {
+/// Keeps the figures. What was kept before of the same build and kernel is gone if these are all figures; otherwise what
+/// these are not about stays.
+pub(crate) fn figures(measured: &[Row], are_all: bool) -> Result<()> {
     let file = process::workspace().join(FIGURES);
     let before = if file.exists() { rows::read(&file)? } else { Vec::new() };
-    write(FIGURES, &rows::text(&merged(&before, measured))?)
+    write(FIGURES, &rows::text(&merged(&before, measured, are_all))?)
 }
 
 /// Releases first. Costs and memory alone: what else was measured is not the same twice, and would hide in a difference of
 /// two files what has changed.
-fn merged(before: &[Row], measured: &[Row]) -> Vec<Row> {
-    let stays = |row: &&Row| !measured.iter().any(|new| new.build == row.build);
+fn merged(before: &[Row], measured: &[Row], are_all: bool) -> Vec<Row> {
+    let replaces = |new: &Row, row: &Row| {
+        if are_all { (&new.build, &new.kernel) == (&row.build, &row.kernel) } else { new.is_as(row) }
+    };
+    let stays = |row: &&Row| !measured.iter().any(|new| replaces(new, row));
     let is_kept = |row: &&Row| row.is_cost() || row.unit == BYTES;
     let all = before.iter().filter(stays).chain(measured).filter(is_kept);
     let mut rows: Vec<_> = all.cloned().collect();
@@ -51,16 +55,30 @@ mod tests {
     use crate::bench::rows::example::{cost, figure};
 
     #[test]
-    fn figures_of_another_build_stay() {
-        let of = |build: &str, row: Row| Row { build: build.to_owned(), ..row };
-        let before = [
-            of("release", cost("rt64", "direct", 50.0)),
-            of("test", cost("rt64", "direct", 60.0)),
-            of("test", cost("stream", "direct", 900.0)),
-        ];
+    fn figures_of_another_build_or_kernel_stay() {
+        let before = before();
         let memory = Row { unit: BYTES.to_owned(), ..figure("idle", "direct", "memory-client", 600.0) };
         let measured = [cost("rt64", "direct", 61.0), memory, figure("rt64", "direct", APART, 0.1)];
-        assert_eq!(merged(&before, &measured), [before[0].clone(), measured[0].clone(), measured[1].clone()]);
-        assert_eq!(merged(&[], &measured), measured[..2]);
+        let kept = [&before[..2], &measured[..2]].concat();
+        assert_eq!(merged(&before, &measured, true), kept);
+        assert_eq!(merged(&[], &measured, true), measured[..2]);
+    }
+
+    #[test]
+    fn a_part_replaces_what_it_is_about() {
+        let before = before();
+        let measured = [cost("rt64", "direct", 61.0), cost("connect", "direct", 500.0)];
+        let kept = [&before[..2], &before[3..], &measured].concat();
+        assert_eq!(merged(&before, &measured, false), kept);
+    }
+
+    /// Of two builds and two kernels.
+    fn before() -> [Row; 4] {
+        let of = |build: &str, kernel: &str, value| {
+            let [build, kernel] = [build, kernel].map(str::to_owned);
+            Row { build, kernel, ..cost("rt64", "direct", value) }
+        };
+        let stream = cost("stream", "direct", 900.0);
+        [of("release", "6.12", 50.0), of("test", "7.2", 51.0), of("test", "6.12", 60.0), stream]
     }
 }
