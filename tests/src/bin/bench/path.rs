@@ -2,8 +2,8 @@
 //!
 //! [`site`] makes the two nodes of a path and runs servers and clients on them. What a path is made of is in
 //! [`sidecar`], with the certificates of [`credentials`], and in [`tunnel`]; [`application`] has the unmodified
-//! servers, [`proof`] sees to it that what was measured is what the path is called, and [`needed`] says what
-//! is not installed.
+//! servers, [`proof`] sees to it that what was measured is what the path is called, [`quiet`] that nothing else was, and
+//! [`needed`] says what is not installed.
 
 mod site;
 
@@ -16,6 +16,7 @@ mod memory;
 mod needed;
 mod processor;
 mod proof;
+mod quiet;
 
 use std::fmt;
 

@@ -12,7 +12,7 @@ use super::application::{self, Application};
 use super::processor::Time;
 use super::sidecar::{self, Sidecars};
 use super::tunnel;
-use super::{Path, memory};
+use super::{Path, memory, quiet};
 
 /// Two nodes between which connections take one path.
 pub(crate) struct Site {
@@ -31,6 +31,7 @@ impl Site {
     /// Makes the nodes, and a first connection: agents shake hands with each other once for all that follow, and
     /// programs are read from the disk once.
     pub(crate) fn create(path: Path) -> Result<Site> {
+        quiet::settle()?;
         let site = Site { path, stage: Stage::of(path)? };
         site.explain(site.begin().with_context(|| format!("a first connection, {path}")))?;
         Ok(site)
