@@ -80,8 +80,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "WORKLOAD", value_parser = WORKLOADS)]
     #[arg(conflicts_with_all = ["workload", "short", "check", "programs", "save"])]
     profile: Option<String>,
-    /// Keep the figures in tests/benches/: the report too, and those of the short form, or only those with `--short`. What is
-    /// not measured stays as it was.
+    /// Keep the figures in tests/benches/: the report too, and those of the short form, or only those with `--short`. Figures
+    /// that are not measured stay as they were; the report is of this run alone.
     #[arg(long, conflicts_with_all = ["build", "check"])]
     save: bool,
     /// Write all figures to this file.

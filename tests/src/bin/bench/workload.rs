@@ -17,6 +17,7 @@ use serde_json::Value;
 use self::split::Split;
 use crate::figures::{Cost, Figures, Twice};
 use crate::path::{Path, Site};
+use crate::rows::name;
 
 /// In the order of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -111,22 +112,10 @@ impl Workload {
     }
 }
 
+/// By its name on the command line.
 impl fmt::Display for Workload {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Workload::Rt64 => "rt64",
-            Workload::Rt1k => "rt1k",
-            Workload::Rt64x32 => "rt64x32",
-            Workload::Http1 => "http1",
-            Workload::Http64 => "http64",
-            Workload::Connect => "connect",
-            Workload::Connect500 => "connect500",
-            Workload::Stream => "stream",
-            Workload::Bidi => "bidi",
-            Workload::Redis1 => "redis1",
-            Workload::Redis16 => "redis16",
-            Workload::Idle => "idle",
-        })
+        out.write_str(&name(*self))
     }
 }
 
