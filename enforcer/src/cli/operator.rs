@@ -1,7 +1,6 @@
 //! How verbs speak to control: over the socket in its state directory.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use hyper_util::rt::TokioIo;
@@ -11,11 +10,8 @@ use tonic::{Code, Status};
 use tower::service_fn;
 
 use super::ExitCode;
-use crate::ca::server::SOCKET;
+use crate::ca::server::{PATIENCE, SOCKET};
 use crate::protocol::operator_client::OperatorClient;
-
-/// For one call. A token may take seconds for a signature, and sealing a key takes long on purpose.
-const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Where control is.
 #[derive(Debug, ClapArgs)]
@@ -44,7 +40,7 @@ pub(super) enum Failed {
     #[error(
         "control has not answered for {} s, and may have done it or be about to: look before it is asked again \
          (`enforcer ca show`, `enforcer ca list`)",
-        DEADLINE.as_secs()
+        PATIENCE.as_secs()
     )]
     Silent,
 }
@@ -90,7 +86,7 @@ async fn connect(state_directory: &Path) -> Result<Client, Failed> {
     let path = state_directory.join(SOCKET);
     let socket = path.clone();
     // The address is for HTTP's sake; the connection is always the socket's.
-    let endpoint = Endpoint::from_static("http://control").timeout(DEADLINE).connect_timeout(DEADLINE);
+    let endpoint = Endpoint::from_static("http://control").timeout(PATIENCE).connect_timeout(PATIENCE);
     let connector = service_fn(move |_: Uri| {
         let socket = socket.clone();
         async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(socket).await?)) }

@@ -5,13 +5,14 @@
 //! teller     what everybody is told, fresh
 //! door       agents come in over mutual TLS
 //! nodes      what they ask; `limits` is how often
-//! operator   what operators ask, over a Unix socket
+//! operator   what operators ask, over a Unix socket; `lasting` is what goes on when they have gone
 //! ```
 //!
 //! What is asked and answered is in `proto/control.proto`; what may be is the [`Domain`]'s to say. Nothing here is
 //! remembered: several servers on one store are one control.
 
 mod door;
+mod lasting;
 mod limits;
 mod nodes;
 mod operator;
@@ -57,8 +58,10 @@ pub const SOCKET: &str = "control.sock";
 const AUDIT: &str = "audit.log";
 /// The embedded store, in the state directory.
 const STORE: &str = "control.redb";
-/// For one call.
+/// For one call of an agent.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// For one call of an operator. A token may take seconds for a signature, and sealing a key takes long on purpose.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Calls at once on one connection.
 const CALLS: usize = 32;
 /// A connection on which nothing arrives is asked for a sign of life after this, and given up after as much again.
@@ -149,9 +152,10 @@ pub async fn run(config: &Path, requested: impl Future<Output = ()>) -> Result<(
     let nodes =
         nodes::Nodes { domain: Arc::clone(&domain), told, turns: Arc::new(Turns::default()), stop: stop.clone() };
     let nodes = NodesServer::new(nodes).max_decoding_message_size(64 * 1024).max_encoding_message_size(LONGEST_MESSAGE);
-    let operator = OperatorServer::new(operator::Operator { domain: Arc::clone(&domain) });
-    let agents = server().add_service(nodes).serve_with_incoming_shutdown(entered, stop.clone().cancelled_owned());
-    let operators = server()
+    let operator = OperatorServer::new(operator::Operator::new(Arc::clone(&domain)));
+    let agents =
+        server(DEADLINE).add_service(nodes).serve_with_incoming_shutdown(entered, stop.clone().cancelled_owned());
+    let operators = server(PATIENCE)
         .add_service(operator.max_encoding_message_size(usize::MAX))
         .serve_with_incoming_shutdown(UnixListenerStream::new(socket), stop.clone().cancelled_owned());
     let tidying = tokio::spawn(tidy(Arc::clone(&domain), stop.clone()));
@@ -170,9 +174,9 @@ pub async fn run(config: &Path, requested: impl Future<Output = ()>) -> Result<(
     Ok(())
 }
 
-fn server() -> Server {
+fn server(deadline: Duration) -> Server {
     Server::builder()
-        .timeout(DEADLINE)
+        .timeout(deadline)
         .concurrency_limit_per_connection(CALLS)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))

@@ -7,7 +7,8 @@ use time::{Duration, OffsetDateTime};
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
-use super::super::domain::{Asker, Domain, Issuance, Revocation, Slot, Step, Target};
+use super::super::domain::{Asker, Domain, Error, Issuance, Revocation, Slot, Step, Target};
+use super::lasting::Lasting;
 use super::status;
 use crate::identity::Identity;
 use crate::protocol::operator_server::Operator as Calls;
@@ -23,7 +24,8 @@ const LONGEST_TOKEN: Duration = Duration::days(7);
 
 /// What answers operators.
 pub(super) struct Operator {
-    pub(super) domain: Arc<Domain>,
+    domain: Arc<Domain>,
+    lasting: Lasting,
 }
 
 #[tonic::async_trait]
@@ -87,24 +89,44 @@ impl Calls for Operator {
                 return Err(Status::invalid_argument("no step of a rotation is named"));
             }
         };
-        self.domain.rotate(step, force, &who).await.map_err(|error| status(&error))?;
+        self.to_the_end(|domain| async move { domain.rotate(step, force, &who).await }).await?;
         self.authorities().await
     }
 
     async fn request(&self, request: Request<RequestRequest>) -> Result<Response<UpstreamRequest>, Status> {
-        let pem = self.domain.request(&asker(&request)).await.map_err(|error| status(&error))?;
+        let who = asker(&request);
+        let pem = self.to_the_end(|domain| async move { domain.request(&who).await }).await?;
         Ok(Response::new(UpstreamRequest { pem }))
     }
 
     async fn import(&self, request: Request<ImportRequest>) -> Result<Response<Authorities>, Status> {
         let who = asker(&request);
         let ImportRequest { chain } = request.into_inner();
-        self.domain.import(&chain, &who).await.map_err(|error| status(&error))?;
+        self.to_the_end(|domain| async move { domain.import(&chain, &who).await }).await?;
         self.authorities().await
     }
 }
 
 impl Operator {
+    /// For the operators of this domain.
+    pub(super) fn new(domain: Arc<Domain>) -> Self {
+        Self { domain, lasting: Lasting::default() }
+    }
+
+    /// What makes keys, or counts on those that were made.
+    async fn to_the_end<T, F>(&self, work: impl FnOnce(Arc<Domain>) -> F) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let done = self.lasting.run(work(Arc::clone(&self.domain))).await;
+        done.map_err(|lost| {
+            tracing::error!(%lost, "what an operator has asked for was not done");
+            Status::internal("control has failed at it; its log says how")
+        })?
+        .map_err(|error| status(&error))
+    }
+
     /// What has not ended, and what of it is revoked, by serial number.
     async fn journal(&self) -> Result<(Vec<Issuance>, HashMap<String, Revocation>), Status> {
         let now = OffsetDateTime::now_utc();
