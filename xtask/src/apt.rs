@@ -15,22 +15,22 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Where Debian's own installer looks by default.
 const DEFAULT_SITE: &str = "http://deb.debian.org";
 
-/// An apt of its own, for one Debian release with its security updates.
+/// An apt of its own.
 pub(crate) struct Apt {
     folder: PathBuf,
 }
 
 impl Apt {
-    /// Sets it up in `folder` and fetches the lists of `release` (a code name, as "bookworm").
-    pub(crate) fn new(folder: &Path, release: &str) -> Result<Self> {
+    /// Sets it up in `folder` and fetches the lists of `sources`, in the deb822 style of sources.list(5).
+    pub(crate) fn new(folder: &Path, sources: &str) -> Result<Self> {
         for inner in ["lists/partial", "archives/partial", "state"] {
             fs::create_dir_all(folder.join(inner)).with_context(|| format!("create {inner}"))?;
         }
         fs::write(folder.join("status"), "")?;
-        fs::write(folder.join("release.sources"), sources(release)?)?;
+        fs::write(folder.join("release.sources"), sources)?;
         let apt = Self { folder: folder.to_owned() };
         process::run(apt.command("apt-get").args(["update", "--quiet", "--quiet"]))
-            .with_context(|| format!("fetch the package lists of {release}"))?;
+            .with_context(|| format!("fetch the package lists of\n{sources}"))?;
         Ok(apt)
     }
 
@@ -79,16 +79,22 @@ impl Apt {
     }
 }
 
-/// The sources of a release and its security updates, in the deb822 style of sources.list(5).
+/// The sources of a release (a code name, as "bookworm") and its security updates.
 pub(crate) fn sources(release: &str) -> Result<String> {
+    let security = source("debian-security", &format!("{release}-security"))?;
+    Ok(format!("{}\n{security}", source("debian", release)?))
+}
+
+/// The source of what newer releases have, built for this one.
+pub(crate) fn backports(release: &str) -> Result<String> {
+    source("debian", &format!("{release}-backports"))
+}
+
+fn source(archive: &str, suite: &str) -> Result<String> {
     let configured = configured()?;
-    let source = |archive: &str, suite: &str| {
-        let mirror = configured.iter().find(|uri| uri.ends_with(&format!("/{archive}")));
-        let uri = mirror.cloned().unwrap_or_else(|| format!("{DEFAULT_SITE}/{archive}"));
-        format!("Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: main\nSigned-By: {KEYRING}\n")
-    };
-    let security = source("debian-security", &format!("{release}-security"));
-    Ok(format!("{}\n{security}", source("debian", release)))
+    let mirror = configured.iter().find(|uri| uri.ends_with(&format!("/{archive}")));
+    let uri = mirror.cloned().unwrap_or_else(|| format!("{DEFAULT_SITE}/{archive}"));
+    Ok(format!("Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: main\nSigned-By: {KEYRING}\n"))
 }
 
 /// The archives that this machine's own sources name, without a slash at the end.

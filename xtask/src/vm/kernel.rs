@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use super::root;
-use crate::apt::Apt;
+use crate::apt::{self, Apt};
 use crate::{cache, process};
 
 /// A kernel series, each the newest that its Debian release has.
@@ -77,7 +77,7 @@ pub(crate) fn bootable(kernel: Kernel) -> Result<Bootable> {
 
 fn make(kernel: Kernel, folder: &Path) -> Result<()> {
     let unpacked = folder.join("unpacked");
-    let apt = Apt::new(&folder.join("apt"), kernel.release())?;
+    let apt = Apt::new(&folder.join("apt"), &apt::sources(kernel.release())?)?;
     let depends = apt.depends("linux-image-cloud-amd64")?;
     let package = depends.iter().find(|package| package.starts_with("linux-image-"));
     let package = package.context("linux-image-cloud-amd64 depends on no kernel")?;

@@ -5,6 +5,7 @@
 //! machine; nothing written in it survives; it ends with `xtask`. It has no network card: namespaces inside it are all
 //! the network there is. amd64 only.
 
+mod emulator;
 mod kernel;
 mod payload;
 mod qemu;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
+pub(crate) use self::emulator::Emulator;
 pub(crate) use self::kernel::Kernel;
 pub(crate) use self::payload::Put;
 use self::qemu::{Accelerator, End};
@@ -124,8 +126,9 @@ impl Vm {
         setup::ensure(&[Need::Vm])?;
         let boot = kernel::bootable(self.kernel)?;
         let root = root::image(self.packages)?;
-        let accelerator = Accelerator::choose(self.clock, &boot)?;
-        let machine = qemu::Machine { vm: self, boot: &boot, root: &root, accelerator };
+        let emulator = Emulator::get()?;
+        let accelerator = Accelerator::choose(self.clock, (&emulator, &boot))?;
+        let machine = qemu::Machine { vm: self, emulator: &emulator, boot: &boot, root: &root, accelerator };
         let name = self.kernel.name();
         eprintln!("vm: kernel {name}, {accelerator}");
         let mut left = BOOTS;

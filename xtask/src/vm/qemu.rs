@@ -17,7 +17,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 use super::kernel::Bootable;
-use super::{Clock, Vm};
+use super::{Clock, Emulator, Vm};
 use crate::{cache, process};
 
 /// Console lines that are shown when a run fails.
@@ -53,10 +53,10 @@ pub(crate) enum Accelerator {
 
 impl Accelerator {
     /// The fastest that works on this machine for `clock`.
-    pub(crate) fn choose(clock: Clock, boot: &Bootable) -> Result<Self> {
+    pub(crate) fn choose(clock: Clock, (emulator, boot): (&Emulator, &Bootable)) -> Result<Self> {
         match clock {
             Clock::Instructions => Ok(Self::Icount),
-            Clock::Real if kvm_works(boot)? => Ok(Self::Kvm),
+            Clock::Real if kvm_works(emulator, boot)? => Ok(Self::Kvm),
             Clock::Real => Ok(Self::Tcg),
         }
     }
@@ -85,11 +85,13 @@ impl fmt::Display for Accelerator {
 ///
 /// /dev/kvm proves nothing: on nested hosts it may be there and emulate so little that a kernel hangs while it unpacks
 /// itself. Without a disk our first process fails, and the kernel's message about that is what we wait for.
-fn kvm_works(boot: &Bootable) -> Result<bool> {
+fn kvm_works(emulator: &Emulator, boot: &Bootable) -> Result<bool> {
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").context("read this machine's boot id")?;
     let answer = cache::entry("kvm", &[boot_id.trim()], |path| {
+        let qemu = emulator.command();
         let mut command = process::command("timeout");
-        command.args([KVM_PATIENCE_SECS, "qemu-system-x86_64"]).args(MACHINE).args(Accelerator::Kvm.arguments());
+        command.arg(KVM_PATIENCE_SECS).arg(qemu.get_program()).args(qemu.get_args());
+        command.args(MACHINE).args(Accelerator::Kvm.arguments());
         command.args(["-m", "512", "-serial", "stdio", "-append", BOOT]);
         command.arg("-kernel").arg(&boot.image).arg("-initrd").arg(&boot.initramfs);
         let output = command.stdin(Stdio::null()).output().context("try KVM")?;
@@ -102,6 +104,7 @@ fn kvm_works(boot: &Bootable) -> Result<bool> {
 /// All that QEMU needs to know.
 pub(crate) struct Machine<'a> {
     pub(crate) vm: &'a Vm,
+    pub(crate) emulator: &'a Emulator,
     pub(crate) boot: &'a Bootable,
     pub(crate) root: &'a Path,
     pub(crate) accelerator: Accelerator,
@@ -121,7 +124,7 @@ pub(crate) enum End {
 pub(crate) fn run(machine: &Machine<'_>, payload: File, sink: &mut dyn Write) -> Result<End> {
     let mut command = machine.command();
     command.stdin(payload).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().context("start qemu-system-x86_64")?;
+    let child = command.spawn().context("start QEMU")?;
     watch(child, Instant::now() + machine.vm.timeout, sink)
 }
 
@@ -131,7 +134,7 @@ impl Machine<'_> {
             Accelerator::Icount => (1, format!("{BOOT} {BOOT_ICOUNT}")),
             Accelerator::Kvm | Accelerator::Tcg => (self.vm.cpus, BOOT.to_owned()),
         };
-        let mut command = process::command("qemu-system-x86_64");
+        let mut command = self.emulator.command();
         command.args(MACHINE).args(self.accelerator.arguments());
         command.args(["-smp", &cpus.to_string(), "-m", &self.vm.memory_mib.to_string()]);
         command.arg("-kernel").arg(&self.boot.image).arg("-initrd").arg(&self.boot.initramfs);
