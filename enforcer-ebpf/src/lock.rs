@@ -33,8 +33,8 @@ const RST: u8 = 4;
 
 /// A packet leaves a workload.
 pub(crate) fn outgoing(ctx: &SkBuffContext) -> Verdict {
-    let Some(socket) = socket(ctx) else { return Verdict::Pass };
-    let Some(gate) = storage(socket, None) else { return Verdict::Pass };
+    let Some(common) = common(ctx) else { return Verdict::Pass };
+    let Some(gate) = storage(common, None) else { return Verdict::Pass };
     // SAFETY: the storage lives as long as the socket.
     match unsafe { (*gate).state } {
         GATE_OPEN if unsafe { (*gate).seen } & SEEN_RECORD == 0 => first(ctx, gate),
@@ -43,7 +43,7 @@ pub(crate) fn outgoing(ctx: &SkBuffContext) -> Verdict {
             Verdict::Pass
         }
         GATE_HELD | GATE_KEYED => judge(ctx, |segment| {
-            segment.payload == 0 && (!segment.has(FIN) || read!((*socket).state) == LAST_ACK || is_over(ctx))
+            segment.payload == 0 && (!segment.has(FIN) || state(common) == Some(LAST_ACK) || is_over(ctx))
         }),
         _ => judge(ctx, |segment| segment.has(RST)),
     }
@@ -100,9 +100,9 @@ fn is_over(ctx: &SkBuffContext) -> bool {
 
 /// A packet arrives at a workload.
 pub(crate) fn incoming(ctx: &SkBuffContext) -> Verdict {
-    let Some(socket) = socket(ctx) else { return Verdict::Pass };
-    let Some(gate) = storage(socket, None) else {
-        return if read!((*socket).state) == LISTEN { answering(ctx) } else { Verdict::Pass };
+    let Some(common) = common(ctx) else { return Verdict::Pass };
+    let Some(gate) = storage(common, None) else {
+        return if state(common) == Some(LISTEN) { answering(ctx) } else { Verdict::Pass };
     };
     // SAFETY: as above.
     match unsafe { (*gate).state } {
@@ -129,15 +129,17 @@ fn judge(ctx: &SkBuffContext, passes: impl Fn(&Segment) -> bool) -> Verdict {
     }
 }
 
-/// The socket that a packet belongs to, if it is a whole one (no request, no TIME_WAIT).
-fn socket(ctx: &SkBuffContext) -> Option<*mut bpf_sock> {
+/// The socket that a packet belongs to, whole or not: storage is only found of whole ones.
+fn common(ctx: &SkBuffContext) -> Option<*mut bpf_sock> {
     let common = read!((*ctx.skb.skb).__bindgen_anon_2.sk);
-    if common.is_null() {
-        return None;
-    }
-    // SAFETY: the kernel checks the pointer; the result is checked below.
-    let socket = unsafe { bpf_sk_fullsock(common.cast()) };
-    if socket.is_null() { None } else { Some(socket.cast()) }
+    if common.is_null() { None } else { Some(common) }
+}
+
+/// The state of a socket, if it is a whole one (no request, no TIME_WAIT).
+fn state(common: *mut bpf_sock) -> Option<u32> {
+    // SAFETY: the kernel checks the pointer, and gives null for what is no whole one.
+    let socket: *mut bpf_sock = unsafe { bpf_sk_fullsock(common.cast()) }.cast();
+    if socket.is_null() { None } else { Some(read!((*socket).state)) }
 }
 
 /// What matters of a TCP segment.

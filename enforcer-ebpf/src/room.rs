@@ -36,20 +36,23 @@ const RAISED: u32 = BPF_SOCK_OPS_RETRANS_CB_FLAG;
 /// The kernel asks for the length of header options: `tcp_sendmsg` before it takes data, and every packet that leaves.
 /// Nearly always there is nothing to do, and that is found without a look at the gate.
 pub(crate) fn asked(ctx: &SockOpsContext) {
-    let (asker, next) = (read!((*ctx.ops).__bindgen_anon_1.args[0]), read!((*ctx.ops).snd_nxt));
-    let is_raised = read!((*ctx.ops).bpf_sock_ops_cb_flags) & RAISED != 0;
+    let is_packet = read!((*ctx.ops).__bindgen_anon_1.args[0]) != BPF_WRITE_HDR_TCP_CURRENT_MSS;
+    if is_packet && read!((*ctx.ops).bpf_sock_ops_cb_flags) & RAISED == 0 {
+        return;
+    }
     let socket = read!((*ctx.ops).__bindgen_anon_2.sk);
     if socket.is_null() {
         return;
     }
-    if asker != BPF_WRITE_HDR_TCP_CURRENT_MSS {
+    if is_packet {
         // Something leaves, so something can be written again: under the usual limit.
-        if is_raised && let Some(limit) = limit(socket) {
+        if let Some(limit) = limit(socket) {
             let _ = ctx.set_cb_flags(FLAGS as i32);
             set(ctx, limit);
         }
         return;
     }
+    let next = read!((*ctx.ops).snd_nxt);
     let Some(unsent) = written(socket).map(|written| written.wrapping_sub(next)) else { return };
     if unsent > 0 && limit(socket).is_some_and(|limit| unsent >= limit) {
         let _ = ctx.set_cb_flags((FLAGS | RAISED) as i32);

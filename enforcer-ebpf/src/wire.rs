@@ -41,10 +41,8 @@ pub const STAGE_CONNECTING: u32 = 1;
 pub const STAGE_ESTABLISHED: u32 = 2;
 /// [`Held::stage`]: the workload has accepted it.
 pub const STAGE_ACCEPTED: u32 = 3;
-/// [`Held::stage`]: the agent has given the keys to the kernel, and they are nowhere else.
-pub const STAGE_KEYED: u32 = 4;
 /// [`Held::stage`]: the workload has closed it before it had keys: its end may pass.
-pub const STAGE_ENDED: u32 = 5;
+pub const STAGE_ENDED: u32 = 4;
 
 /// [`Event::kind`]: a workload's `connect` has succeeded, and the socket is held.
 pub const EVENT_CONNECTED: u32 = 1;

@@ -8,7 +8,7 @@
 //! Nothing slips through. What is revoked is kept here, under the same lock as the bonds. Who ties before a revocation is
 //! found by it; who ties after it is judged by it, however long ago the handshake looked at a certificate.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use enforcer_ebpf::Reason;
@@ -27,7 +27,7 @@ pub struct Bonds(Arc<Mutex<Table>>);
 struct Table {
     /// What was revoked last; whatever else was before is in it, or is not any more.
     revoked: Option<Revoked>,
-    tied: HashMap<u64, Tied>,
+    tied: BTreeMap<u64, Tied>,
     next: u64,
 }
 

@@ -16,7 +16,7 @@ use super::name::Identity;
 use super::request::{Error, obtain};
 use super::roster::{Roster, Watched};
 use super::source::Source;
-use super::store::{Credentials, Store, Writer};
+use super::store::{Credentials, Held, Store, Writer};
 use super::tls::crypto_provider_for;
 use crate::control::snapshot::Cipher;
 
@@ -181,7 +181,7 @@ impl Rotation {
     fn follow_roster(&mut self) {
         let (wanted, now) = (self.roster.current(), OffsetDateTime::now_utc());
         self.plans.retain(|identity, _| wanted.contains(identity));
-        let left = |held: &HashMap<Identity, Arc<Credentials>>| held.keys().any(|identity| !wanted.contains(identity));
+        let left = |held: &Held| held.keys().any(|identity| !wanted.contains(identity));
         self.writer.send_if_modified(|current| {
             let is_other = left(current);
             if is_other {

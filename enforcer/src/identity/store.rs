@@ -1,6 +1,6 @@
 //! The current credentials of every workload of this node. Keys are here and nowhere else, and never on a disk.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -173,13 +173,16 @@ pub enum Unavailable {
     Expired(Identity),
 }
 
+/// By identity.
+pub(super) type Held = BTreeMap<Identity, Arc<Credentials>>;
+
 /// The credentials of all workloads. `rotate` is the only writer.
 pub struct Store {
-    current: watch::Receiver<Arc<HashMap<Identity, Arc<Credentials>>>>,
+    current: watch::Receiver<Arc<Held>>,
 }
 
 /// The writing end of a [`Store`].
-pub(super) type Writer = watch::Sender<Arc<HashMap<Identity, Arc<Credentials>>>>;
+pub(super) type Writer = watch::Sender<Arc<Held>>;
 
 impl Store {
     pub(super) fn new() -> (Writer, Self) {

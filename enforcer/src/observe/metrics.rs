@@ -47,7 +47,8 @@ pub struct Metrics {
     registry: Registry,
     connections: Family<Outcome, Counter>,
     open: Gauge,
-    handshakes: Family<Opened, Histogram, fn() -> Histogram>,
+    /// By direction.
+    handshakes: [Histogram; 2],
     to_peer: Counter,
     from_peer: Counter,
     searches: Counter,
@@ -123,7 +124,7 @@ impl Metrics {
             registry: Registry::with_prefix("enforcer"),
             connections: Family::default(),
             open: Gauge::default(),
-            handshakes: Family::new_with_constructor(handshake_histogram),
+            handshakes: [handshake_histogram(), handshake_histogram()],
             to_peer: Counter::default(),
             from_peer: Counter::default(),
             searches: Counter::default(),
@@ -152,15 +153,18 @@ impl Metrics {
             self.connections.clone(),
         );
         registry.register("connections_open", "Connections open now", self.open.clone());
+        let handshakes = Family::<Opened, Histogram, fn() -> Histogram>::new_with_constructor(handshake_histogram);
         registry.register_with_unit(
             "handshake",
             "Time from the first to the last byte of handshakes that succeeded",
             Unit::Seconds,
-            self.handshakes.clone(),
+            handshakes.clone(),
         );
         let bytes = Family::<Carried, Counter>::default();
         registry.register("bytes", "Payload of connections that ended", bytes.clone());
         // Looked up once, and not at each end of a connection.
+        self.handshakes = [Direction::Inbound, Direction::Outbound]
+            .map(|direction| handshakes.get_or_create(&Opened { direction: direction.label() }).clone());
         self.to_peer = bytes.get_or_create(&Carried { direction: "to_peer" }).clone();
         self.from_peer = bytes.get_or_create(&Carried { direction: "from_peer" }).clone();
         registry.register(
@@ -195,7 +199,7 @@ impl Metrics {
         let outcome = Outcome { direction, path: path.label(), reason: reason.label(), end };
         self.connections.get_or_create(&outcome).inc();
         if let Some(handshake) = record.progress.handshake {
-            self.handshakes.get_or_create(&Opened { direction }).observe(handshake.as_secs_f64());
+            self.handshakes[record.opening.direction as usize].observe(handshake.as_secs_f64());
         }
         self.to_peer.inc_by(record.to_peer);
         self.from_peer.inc_by(record.from_peer);

@@ -3,8 +3,8 @@
 //! A connection is accepted by the application, whose socket is held, or by the relay, whose socket is the agent's own.
 //! The other agent need not know which: it offers, and whoever has accepted takes the offer.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use enforcer_ebpf::{Held, Reason};
@@ -44,7 +44,7 @@ pub(in crate::connection) struct Put {
 
 /// Connections that were accepted and not offered, or offered and not accepted, and those that the relay has taken.
 #[derive(Default)]
-pub struct Accepts(Mutex<HashMap<Connection, Meeting>>);
+pub struct Accepts(Mutex<BTreeMap<Connection, Meeting>>);
 
 enum Meeting {
     /// It was offered, and nobody has accepted it.
@@ -134,7 +134,7 @@ impl Accepts {
         }
     }
 
-    fn locked(&self) -> MutexGuard<'_, HashMap<Connection, Meeting>> {
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<Connection, Meeting>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use enforcer_ebpf::{
     DIRECTION_OUTBOUND, EVENT_ACCEPTED, EVENT_CLOSED, EVENT_CONNECTED, EVENT_LATE, EVENT_REFUSED, EVENT_SENT_MUCH,
-    Event, Held, Live, Reason, STAGE_ACCEPTED, STAGE_ESTABLISHED, STAGE_KEYED,
+    Event, Held, Live, Reason, STAGE_ACCEPTED, STAGE_ESTABLISHED,
 };
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -75,8 +75,8 @@ impl Watch {
         for (cookie, held) in held {
             match (held.direction, held.stage) {
                 _ if self.offers.direct.lives.knows(cookie) => {}
-                (DIRECTION_OUTBOUND, STAGE_ESTABLISHED | STAGE_KEYED) => self.offers.start(cookie, held),
-                (_, STAGE_ACCEPTED | STAGE_KEYED) => self.accepted(cookie, held),
+                (DIRECTION_OUTBOUND, STAGE_ESTABLISHED) => self.offers.start(cookie, held),
+                (_, STAGE_ACCEPTED) => self.accepted(cookie, held),
                 _ => {}
             }
         }

@@ -10,14 +10,14 @@ use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use enforcer_ebpf::{AS_WANTED, CALLERS, GATE_KEYED, GATE_OPEN, Gate, Held, Reason, STAGE_KEYED};
+use enforcer_ebpf::{AS_WANTED, CALLERS, GATE_KEYED, GATE_OPEN, Gate, Held, Reason};
 use socket2::SockRef;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
 use super::Direct;
 use crate::connection::Workload;
-use crate::connection::pair::TrafficKey;
+use crate::connection::pair::{Keys, TrafficKey};
 use crate::kernel::ktls;
 use crate::kernel::restart::{self, restart_call};
 use crate::kernel::socket;
@@ -26,11 +26,14 @@ use crate::kernel::socket;
 pub(super) struct Socket {
     /// There until it is dropped.
     descriptor: Option<OwnedFd>,
-    cookie: u64,
-    held: Held,
+    /// What an agent before this one has given to the kernel; `None`: nothing.
+    earlier: Option<Earlier>,
     /// Threads that have started their calls again since the keys are in.
     restarted: OnceLock<[u64; CALLERS]>,
 }
+
+/// Keys that a socket has: for sending, and for receiving.
+type Earlier = (TrafficKey, TrafficKey);
 
 /// How long a thread may be without the processor before it is seen, when nobody is inside a call on the socket.
 const SETTLING: Duration = Duration::from_millis(2);
@@ -55,18 +58,15 @@ pub(super) async fn fetch(
         found = find(direct, workload, (cookie, held));
     }
     let descriptor = found?;
-    if held.stage != STAGE_KEYED {
-        match ktls::attach(&descriptor) {
-            Ok(()) => {}
-            // An agent before this one has, and died before it had keys.
-            Err(error) if ktls::is_there(&error) => {}
-            Err(error) => {
-                tracing::debug!(%error, "record layer not attached");
-                return Err(Reason::EndedBeforeKeys);
-            }
+    let earlier = match ktls::attach(&descriptor) {
+        Ok(()) => None,
+        Err(error) if ktls::is_there(&error) => earlier(direct, &descriptor)?,
+        Err(error) => {
+            tracing::debug!(%error, "record layer not attached");
+            return Err(Reason::EndedBeforeKeys);
         }
-    }
-    Ok(Socket { descriptor: Some(descriptor), cookie, held: *held, restarted: OnceLock::new() })
+    };
+    Ok(Socket { descriptor: Some(descriptor), earlier, restarted: OnceLock::new() })
 }
 
 fn find(direct: &Direct, workload: &Workload, (cookie, held): (u64, &Held)) -> Result<OwnedFd, Reason> {
@@ -88,22 +88,27 @@ fn find(direct: &Direct, workload: &Workload, (cookie, held): (u64, &Held)) -> R
 }
 
 impl Socket {
-    /// The keys that an agent before this one has given to the kernel: for sending, and for receiving. `None`: it has
-    /// given none.
-    pub(super) fn keys_from_before(&self) -> Result<Option<(TrafficKey, TrafficKey)>, Reason> {
-        if self.held.stage != STAGE_KEYED {
-            return Ok(None);
-        }
-        let keys = ktls::keys(self.descriptor()).map_err(internal)?;
-        Ok(Some((traffic_key(&keys.send), traffic_key(&keys.receive))))
+    /// The keys that an agent before this one has given to the kernel, as what the end that has opened the connection sends
+    /// and receives with. `None`: it has given none.
+    pub(super) fn keys_from_before(&self) -> Option<Keys> {
+        self.earlier.clone().map(|(forward, back)| Keys { forward, back })
     }
 
     /// Gives both keys to the kernel. From now on records may arrive, and nothing may leave. A socket that has keys from
     /// before takes no others.
     pub(super) fn key(&self, direct: &Direct, send: &TrafficKey, receive: &TrafficKey) -> Result<(), Reason> {
-        if let Some((sends, receives)) = self.keys_from_before()? {
-            return if (&sends, &receives) == (send, receive) { Ok(()) } else { Err(Reason::OfferRepeated) };
+        match &self.earlier {
+            None => self.key_untouched(send, receive)?,
+            Some((sends, receives)) if (sends, receives) == (send, receive) => {}
+            Some(_) => return Err(Reason::OfferRepeated),
         }
+        direct.holds.set_gate(self.descriptor(), Gate::new(GATE_KEYED)).map_err(internal)?;
+        let restarted = self.restart_calls(direct)?;
+        self.restarted.get_or_init(|| restarted);
+        Ok(())
+    }
+
+    fn key_untouched(&self, send: &TrafficKey, receive: &TrafficKey) -> Result<(), Reason> {
         // What was written before would go out as it is. The gate has let nothing in; data that rides on the first
         // packet (RFC 7413) is the one way around it.
         let unread = ktls::unread(self.descriptor()).map_err(internal)?;
@@ -117,12 +122,7 @@ impl Socket {
             return Err(Reason::EarlyData);
         }
         ktls::send_with(self.descriptor(), &send.into()).map_err(internal)?;
-        ktls::receive_with(self.descriptor(), &receive.into()).map_err(internal)?;
-        direct.holds.set_gate(self.descriptor(), Gate::new(GATE_KEYED)).map_err(internal)?;
-        direct.holds.set_stage(self.cookie, &self.held, STAGE_KEYED);
-        let restarted = self.restart_calls(direct)?;
-        self.restarted.get_or_init(|| restarted);
-        Ok(())
+        ktls::receive_with(self.descriptor(), &receive.into()).map_err(internal)
     }
 
     /// Gives a thread that is not seen the time to show itself. It has chosen the function of plain TCP, and has lost the
@@ -198,8 +198,15 @@ impl Drop for Socket {
     }
 }
 
-fn traffic_key(keys: &ktls::Installed) -> TrafficKey {
-    TrafficKey::new(keys.suite, &keys.octets)
+/// An agent before this one has put the record layer there, and may have died before it had keys. Or the application has,
+/// and may have keys of its own: those are not taken, so the gate is asked, which no application can reach.
+fn earlier(direct: &Direct, socket: &OwnedFd) -> Result<Option<Earlier>, Reason> {
+    if direct.holds.gate(socket).is_none_or(|gate| gate.state != GATE_KEYED) {
+        return Ok(None);
+    }
+    let keys = ktls::keys(socket).map_err(internal)?;
+    let key = |installed: &ktls::Installed| TrafficKey::new(installed.suite, &installed.octets);
+    Ok(Some((key(&keys.send), key(&keys.receive))))
 }
 
 fn internal(error: impl std::error::Error) -> Reason {

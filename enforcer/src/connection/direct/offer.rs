@@ -97,11 +97,11 @@ async fn carry(
     let started = Instant::now();
     direct.judge((cookie, held), ends)?;
     let socket = install::fetch(direct, workload, (cookie, held)).await?;
-    let earlier = socket.keys_from_before()?.map(|(forward, back)| Keys { forward, back });
     let whose = Pair { local: workload.identity.clone(), remote: remote.clone() };
     let key = |keys: &Keys| socket.key(direct, &keys.forward, &keys.back);
     let connection = (Connection::from(held), bond);
-    let Agreed { session, offer, suite } = offers.agree((&whose, agent), connection, earlier, key).await?;
+    let Agreed { session, offer, suite } =
+        offers.agree((&whose, agent), connection, socket.keys_from_before(), key).await?;
     direct.lives.with(cookie, |record| record.handshake_took(started.elapsed()));
     // Written down first: as soon as it is open the application may close it.
     let opened = Opened { cookie, held, offer: &offer, peer: remote, suite, facts: session.facts(), bond };

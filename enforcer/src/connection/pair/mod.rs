@@ -47,7 +47,7 @@ use crate::identity::{Identity, Serial};
 use crate::observe::events::Tls;
 
 /// Who a session is with.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pair {
     /// The workload of this node.
     pub local: Identity,
@@ -113,7 +113,7 @@ impl Role {
 
 /// A connection of two workloads by its addresses, which both ends see alike: nothing between enrolled nodes
 /// translates them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Connection {
     /// The end that opened the connection.
     pub source: SocketAddr,

@@ -114,6 +114,13 @@ impl Holds {
         let _gone = self.0.live.lock().unwrap_or_else(PoisonError::into_inner).insert(cookie, live, BPF_EXIST);
     }
 
+    /// A socket's gate.
+    #[must_use]
+    pub fn gate(&self, socket: &impl AsFd) -> Option<Gate> {
+        let gates = self.0.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        gates.get(&Raw(socket.as_fd()), BPF_F_LOCK).ok()
+    }
+
     /// Overwrites a socket's gate.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Which sessions take new offers, and which are being opened. At most one of each key: whoever finds none gets the
 //! right, and the duty, to open it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +12,7 @@ use crate::connection::pair::{Handle, Pair};
 use crate::identity::store::Credentials;
 
 /// What there is one session for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     pub(super) pair: Pair,
     pub(super) agent: SocketAddr,
@@ -24,7 +24,7 @@ pub(super) struct Table(Arc<Mutex<Slots>>);
 
 #[derive(Default)]
 struct Slots {
-    by_key: HashMap<Key, Slot>,
+    by_key: BTreeMap<Key, Slot>,
     /// The number of the next slot: a slot that took the place of another is not the same.
     next: u64,
 }
