@@ -1,9 +1,10 @@
-//! What something cost: the time it took, and how much of it the processor had nothing to do.
+//! What something cost: the time it took, and how much of it the processors had nothing to do.
 //!
-//! Where the clock counts instructions, time less idle time is the work of all processes and the kernel together. On a
-//! machine with several processors the idle time is that of all of them, and means nothing.
+//! The time of all processors less their idle time is the work of all processes and the kernel together, on a machine that
+//! does nothing else.
 
 use std::fs;
+use std::thread::available_parallelism;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -20,11 +21,12 @@ impl Stopwatch {
         Stopwatch { idle: idle(), started: Instant::now() }
     }
 
-    /// Nanoseconds since the start, and those of them without work.
+    /// Nanoseconds since the start, on how many processors, and those of all processors without work.
     pub(super) fn read(&self) -> Value {
         let elapsed = self.started.elapsed();
         let idle = idle().saturating_sub(self.idle);
-        json!({ "nanoseconds": elapsed.as_secs_f64() * 1e9, "idle": idle })
+        let processors = available_parallelism().map_or(1, usize::from);
+        json!({ "nanoseconds": elapsed.as_secs_f64() * 1e9, "processors": processors, "idle": idle })
     }
 }
 

@@ -1,9 +1,10 @@
-//! What is wanted of our paths. A goal is judged where all that it compares was measured, on each kernel for itself.
+//! What is wanted of our paths. A goal is judged where all that it compares was measured, on each kernel for itself. Costs
+//! are instructions: goals do not speak of times.
 
 use std::fmt;
 
 use super::names::SIDECARS;
-use super::rows::Row;
+use super::rows::{INSTRUCTIONS, Row};
 
 /// One goal and what came of it.
 #[derive(Debug)]
@@ -119,7 +120,7 @@ struct Figures<'a>(&'a [Row]);
 
 impl Figures<'_> {
     fn cost(&self, workload: &str, path: &str) -> Option<f64> {
-        self.find(workload, path, Row::is_cost)
+        self.find(workload, path, |row| row.figure == INSTRUCTIONS)
     }
 
     fn of(&self, workload: &str, path: &str, figure: &str) -> Option<f64> {

@@ -5,20 +5,17 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
-use crate::process;
-
-/// Facts about this machine and what emulates another one on it, each with its name.
-pub(crate) fn facts() -> Result<Vec<(String, String)>> {
+/// Facts about this machine and what emulates another one on it, if something does, each with its name.
+pub(crate) fn facts(emulator: Option<String>) -> Result<Vec<(String, String)>> {
     let cores = thread::available_parallelism().context("count the processors")?;
-    let qemu = process::output(process::command("qemu-system-x86_64").arg("--version"))?;
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").context("read the kernel's release")?;
     let facts = [
         ("processor", processor(&fs::read_to_string("/proc/cpuinfo").context("read /proc/cpuinfo")?)),
         ("processors", cores.to_string()),
         ("kernel of the machine", release.trim().to_owned()),
-        ("emulator", qemu.lines().next().unwrap_or_default().to_owned()),
     ];
-    Ok(facts.map(|(name, fact)| (name.to_owned(), fact)).to_vec())
+    let emulator = emulator.map(|version| ("emulator", version));
+    Ok(facts.into_iter().chain(emulator).map(|(name, fact)| (name.to_owned(), fact)).collect())
 }
 
 /// The model that the kernel names first.

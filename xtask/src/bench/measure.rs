@@ -1,8 +1,9 @@
-//! Has everything measured: builds the programs, runs them in a virtual machine for each kernel, and takes the figures out
-//! of what they say.
+//! Has everything measured: builds the programs, runs them in a virtual machine for each kernel or on this machine, and
+//! takes the figures out of what they say.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,6 +12,8 @@ use serde::Deserialize;
 use super::rows::Row;
 use crate::artifacts::{self, Profile};
 use crate::envoy;
+use crate::process;
+use crate::setup::{self, Need};
 use crate::test::{guest_environment, guest_file};
 use crate::vm::{Clock, Kernel, Put, Vm};
 
@@ -90,27 +93,46 @@ const MEMORY: u32 = 6144;
 
 /// Measures on one kernel after the other; progress goes to standard output.
 pub(crate) fn measure(wanted: &Wanted) -> Result<Vec<Measured>> {
-    let mut files = built(wanted.build)?;
+    let mut files: Vec<_> = built(wanted.build)?.iter().map(|(name, host)| guest_file(name, host)).collect();
     if wanted.paths.is_empty() || wanted.paths.iter().any(|path| path.starts_with("envoy")) {
         files.push(guest_file("envoy", &envoy::program()?));
     }
     wanted.kernels.iter().map(|kernel| on_kernel(*kernel, wanted, &files)).collect()
 }
 
-fn built(build: Build) -> Result<Vec<Put>> {
-    let programs = match build {
+/// The same on this machine, as root.
+pub(crate) fn natively(wanted: &Wanted) -> Result<Measured> {
+    setup::ensure(&[Need::Suites])?;
+    let mut command = process::root_command("env");
+    for (name, path) in built(wanted.build)? {
+        match name.as_str() {
+            "bench" => command.arg(path).args(wanted.options()),
+            "enforcer" => command.arg(format!("ENFORCER_BIN={}", path.display())),
+            _ => command.arg(format!("ENFORCER_ENDPOINT={}", path.display())),
+        };
+    }
+    let mut output = Output::default();
+    let status = process::tee(&mut command, &mut output)?;
+    measured(output, status, (wanted.build, NATIVE))
+}
+
+/// In place of a kernel that was chosen.
+const NATIVE: &str = "native";
+
+/// Each program with its path, and what measures last.
+fn built(build: Build) -> Result<Vec<(String, PathBuf)>> {
+    match build {
         Build::Release => {
-            let mut programs = artifacts::programs(Profile::Release, &["endpoint", "bench"])?;
-            programs.push(("enforcer".to_owned(), artifacts::enforcer(Profile::Release)?));
-            programs
+            let mut programs = vec![("enforcer".to_owned(), artifacts::enforcer(Profile::Release)?)];
+            programs.extend(artifacts::programs(Profile::Release, &["endpoint", "bench"])?);
+            Ok(programs)
         }
         Build::Test => {
             let built = artifacts::build()?;
-            let programs = [("endpoint", built.endpoint), ("bench", built.bench), ("enforcer", built.enforcer)];
-            programs.map(|(name, path)| (name.to_owned(), path)).to_vec()
+            let programs = [("enforcer", built.enforcer), ("endpoint", built.endpoint), ("bench", built.bench)];
+            Ok(programs.map(|(name, path)| (name.to_owned(), path)).to_vec())
         }
-    };
-    Ok(programs.iter().map(|(name, host)| guest_file(name, host)).collect())
+    }
 }
 
 fn on_kernel(kernel: Kernel, wanted: &Wanted, files: &[Put]) -> Result<Measured> {
@@ -119,11 +141,15 @@ fn on_kernel(kernel: Kernel, wanted: &Wanted, files: &[Put]) -> Result<Measured>
     let vm = Vm { files, packages, clock, memory_mib: MEMORY, timeout: TIME, ..Vm::new(kernel, guest_command(wanted)) };
     let mut output = Output::default();
     let status = vm.run(&mut output)?;
+    measured(output, status, (wanted.build, kernel.name()))
+}
+
+fn measured(mut output: Output, status: i32, (build, kernel): (Build, &str)) -> Result<Measured> {
     output.finish().context("pass the output on")?;
-    let (mut rows, about) = output.figures().with_context(|| format!("kernel {}", kernel.name()))?;
+    let (mut rows, about) = output.figures().with_context(|| format!("kernel {kernel}"))?;
     for row in &mut rows {
-        row.build = wanted.build.name().to_owned();
-        row.kernel = kernel.name().to_owned();
+        row.build = build.name().to_owned();
+        row.kernel = kernel.to_owned();
     }
     Ok(Measured { about, rows, is_steady: status == 0 })
 }
@@ -131,17 +157,26 @@ fn on_kernel(kernel: Kernel, wanted: &Wanted, files: &[Put]) -> Result<Measured>
 fn guest_command(wanted: &Wanted) -> Vec<String> {
     let mut command = guest_environment();
     command.extend(["/usr/local/bin/bench", "--instructions"].map(str::to_owned));
-    for (option, values) in [("--only", &wanted.paths), ("--workload", &wanted.workloads)] {
-        if !values.is_empty() {
-            command.extend([option.to_owned(), values.join(",")]);
-        }
-    }
-    match wanted.what {
-        Told::Figures => {}
-        Told::Programs => command.push("--programs".to_owned()),
-        Told::Profile => command.push("--profile".to_owned()),
-    }
+    command.extend(wanted.options());
     command
+}
+
+impl Wanted {
+    /// For the program that measures.
+    fn options(&self) -> Vec<String> {
+        let mut options = Vec::new();
+        for (option, values) in [("--only", &self.paths), ("--workload", &self.workloads)] {
+            if !values.is_empty() {
+                options.extend([option.to_owned(), values.join(",")]);
+            }
+        }
+        match self.what {
+            Told::Figures => {}
+            Told::Programs => options.push("--programs".to_owned()),
+            Told::Profile => options.push("--profile".to_owned()),
+        }
+        options
+    }
 }
 
 /// Passes progress on to standard output, line by line, and keeps what is told in lines of their own.

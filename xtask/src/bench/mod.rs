@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: what a connection costs on each path, in instructions, beside plain TCP.
 //!
 //! The binaries run in a virtual machine whose clock counts instructions: the figures are costs of all processes and the
-//! kernel together, they are the same in every run, and they are no times. The program that measures is
+//! kernel together, they are the same in every run, and they are no times. With `--native` they run on this machine, and
+//! the figures are times. The program that measures is
 //! `tests/src/bin/bench/`; [`measure`] has it run and takes its figures, which are [`rows`] from then on. They become a
 //! [`report`] with [`goals`], as [`markdown`] and as a page ([`html`], [`chart`]); they are compared with saved ones
 //! ([`check`]), and saved.
@@ -36,7 +37,7 @@ use self::rows::Row;
 use crate::artifacts::{self, Profile};
 use crate::process;
 use crate::setup::{self, Need};
-use crate::vm::Kernels;
+use crate::vm::{Emulator, Kernels};
 
 /// Measure what connections cost on each path, in instructions, side by side.
 ///
@@ -47,6 +48,7 @@ use crate::vm::Kernels;
   cargo xtask bench --kernel 6.12,7.2 --save
   cargo xtask bench --only floor,direct --workload rt64,connect --json figures.json
   cargo xtask bench --short --check
+  cargo xtask bench --native --only plain,relay,nginx
   cargo xtask bench --only outside,direct --programs
   cargo xtask bench --profile connect --build test
   cargo xtask bench ca")]
@@ -57,6 +59,9 @@ pub(crate) struct Args {
     /// On which kernels.
     #[arg(long, value_name = Kernels::CHOICES, default_value = "6.12")]
     kernel: Kernels,
+    /// On this machine, by its clock, as root: times, and the work of its processors. Quiet machines give better figures.
+    #[arg(long, conflicts_with_all = ["kernel", "short", "check", "programs", "profile", "save"])]
+    native: bool,
     /// Only these paths.
     // A wrong word is better found here than after a boot.
     #[arg(long, value_name = "PATHS", value_delimiter = ',', value_parser = PATHS)]
@@ -115,8 +120,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return authority();
     }
     let wanted = args.wanted();
-    let measured = measure::measure(&wanted)?;
-    let report = report::report(&measured, machine::facts()?, command_line());
+    let measured = if args.native { vec![measure::natively(&wanted)?] } else { measure::measure(&wanted)? };
+    let emulator = if args.native { None } else { Some(Emulator::get()?.version()?) };
+    let report = report::report(&measured, machine::facts(emulator)?, command_line());
     write_report(&report)?;
     let mut rows = all_rows(&measured);
     let mut has_passed = is_steady(&measured);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::goals::{self, Goal};
 use super::measure::{About, Measured};
 use super::names::OURS;
-use super::rows::{APART, BYTES, Row, WAITING};
+use super::rows::{APART, BYTES, Row, WAITING, WORK};
 use super::table::{Table, grouped};
 
 /// All of it.
@@ -117,6 +117,7 @@ fn head(row: &Row) -> String {
     match row.figure.as_str() {
         APART => "twice, apart by".to_owned(),
         WAITING => format!("and {} of waiting", row.unit),
+        WORK => format!("{} of work", row.unit),
         "work-applications" => "of applications".to_owned(),
         "work-proxies" => "of agents or sidecars".to_owned(),
         "work-kernel" => "of the kernel".to_owned(),
@@ -139,10 +140,11 @@ fn line(rows: &[&Row], about: &About, has_costs: bool, figures: &[&Row]) -> Vec<
 }
 
 fn value(row: &Row) -> String {
-    match row.unit.as_str() {
+    match (row.unit.as_str(), row.x_plain) {
         // Right within some hundredths.
-        "%" if row.figure.starts_with("work-") => format!("{:.0} %", row.value),
-        "%" => format!("{:.2} %", row.value),
+        ("%", _) if row.figure.starts_with("work-") => format!("{:.0} %", row.value),
+        ("%", _) => format!("{:.2} %", row.value),
+        (_, Some(ratio)) => format!("{} ({ratio:.2} x plain)", grouped(row.value)),
         _ => grouped(row.value),
     }
 }

@@ -28,9 +28,13 @@ pub(crate) struct Row {
 }
 
 /// Costs on a clock that counts instructions, and on one that counts time.
-pub(crate) const COSTS: [&str; 2] = ["instructions", "nanoseconds"];
+pub(crate) const COSTS: [&str; 2] = [INSTRUCTIONS, "nanoseconds"];
+/// The first of these.
+pub(crate) const INSTRUCTIONS: &str = "instructions";
 /// By how much the two measurements of a cost differ, in percent.
 pub(crate) const APART: &str = "apart";
+/// Work of all processors for one unit of the workload, where its cost is a time.
+pub(crate) const WORK: &str = "work";
 /// Time in which the processor waited, for one unit of the workload.
 pub(crate) const WAITING: &str = "waiting";
 

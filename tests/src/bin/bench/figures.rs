@@ -14,10 +14,39 @@ use crate::workload::split::Splits;
 /// Nanoseconds, which are instructions where the clock counts those.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Cost {
-    /// In which the processor worked.
+    /// From beginning to end.
+    pub(crate) wall: f64,
+    /// In which processors worked, all of them together.
     pub(crate) busy: f64,
-    /// In which it waited.
+    /// In which they waited.
     pub(crate) idle: f64,
+}
+
+/// What a nanosecond of the clock is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// An instruction, on one processor.
+    Instructions,
+    /// A nanosecond.
+    Time,
+}
+
+impl Clock {
+    /// What costs are told in.
+    pub(crate) fn unit(self) -> &'static str {
+        match self {
+            Clock::Instructions => "instructions",
+            Clock::Time => "nanoseconds",
+        }
+    }
+
+    /// What a unit of a workload costs: work where that can be counted, and else the time that its user waits.
+    fn of(self, cost: Cost) -> f64 {
+        match self {
+            Clock::Instructions => cost.busy,
+            Clock::Time => cost.wall,
+        }
+    }
 }
 
 /// The same measured once more.
@@ -40,27 +69,28 @@ impl Cost {
     /// From what a client's stopwatch says.
     pub(crate) fn read(watch: &Value) -> Result<Cost> {
         let field = |name: &str| watch[name].as_f64().with_context(|| format!("no {name} in {watch}"));
-        let (all, idle) = (field("nanoseconds")?, field("idle")?);
-        Ok(Cost { busy: all - idle, idle })
+        let (wall, processors, idle) = (field("nanoseconds")?, field("processors")?, field("idle")?);
+        Ok(Cost { wall, busy: wall * processors - idle, idle })
     }
 
     /// The cost of one of `units`, of which this cost more than `other`.
     pub(crate) fn beyond(self, other: Cost, units: u32) -> Cost {
         let each = |more: f64, less: f64| (more - less) / f64::from(units);
-        Cost { busy: each(self.busy, other.busy), idle: each(self.idle, other.idle) }
+        Cost { wall: each(self.wall, other.wall), busy: each(self.busy, other.busy), idle: each(self.idle, other.idle) }
     }
 }
 
 impl Twice {
     fn mean(self) -> Cost {
         let [one, other] = self.0;
-        Cost { busy: f64::midpoint(one.busy, other.busy), idle: f64::midpoint(one.idle, other.idle) }
+        let middle = |part: fn(Cost) -> f64| f64::midpoint(part(one), part(other));
+        Cost { wall: middle(|cost| cost.wall), busy: middle(|cost| cost.busy), idle: middle(|cost| cost.idle) }
     }
 
     /// By which part the second differs from the first.
-    fn difference(self) -> f64 {
-        let [one, other] = self.0;
-        (other.busy - one.busy).abs() / one.busy
+    fn difference(self, clock: Clock) -> f64 {
+        let [one, other] = self.0.map(|cost| clock.of(cost));
+        (other - one).abs() / one
     }
 }
 
@@ -74,13 +104,13 @@ impl Figures {
     }
 
     /// What one unit of a workload costs.
-    pub(crate) fn cost(&self, workload: Workload, path: Path) -> Option<f64> {
-        self.costs.get(&(workload, path)).map(|cost| cost.mean().busy)
+    pub(crate) fn cost(&self, workload: Workload, path: Path, clock: Clock) -> Option<f64> {
+        self.costs.get(&(workload, path)).map(|cost| clock.of(cost.mean()))
     }
 
-    /// All of them, workload by workload; `unit` is what a nanosecond of this clock is.
-    pub(crate) fn rows(&self, unit: &'static str) -> Vec<Row> {
-        let costs = self.costs.iter().flat_map(|((workload, path), cost)| self.of_cost(*workload, *path, *cost, unit));
+    /// All of them, workload by workload.
+    pub(crate) fn rows(&self, clock: Clock) -> Vec<Row> {
+        let costs = self.costs.iter().flat_map(|((workload, path), cost)| self.of_cost(*workload, *path, *cost, clock));
         let memory = self.memory.iter().flat_map(|(path, bytes)| {
             let names = ["memory-client", "memory-server"];
             names.into_iter().zip(bytes).map(|(name, bytes)| Row::new(Workload::Idle, *path, name, *bytes, "bytes"))
@@ -88,24 +118,40 @@ impl Figures {
         costs.chain(memory).chain(self.held.rows()).collect()
     }
 
-    fn of_cost(&self, workload: Workload, path: Path, cost: Twice, unit: &'static str) -> Vec<Row> {
+    fn of_cost(&self, workload: Workload, path: Path, cost: Twice, clock: Clock) -> Vec<Row> {
         let row = |figure, value, unit| Row::new(workload, path, figure, value, unit);
-        let Cost { busy, idle } = cost.mean();
-        let over = |base| Some(busy / self.cost(workload, base)?);
-        let mut rows = vec![
-            Row { ratios: [Path::Plain, Path::Floor].map(over), ..row(unit, busy, unit) },
-            row("apart", cost.difference() * 100.0, PERCENT),
-        ];
+        let Cost { busy, idle, .. } = cost.mean();
+        let over = |own: f64, part: fn(Cost) -> f64| {
+            let others = [Path::Plain, Path::Floor].map(|base| self.costs.get(&(workload, base)));
+            others.map(|other| other.map(|other| own / part(other.mean())))
+        };
+        let own = clock.of(cost.mean());
+        let first = row(clock.unit(), own, clock.unit());
+        let apart = row("apart", cost.difference(clock) * 100.0, PERCENT);
+        let mut rows = match clock {
+            Clock::Instructions => vec![Row { ratios: over(own, |cost| cost.busy), ..first }, apart],
+            Clock::Time => {
+                let work = row("work", busy, clock.unit());
+                vec![
+                    Row { ratios: over(own, |cost| cost.wall), ..first },
+                    Row { ratios: over(busy, |cost| cost.busy), ..work },
+                    apart,
+                ]
+            }
+        };
         rows.extend(self.splits.rows(workload, path));
-        if idle > busy * WORTH_SAYING {
+        if clock == Clock::Instructions && idle > busy * WORTH_SAYING {
             rows.push(row("waiting", idle, "nanoseconds"));
         }
         rows
     }
 
-    /// What differed too much to be a figure, and by which part.
-    pub(crate) fn unsteady(&self) -> Vec<(Workload, Path, f64)> {
-        let parts = self.costs.iter().map(|((workload, path), cost)| (*workload, *path, cost.difference()));
+    /// What differed too much to be a figure, and by which part. Time is never as steady as that.
+    pub(crate) fn unsteady(&self, clock: Clock) -> Vec<(Workload, Path, f64)> {
+        if clock == Clock::Time {
+            return Vec::new();
+        }
+        let parts = self.costs.iter().map(|((workload, path), cost)| (*workload, *path, cost.difference(clock)));
         parts.filter(|(workload, _, part)| *part > workload.tolerance()).collect()
     }
 }
@@ -119,17 +165,18 @@ mod tests {
 
     #[test]
     fn what_differs_too_much_is_named() {
-        let cost = |busy| Cost { busy, idle: 0.0 };
+        let cost = |busy| Cost { wall: busy, busy, idle: 0.0 };
         let mut figures = Figures::default();
         figures.add(Workload::Rt64, Path::Plain, Twice([cost(100.0), cost(101.0)]));
-        assert_eq!(figures.unsteady(), []);
+        assert_eq!(figures.unsteady(Clock::Instructions), []);
         figures.add(Workload::Rt64, Path::Relay, Twice([cost(100.0), cost(75.0)]));
-        assert_eq!(figures.unsteady(), [(Workload::Rt64, Path::Relay, 0.25)]);
+        assert_eq!(figures.unsteady(Clock::Instructions), [(Workload::Rt64, Path::Relay, 0.25)]);
+        assert_eq!(figures.unsteady(Clock::Time), []);
     }
 
     #[test]
     fn a_cost_is_the_mean_and_compared_with_what_was_measured() {
-        let cost = |busy, idle| Cost { busy, idle };
+        let cost = |busy, idle| Cost { wall: busy + idle, busy, idle };
         let mut figures = Figures::default();
         figures.add(Workload::Rt64, Path::Plain, Twice([cost(50.0, 0.0); 2]));
         figures.add(Workload::Rt64, Path::Relay, Twice([cost(100.0, 9.0), cost(75.0, 9.0)]));
@@ -146,14 +193,34 @@ mod tests {
             memory("memory-client", 600.0),
             memory("memory-server", 700.0),
         ];
-        assert_eq!(figures.rows("instructions"), expected);
+        assert_eq!(figures.rows(Clock::Instructions), expected);
+    }
+
+    #[test]
+    fn on_a_clock_of_time_a_cost_is_what_its_user_waits_and_work_is_told_beside_it() {
+        let cost = |wall, busy| Twice([Cost { wall, busy, idle: 0.0 }; 2]);
+        let mut figures = Figures::default();
+        figures.add(Workload::Rt64, Path::Plain, cost(20.0, 30.0));
+        figures.add(Workload::Rt64, Path::Direct, cost(25.0, 45.0));
+        let rows = figures.rows(Clock::Time);
+        let told: Vec<_> = rows.iter().map(|row| (row.path, row.figure.as_str(), row.value, row.ratios[0])).collect();
+        let expected = [
+            (Path::Plain, "nanoseconds", 20.0, Some(1.0)),
+            (Path::Plain, "work", 30.0, Some(1.0)),
+            (Path::Plain, "apart", 0.0, None),
+            (Path::Direct, "nanoseconds", 25.0, Some(1.25)),
+            (Path::Direct, "work", 45.0, Some(1.5)),
+            (Path::Direct, "apart", 0.0, None),
+        ];
+        assert_eq!(told, expected);
     }
 
     #[test]
     fn a_unit_costs_what_the_longer_run_cost_more() {
-        let watch = serde_json::json!({ "nanoseconds": 5000.0, "idle": 1000 });
+        let watch = serde_json::json!({ "nanoseconds": 5000.0, "processors": 2, "idle": 1000 });
         let long = Cost::read(&watch).unwrap();
-        assert_eq!(long, Cost { busy: 4000.0, idle: 1000.0 });
-        assert_eq!(long.beyond(Cost { busy: 1000.0, idle: 0.0 }, 10), Cost { busy: 300.0, idle: 100.0 });
+        assert_eq!(long, Cost { wall: 5000.0, busy: 9000.0, idle: 1000.0 });
+        let short = Cost { wall: 1000.0, busy: 1000.0, idle: 0.0 };
+        assert_eq!(long.beyond(short, 10), Cost { wall: 400.0, busy: 800.0, idle: 100.0 });
     }
 }

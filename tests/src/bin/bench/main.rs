@@ -32,7 +32,7 @@ use enforcer_tests::settings::kernel_has_tls;
 use enforcer_tests::teardown;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use self::figures::Figures;
+use self::figures::{Clock, Figures};
 use self::path::{Path, Site};
 use self::rows::Row;
 use self::workload::Workload;
@@ -59,8 +59,8 @@ struct Args {
 }
 
 impl Args {
-    fn unit(&self) -> &'static str {
-        if self.instructions { "instructions" } else { "nanoseconds" }
+    fn clock(&self) -> Clock {
+        if self.instructions { Clock::Instructions } else { Clock::Time }
     }
 }
 
@@ -82,25 +82,25 @@ fn run(args: &Args) -> Result<ExitCode> {
     let (mut paths, workloads) = (chosen(&args.only), chosen(&args.workload));
     paths.retain(|path| kernel_has_tls() || !path.needs_kernel_tls());
     if args.programs {
-        return tell_programs(paths, args.unit());
+        return tell_programs(paths, args.clock().unit());
     }
     path::require(&paths, &workloads)?;
     if args.profile {
         return tell_profile(paths, &workloads);
     }
-    let mut figures = Figures::default();
+    let (mut figures, clock) = (Figures::default(), args.clock());
     let programs = path::versions(&paths, &workloads)?;
     for path in paths {
         let site = Site::create(path)?;
         for workload in workloads.iter().copied().filter(|workload| workload.suits(path)) {
             site.explain(workload.measure(&site, &mut figures).with_context(|| format!("{workload}, {path}")))?;
-            let cost = figures.cost(workload, path).map(|cost| format!(": {cost:.0} {}", args.unit()));
+            let cost = figures.cost(workload, path, clock).map(|cost| format!(": {cost:.0} {}", clock.unit()));
             say(&format!("measured: {workload}, {path}{}\n", cost.unwrap_or_default()));
         }
         site.prove_path()?;
     }
-    tell(&figures.rows(args.unit()), &programs);
-    let unsteady = figures.unsteady();
+    tell(&figures.rows(clock), &programs);
+    let unsteady = figures.unsteady(clock);
     for (workload, path, part) in &unsteady {
         say(&format!("bench: {workload}, {path}: measured twice, and the two differ by {:.1} %\n", part * 100.0));
     }

@@ -40,9 +40,9 @@ impl Split {
         Split { applications, proxies, kernel: if is_alone { busy - applications - proxies } else { charged } }
     }
 
-    /// In hundredths.
+    /// In hundredths. As an estimate, what is next to nothing may come out as less.
     fn shares(self) -> [f64; 3] {
-        let shares = [self.applications, self.proxies, self.kernel];
+        let shares = [self.applications, self.proxies, self.kernel].map(|share| share.max(0.0));
         shares.map(|share| share / shares.iter().sum::<f64>() * 100.0)
     }
 }
@@ -96,6 +96,8 @@ mod tests {
         let split = Split { applications: 10.0, proxies: 30.0, kernel: 160.0 };
         assert_eq!(split.shares(), [5.0, 15.0, 80.0]);
         assert_eq!((split + split - split).shares(), split.shares());
+        let estimate = Split { applications: -2.0, proxies: 50.0, kernel: 150.0 };
+        assert_eq!(estimate.shares(), [0.0, 25.0, 75.0]);
         let mut splits = Splits::default();
         splits.add(Workload::Rt64, Path::Relay, split);
         let rows = splits.rows(Workload::Rt64, Path::Relay);
