@@ -15,7 +15,7 @@ use enforcer_ebpf::{Endpoint, FlowKey, Held, Live, MissedKey, PortKey, Redirect,
 use crate::netns::Namespace;
 
 /// Where agents of this version pin, below the directory that they are told.
-pub const LAYOUT: &str = "v5";
+pub const LAYOUT: &str = "v6";
 
 /// What the kernel holds, for everybody on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]

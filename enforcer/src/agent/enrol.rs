@@ -34,6 +34,7 @@ use crate::identity::acme::Names;
 use crate::identity::store::Store;
 use crate::identity::workload_api;
 use crate::kernel::bpf::{self, Events, Guard, Outside, Paths, Tables};
+use crate::kernel::memory;
 use crate::kernel::probe::Abilities;
 use member::{Member, open_cgroup};
 use plan::Plan;
@@ -172,14 +173,13 @@ impl Enrolment {
                 self.guard.enrol(&member.cgroup, *paths)?;
             }
         }
-        for (netns, post) in &next.posts {
-            match (was.posts.get(netns).map(|post| post.paths), post.paths) {
-                (Some(Paths::WithDirect), _) | (Some(Paths::Relay), Paths::Relay) => {}
-                (None, paths) | (Some(Paths::Relay), paths) => {
-                    self.guard.guard_namespace(&post.home.namespace, paths)?;
-                }
-            }
-        }
+        let is_new = |netns: &u64, post: &Post| match (was.posts.get(netns).map(|post| post.paths), post.paths) {
+            (Some(Paths::WithDirect), _) | (Some(Paths::Relay), Paths::Relay) => false,
+            (None, _) | (Some(Paths::Relay), _) => true,
+        };
+        let new = next.posts.iter().filter(|(netns, post)| is_new(netns, post));
+        let new: Vec<_> = new.map(|(_, post)| (&*post.home.namespace, post.paths)).collect();
+        self.guard.guard_namespaces(&new)?;
         self.guard.maps.misses().add(was.cgroups_missing_of(next))?;
         let written = self.guard.maps.taken().put(&was.tables, &next.tables)?;
         for Listening { key, socket, .. } in &plan.listeners {
@@ -190,6 +190,7 @@ impl Enrolment {
 
     fn settle(&mut self, Plan { next, listeners, .. }: Plan, entries: usize) -> Changed {
         self.guard.settle();
+        memory::give_back();
         next.members.values().for_each(|member| member.workload.limits.set(&member.wanted.limits));
         let before = std::mem::replace(&mut self.enrolled, next);
         let opened = Opened { listeners, events: self.events.take() };

@@ -4,8 +4,8 @@
 //! the programs, pins them and keeps their maps. For the direct path `process` reaches an application's own socket,
 //! `ktls` puts the record layer under it, and `restart` makes threads that wait in it notice; for the relay `ktls` moves
 //! a session's record layer into the kernel. `destroy` ends connections from outside; `probe` finds out what this
-//! kernel can do; `harden` keeps others from looking into a process that holds keys; `changes` tells when a file may be
-//! another one, `addresses` which ones a namespace has, `connected` which connections (`sock_diag` is what all questions
+//! kernel can do; `harden` keeps others from looking into a process that holds keys, `limits` and `memory` are this
+//! process's own; `changes` tells when a file may be another one, `addresses` which ones a namespace has, `connected` which connections (`sock_diag` is what all questions
 //! about sockets have in common). For `enforcer verify`, `inside` starts a program as one of a workload, and `packets`
 //! captures what a connection puts on the wire. Nothing here knows about policy or certificates.
 
@@ -24,6 +24,7 @@ pub mod harden;
 pub mod inside;
 pub mod ktls;
 pub mod limits;
+pub mod memory;
 pub mod netns;
 pub mod packets;
 pub mod probe;

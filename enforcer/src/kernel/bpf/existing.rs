@@ -12,13 +12,12 @@ const NAME: &str = "existing";
 
 /// Walks through the TCP sockets of the namespace. Those that are made meanwhile are opened by the programs of their
 /// cgroup.
-pub(super) fn open(instance: &mut Ebpf, namespace: &Namespace) -> Result<(), Error> {
+pub(super) fn open((instance, kernel): (&mut Ebpf, &Btf), namespace: &Namespace) -> Result<(), Error> {
     let failed = |cause| Error::Program { name: NAME, cause: Box::new(cause) };
-    let btf = Btf::from_sys_fs().map_err(Error::Btf)?;
     let Program::Iter(walk) = program(instance, NAME)? else {
         return Err(Error::Missing { kind: "program", name: NAME });
     };
-    walk.load("tcp", &btf).map_err(failed)?;
+    walk.load("tcp", kernel).map_err(failed)?;
     let id = walk.attach().map_err(failed)?;
     let link = Iter::take_link(walk, id).map_err(failed)?;
     // The walk is through the namespace of the thread that begins it; the program prints nothing.

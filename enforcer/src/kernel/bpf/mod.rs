@@ -1,7 +1,7 @@
 //! The eBPF programs and maps, pinned so that they outlive the agent.
 //!
 //! Life of the guard: [`Guard::open`] loads the programs and creates the maps, or adopts those that an earlier agent
-//! pinned; the agent writes down where it listens; [`Guard::enrol`] and [`Guard::guard_namespace`] attach the
+//! pinned; the agent writes down where it listens; [`Guard::enrol`] and [`Guard::guard_namespaces`] attach the
 //! programs, or replace them in links that are attached already, without a moment in between; [`Guard::sweep`] lets
 //! go of what an earlier agent wanted and this one does not, [`Guard::release_cgroup`] and [`Guard::release_namespace`] of
 //! what is no longer wanted; [`remove`] undoes everything. When the agent dies nothing changes in the kernel,
@@ -14,6 +14,7 @@ mod hold;
 mod link;
 mod maps;
 mod misses;
+mod namespaces;
 mod outside;
 mod release;
 mod remove;
@@ -30,11 +31,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aya::programs::links::FdLink;
-use aya::programs::{Program, ProgramError, SkLookup};
+use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader};
 
 use super::cgroup::Cgroup;
-use super::netns::Namespace;
 pub use events::Events;
 pub use hold::Holds;
 pub use maps::{Flows, Maps, Shown, Sources};
@@ -50,7 +50,7 @@ static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../enforcer-ebpf/enforcer.bpf.o"));
 
 /// Changes with every incompatible change of a map, so that no agent adopts maps that it would misread.
-const LAYOUT: &str = "v5";
+const LAYOUT: &str = "v6";
 
 /// Maps that are pinned under their own names.
 const MAPS: [&str; 24] = [
@@ -97,9 +97,6 @@ const CGROUP_PROGRAMS: [(&str, u32); 8] = [
 
 /// Programs attached to the cgroup of a workload that may have direct connections.
 const DIRECT_PROGRAMS: [(&str, u32); 4] = [("egress", 1), ("ingress", 0), ("set_option", 22), ("get_option", 21)];
-
-/// The program attached to every namespace.
-const NAMESPACE_PROGRAM: &str = "inbound";
 
 /// Loading, attaching or pinning failed.
 #[derive(Debug, thiserror::Error)]
@@ -211,7 +208,7 @@ impl Guard {
         let kernel = btf::Description::of_kernel();
         let write_seq = kernel.offset("tcp_sock", "write_seq");
         let instance = Instance { write_seq: write_seq.unwrap_or_default(), ..Instance::default() };
-        let mut programs = load(&directory, instance)?;
+        let mut programs = instance.load(&mut loader(&directory))?;
         load_programs(&mut programs, &CGROUP_PROGRAMS)?;
         let maps = Maps::take(&mut programs)?;
         maps::set_offsets(&mut programs, &kernel)?;
@@ -274,43 +271,6 @@ impl Guard {
         Ok(())
     }
 
-    /// Hands connections that arrive in a namespace to the agent's listeners there, and gates its sockets where some of
-    /// its workloads have direct connections. Their cgroups must be enrolled before.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`].
-    pub fn guard_namespace(&mut self, namespace: &Namespace, path: Paths) -> Result<(), Error> {
-        let name = NAMESPACE_PROGRAM;
-        let known = self.maps.usual_lowat(namespace.cookie())?;
-        let usual = known.map_or_else(|| namespace.notsent_lowat().map_err(Error::Gate), Ok)?;
-        // An instance of its own, because the program must know its namespace and has no way to ask.
-        let mut instance =
-            load(&self.directory, Instance { netns: namespace.cookie(), usual_lowat: usual, ..Instance::default() })?;
-        let program = program(&mut instance, name)?;
-        let failed = |cause| Error::Program { name, cause: Box::new(cause) };
-        let Program::SkLookup(inbound) = program else { return Err(Error::Missing { kind: "program", name }) };
-        inbound.load().map_err(failed)?;
-        let pin = format!("{name}-{}", namespace.cookie());
-        let pinned = links(&self.directory).join(&pin);
-        if !link::replace(&pinned, program)? {
-            let inbound: &mut SkLookup = program.try_into().map_err(failed)?;
-            let id = inbound.attach(namespace).map_err(failed)?;
-            pin_link(inbound.take_link(id).map_err(failed)?.into(), &pinned)?;
-            self.fresh.push(Fresh::Pin(pin.clone()));
-        }
-        self.wanted.insert(pin);
-        if path == Paths::WithDirect {
-            if known.is_none() {
-                self.fresh.push(Fresh::Gate(namespace.try_clone().map_err(Error::Gate)?));
-            }
-            self.maps.set_usual_lowat(namespace.cookie(), usual)?;
-            existing::open(&mut instance, namespace)?;
-            namespace.set_notsent_lowat(0).map_err(Error::Gate)?;
-        }
-        Ok(())
-    }
-
     /// Lets go of cgroups and namespaces that an earlier agent guarded and this one does not.
     ///
     /// # Errors
@@ -342,20 +302,27 @@ impl Default for Instance {
     }
 }
 
-fn load(directory: &Path, instance: Instance) -> Result<Ebpf, Error> {
+/// Maps are those that are pinned in the directory.
+fn loader<'a>(directory: &Path) -> EbpfLoader<'a> {
     let mut loader = EbpfLoader::new();
     for name in MAPS {
         loader.map_pin_path(name, directory.join(name));
     }
-    loader.override_global("NETNS_COOKIE", &instance.netns, true);
-    loader.override_global("WRITE_SEQ", &instance.write_seq, true);
-    loader.override_global("USUAL_LOWAT", &instance.usual_lowat, true);
-    let programs = loader.load(OBJECT)?;
-    debug_assert!(
-        programs.maps().all(|(name, _)| MAPS.contains(&name) || name.starts_with('.')),
-        "every map is pinned"
-    );
-    Ok(programs)
+    loader
+}
+
+impl Instance {
+    fn load<'a>(&'a self, loader: &mut EbpfLoader<'a>) -> Result<Ebpf, Error> {
+        loader.override_global("NETNS_COOKIE", &self.netns, true);
+        loader.override_global("WRITE_SEQ", &self.write_seq, true);
+        loader.override_global("USUAL_LOWAT", &self.usual_lowat, true);
+        let programs = loader.load(OBJECT)?;
+        debug_assert!(
+            programs.maps().all(|(name, _)| MAPS.contains(&name) || name.starts_with('.')),
+            "every map is pinned"
+        );
+        Ok(programs)
+    }
 }
 
 fn load_programs(programs: &mut Ebpf, names: &[(&'static str, u32)]) -> Result<(), Error> {

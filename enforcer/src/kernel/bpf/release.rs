@@ -5,7 +5,8 @@
 use std::fs;
 use std::io;
 
-use super::{CGROUP_PROGRAMS, DIRECT_PROGRAMS, Error, Guard, NAMESPACE_PROGRAM, Paths, links};
+use super::namespaces::NAMESPACE_PROGRAM;
+use super::{CGROUP_PROGRAMS, DIRECT_PROGRAMS, Error, Guard, Paths, links};
 use crate::kernel::netns::Namespace;
 
 /// Something that was not there before.
