@@ -14,8 +14,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use ktls_core::{ConnectionTrafficSecrets, ContentType, ProtocolVersion, TlsCryptoInfoRx, TlsCryptoInfoTx};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, TlsGetRecordType, recvmsg};
 use rustls::ExtractedSecrets;
-use tokio::io::Interest;
+use socket2::SockRef;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, ReadBuf};
 
 pub(super) use direct::expect_no_padding;
 pub use direct::{
@@ -96,6 +97,20 @@ pub fn watch_errors(socket: &impl AsFd) -> io::Result<AsyncFd<OwnedFd>> {
     let descriptor = socket.as_fd().try_clone_to_owned()?;
     // SAFETY: the descriptor is ours, and `AsyncFd` owns it until it has let go of it.
     Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::PRIORITY) }?)
+}
+
+/// Reads what there is right now, whatever the runtime knows of the socket; appends nothing at the end of the stream.
+///
+/// # Errors
+///
+/// The operating system's; `WouldBlock` when there is nothing.
+pub fn read(socket: &impl AsFd, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
+    // SAFETY: `recv` initializes as many octets as it says, and takes none back.
+    let count = SockRef::from(socket).recv_with_flags(unsafe { buffer.unfilled_mut() }, libc::MSG_DONTWAIT)?;
+    // SAFETY: as it says.
+    unsafe { buffer.assume_init(count) };
+    buffer.advance(count);
+    Ok(())
 }
 
 /// A record that is not application data. A plain `read` fails with EIO until it is taken.

@@ -148,13 +148,25 @@ impl KernelSession {
         Ok(Self { stream, errors, early, given: 0, sent, closing: Closing::Open, end })
     }
 
-    /// Ready when the socket has failed while there was nothing to read.
-    fn poll_error(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        // An error by itself counts as the end of writing, for which nobody else waits on this descriptor.
-        let ended = ready!(self.errors.poll_write_ready(cx)).map(drop);
-        let error = ended.and_then(|()| self.stream.take_error());
-        // The error may have been taken by a write; the connection is over all the same.
-        Poll::Ready(error.map_or_else(|error| error, |taken| taken.unwrap_or(io::ErrorKind::ConnectionAborted.into())))
+    /// Reads what there is, or waits for it; and for a failure of the socket, which may come with nothing to read.
+    fn poll_read_or_fail(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buffer) {
+            return Poll::Ready(read);
+        }
+        // An error by itself counts as the end of writing, for which nobody else waits on this descriptor. So does an end of
+        // both directions, which may be known here a moment before it is known that there is something to read.
+        let mut ended = ready!(self.errors.poll_write_ready(cx))?;
+        if let Some(error) = self.stream.take_error()? {
+            return Poll::Ready(Err(error));
+        }
+        match ktls::read(&self.stream, buffer) {
+            // Both have ended, and the record that is on its way makes the socket readable.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                ended.clear_ready();
+                Poll::Pending
+            }
+            read => Poll::Ready(read),
+        }
     }
 
     /// Takes the record that made `read` fail.
@@ -187,10 +199,7 @@ impl AsyncRead for KernelSession {
                 return Poll::Ready(Ok(()));
             }
             let before = buffer.filled().len();
-            let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(cx, buffer) else {
-                return this.poll_error(cx).map(Err);
-            };
-            match read {
+            match ready!(this.poll_read_or_fail(cx, buffer)) {
                 Ok(()) if buffer.filled().len() > before => return Poll::Ready(Ok(())),
                 Ok(()) if this.end == End::Fin => return Poll::Ready(Ok(())),
                 // FIN without close_notify: the data may be cut short (RFC 8446 6.1).
@@ -264,5 +273,39 @@ impl AsyncWrite for Session {
             Self::UserSpace(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Kernel(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::runtime::{Builder, Runtime};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    /// The stream belongs to a runtime that never looks, as if it were about to.
+    #[test]
+    fn an_end_of_both_directions_is_no_failure_before_it_can_be_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let far = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (near, _) = listener.accept().unwrap();
+        near.set_nonblocking(true).unwrap();
+        near.shutdown(std::net::Shutdown::Write).unwrap();
+        let (late, quick) = (runtime(), runtime());
+        let stream = late.block_on(async { TcpStream::from_std(near) }).unwrap();
+        let read = quick.block_on(async {
+            let mut session = Session::keyed(stream).unwrap();
+            drop(far);
+            timeout(Duration::from_secs(10), session.read_u8()).await.expect("the end is noticed")
+        });
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::UnexpectedEof, "read_u8 wants one more");
     }
 }
