@@ -12,8 +12,10 @@ use super::Offers;
 use crate::connection::pair::{Pair, Takes};
 use crate::identity::Identity;
 
-/// How long an agent that does not answer is not asked again: a connection would wait for it each time.
-const SILENCE: Duration = Duration::from_secs(10);
+/// How long an agent that does not answer is not asked again, at least and at most: a connection would wait for it each time.
+const SILENCE: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(10)];
+/// So many times longer than it has let a connection wait. One whose machine refuses at once may be about to start.
+const PATIENCE: u32 = 10;
 
 /// What was heard, by identities and agent: hardly more than the registry has.
 #[derive(Default)]
@@ -22,7 +24,7 @@ pub struct Known(Mutex<HashMap<(Pair, SocketAddr), Heard>>);
 #[derive(Clone, Copy)]
 enum Heard {
     Takes(Takes),
-    /// Nothing, since then.
+    /// Nothing, and it is not asked until then.
     Silence(Instant),
 }
 
@@ -40,15 +42,16 @@ impl Offers {
     /// that was never there is taken for one without pair sessions.
     pub(in crate::connection) async fn takes(&self, whose: &Pair, agent: SocketAddr) -> Takes {
         let before = self.known.get(whose, agent);
-        if let Some(Heard::Silence(since)) = before
-            && since.elapsed() < SILENCE
+        let asked = Instant::now();
+        if let Some(Heard::Silence(until)) = before
+            && asked < until
         {
             return Takes::Relayed;
         }
         let heard = match (self.sessions.get(whose, agent).await, before) {
             (Ok(session), _) => Heard::Takes(session.facts().takes),
             (Err(_), Some(Heard::Takes(takes))) => Heard::Takes(takes),
-            (Err(_), _) => Heard::Silence(Instant::now()),
+            (Err(_), _) => Heard::Silence(Instant::now() + silence(asked.elapsed())),
         };
         self.known.set(whose, agent, heard);
         match heard {
@@ -56,6 +59,12 @@ impl Offers {
             Heard::Silence(_) => Takes::Relayed,
         }
     }
+}
+
+/// How long an agent is left alone that has let somebody wait in vain for so long.
+fn silence(waited: Duration) -> Duration {
+    let [least, most] = SILENCE;
+    waited.saturating_mul(PATIENCE).clamp(least, most)
 }
 
 impl Known {
@@ -66,5 +75,16 @@ impl Known {
 
     fn set(&self, whose: &Pair, agent: SocketAddr, heard: Heard) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert((whose.clone(), agent), heard);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_keeps_nobody_waiting_is_soon_asked_again() {
+        let seconds = |waited: f64| silence(Duration::from_secs_f64(waited)).as_secs_f64();
+        assert_eq!([0.0, 0.001, 0.05, 0.5, 5.0, 1e9].map(seconds), [0.1, 0.1, 0.5, 5.0, 10.0, 10.0]);
     }
 }
