@@ -21,6 +21,7 @@ pub(super) fn trials() -> Vec<Trial> {
         a_connection_that_has_no_keys_yet_is_left_to_the_next_agent,
         an_offer_that_is_not_answered_outlives_the_agents_of_both_ends,
         an_answer_that_nobody_heard_is_given_again,
+        a_relay_learns_soon_that_the_other_agent_is_back,
         uninstalling_lets_open_connections_go_on_and_plaintext_pass,
     ];
     if direct_depth() == Depth::Thorough {
@@ -58,6 +59,25 @@ fn open_connections_outlive_killed_agents_and_new_ones_wait() -> Result<()> {
         sealed(capture, &secret, &[redis.port, nginx.port])?;
     }
     Ok(())
+}
+
+/// Both agents were away, and the one that relays is back first: it asks in vain how the other one takes connections.
+fn a_relay_learns_soon_that_the_other_agent_is_back() -> Result<()> {
+    let mut world = World::create(Options::MIXED)?;
+    let (back, secret) = (2, marker());
+    let (client, target) = (world.ground.routes()[back].client.clone(), world.ground.routes()[back].target);
+    let nginx = program::nginx(world.ground.routes()[back].server, &secret)?;
+    let capture = world.ground.watch_mesh()?;
+    nodes(&mut world).into_iter().try_for_each(|node| node.agent.kill())?;
+    world.b.agent.restart()?;
+    let in_vain = || world.b.agent.log().matches("no pair session").count();
+    let before = in_vain();
+    let _early = program::curl(&client, nginx.at(target))?;
+    wait::until("the other agent to be asked", wait::patience(), || Ok((in_vain() > before).then_some(())))?;
+    world.a.agent.restart()?;
+    let page = world.explain(program::curl(&client, nginx.at(target))?.finish()?.success())?;
+    ensure!(page == secret, "curl got `{page}`");
+    sealed(capture, &secret, &[nginx.port])
 }
 
 /// The record layer is under the socket already when the agent dies, and nobody has keys for it.

@@ -144,7 +144,7 @@ impl Answers {
         let opened = Opened { cookie, held, offer, peer, suite, facts, bond };
         self.direct.lives.opened(&self.direct, &ends.workload, &opened)?;
         self.direct.still_stands((cookie, held), ends)?;
-        socket.open(&self.direct)
+        socket.open(&self.direct, cookie)
     }
 }
 

@@ -135,13 +135,16 @@ impl Socket {
         }
     }
 
-    /// Opens the gate.
-    pub(super) fn open(&self, direct: &Direct) -> Result<(), Reason> {
+    /// Opens the gate. The connection is written down as open; until it is, it is held all the same: an agent that dies in
+    /// between leaves it in both tables, and the next one opens it.
+    pub(super) fn open(&self, direct: &Direct, cookie: u64) -> Result<(), Reason> {
         self.restart_calls(direct)?;
         direct.holds.set_gate(self.descriptor(), Gate::new(GATE_OPEN)).map_err(internal)?;
         // A program keeps for the application what it was. The write gate is shut until the next line.
         ktls::enlarge_send_buffer(self.descriptor()).map_err(internal)?;
-        ktls::set_write_gate(self.descriptor(), AS_WANTED).map_err(internal)
+        ktls::set_write_gate(self.descriptor(), AS_WANTED).map_err(internal)?;
+        direct.holds.forget_held(cookie);
+        Ok(())
     }
 
     fn descriptor(&self) -> &OwnedFd {
@@ -201,7 +204,8 @@ impl Drop for Socket {
 /// An agent before this one has put the record layer there, and may have died before it had keys. Or the application has,
 /// and may have keys of its own: those are not taken, so the gate is asked, which no application can reach.
 fn earlier(direct: &Direct, socket: &OwnedFd) -> Result<Option<Earlier>, Reason> {
-    if direct.holds.gate(socket).is_none_or(|gate| gate.state != GATE_KEYED) {
+    // Open: it has died on the way out of `Socket::open`.
+    if !direct.holds.gate(socket).is_some_and(|gate| matches!(gate.state, GATE_KEYED | GATE_OPEN)) {
         return Ok(None);
     }
     let keys = ktls::keys(socket).map_err(internal)?;

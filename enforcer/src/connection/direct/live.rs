@@ -194,12 +194,16 @@ impl Table {
 }
 
 impl Direct {
-    /// Takes over what an earlier agent has left open, and judges it again.
+    /// Takes over what an earlier agent has left open, and judges it again. What is held too was not open yet when that
+    /// one died: it is left to the hold table.
     pub(super) fn adopt(&self) {
         let live = match self.holds.live() {
             Ok(live) => live,
             Err(error) => return tracing::error!(%error, "cannot read the table of direct connections"),
         };
+        let (unopened, live): (Vec<_>, Vec<_>) =
+            live.into_iter().partition(|(cookie, _)| self.holds.held_one(*cookie).is_some());
+        unopened.iter().for_each(|(cookie, _)| self.holds.forget_live(*cookie));
         let count = live.len();
         for (cookie, live) in live {
             if let Err(reason) = self.adopt_one(cookie, &live) {

@@ -107,7 +107,7 @@ async fn carry(
     let opened = Opened { cookie, held, offer: &offer, peer: remote, suite, facts: session.facts(), bond };
     direct.lives.opened(direct, workload, &opened)?;
     direct.still_stands((cookie, held), ends)?;
-    socket.open(direct)
+    socket.open(direct, cookie)
 }
 
 /// The other end is open.

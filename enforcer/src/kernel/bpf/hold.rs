@@ -95,17 +95,14 @@ impl Holds {
         let _gone = self.0.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&cookie);
     }
 
-    /// Moves a connection from the one table to the other.
+    /// Writes a connection into the table of open ones. It stays in the hold table, until its gate is open.
     ///
     /// # Errors
     ///
     /// [`Error::Map`], when the table is full.
     pub fn goes_live(&self, cookie: u64, live: &Live) -> Result<(), Error> {
         let mut table = self.0.live.lock().unwrap_or_else(PoisonError::into_inner);
-        table.insert(cookie, live, 0).map_err(|cause| failed("insert", "LIVE", cause))?;
-        drop(table);
-        self.forget_held(cookie);
-        Ok(())
+        table.insert(cookie, live, 0).map_err(|cause| failed("insert", "LIVE", cause))
     }
 
     /// Rewrites the entry of an open connection, if it is still open.
