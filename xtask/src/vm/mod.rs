@@ -93,9 +93,9 @@ pub(crate) enum Clock {
     Instructions,
 }
 
-/// How often a machine is started that dies before its command begins, or of a breakpoint in the kernel's own code: QEMU's
-/// emulation of several processors gets the kernel's changes of its own code wrong now and then, which was seen once in
-/// some hundred boots and once in some ten runs of all suites.
+/// How often a machine is started that dies before its command begins, or of a breakpoint in the kernel's own code. QEMU's
+/// emulation of several processors got the kernel's changes of its own code wrong now and then: with QEMU 7.2 once in some
+/// hundred boots and once in some ten runs of all suites ([`Emulator`] says why; not seen since).
 const BOOTS: u32 = 3;
 
 /// A run: what boots, what it gets, what it does.

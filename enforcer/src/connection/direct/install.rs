@@ -143,8 +143,12 @@ impl Socket {
         // A program keeps for the application what it was. The write gate is shut until the next line.
         ktls::enlarge_send_buffer(self.descriptor()).map_err(internal)?;
         ktls::set_write_gate(self.descriptor(), AS_WANTED).map_err(internal)?;
-        direct.holds.forget_held(cookie);
-        Ok(())
+        if direct.holds.forget_held(cookie) {
+            return Ok(());
+        }
+        // Programs that take it out as it ends look into both tables, in this order; it may not have been in the other one yet.
+        direct.holds.forget_live(cookie);
+        Err(Reason::EndedBeforeKeys)
     }
 
     fn descriptor(&self) -> &OwnedFd {

@@ -153,8 +153,11 @@ impl Direct {
         let ends = if held.direction == DIRECTION_OUTBOUND { (source, destination) } else { (destination, source) };
         let Some(home) = self.homes.of(held.netns) else { return };
         match home.destroyer.destroy(ends, cookie) {
-            Ok(Destroyed::Destroyed | Destroyed::NotFound) => {
-                tracing::debug!(%source, %destination, %reason, "connection ended")
+            Ok(Destroyed::Destroyed) => tracing::debug!(%source, %destination, %reason, "connection ended"),
+            Ok(Destroyed::NotFound) => {
+                tracing::debug!(%source, %destination, %reason, "connection has ended");
+                // It may have been written down since.
+                self.holds.forget_live(cookie);
             }
             // Its gate stays shut: it cannot do harm, and ends when the application gives it up.
             Err(error) => tracing::warn!(%error, %source, %destination, %reason, "connection not ended"),

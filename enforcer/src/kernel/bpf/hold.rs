@@ -83,15 +83,14 @@ impl Holds {
         let _gone = table.insert(cookie, Held { stage, ..*held }, BPF_EXIST);
     }
 
-    /// Takes a connection out of the hold table.
-    pub fn forget_held(&self, cookie: u64) {
-        // Programs remove it too, when the socket is closed.
-        let _gone = self.0.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&cookie);
+    /// Takes a connection out of the hold table. False: programs have done so before, because it has ended.
+    pub fn forget_held(&self, cookie: u64) -> bool {
+        self.0.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&cookie).is_ok()
     }
 
     /// Takes a connection out of the table of open ones.
     pub fn forget_live(&self, cookie: u64) {
-        // As above.
+        // Programs remove it too, when the socket is closed.
         let _gone = self.0.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&cookie);
     }
 
