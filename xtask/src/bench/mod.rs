@@ -37,7 +37,7 @@ use self::rows::Row;
 use crate::artifacts::{self, Profile};
 use crate::process;
 use crate::setup::{self, Need};
-use crate::vm::{Emulator, Kernels};
+use crate::vm::{Clock, Emulator, Kernels};
 
 /// Measure what connections cost on each path, in instructions, side by side.
 ///
@@ -121,7 +121,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let wanted = args.wanted();
     let measured = if args.native { vec![measure::natively(&wanted)?] } else { measure::measure(&wanted)? };
-    let emulator = if args.native { None } else { Some(Emulator::get()?.version()?) };
+    let emulator = if args.native { None } else { Some(Emulator::get(Clock::Instructions)?.version()?) };
     let report = report::report(&measured, machine::facts(emulator)?, command_line());
     write_report(&report)?;
     let mut rows = all_rows(&measured);

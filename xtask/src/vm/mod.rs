@@ -126,7 +126,7 @@ impl Vm {
         setup::ensure(&[Need::Vm])?;
         let boot = kernel::bootable(self.kernel)?;
         let root = root::image(self.packages)?;
-        let emulator = Emulator::get()?;
+        let emulator = Emulator::get(self.clock)?;
         let accelerator = Accelerator::choose(self.clock, (&emulator, &boot))?;
         let machine = qemu::Machine { vm: self, emulator: &emulator, boot: &boot, root: &root, accelerator };
         let name = self.kernel.name();
