@@ -81,20 +81,20 @@ impl Apt {
 
 /// The sources of a release (a code name, as "bookworm") and its security updates.
 pub(crate) fn sources(release: &str) -> Result<String> {
-    let security = source("debian-security", &format!("{release}-security"))?;
-    Ok(format!("{}\n{security}", source("debian", release)?))
+    let configured = configured()?;
+    let security = source(&configured, "debian-security", &format!("{release}-security"));
+    Ok(format!("{}\n{security}", source(&configured, "debian", release)))
 }
 
 /// The source of what newer releases have, built for this one.
 pub(crate) fn backports(release: &str) -> Result<String> {
-    source("debian", &format!("{release}-backports"))
+    Ok(source(&configured()?, "debian", &format!("{release}-backports")))
 }
 
-fn source(archive: &str, suite: &str) -> Result<String> {
-    let configured = configured()?;
+fn source(configured: &[String], archive: &str, suite: &str) -> String {
     let mirror = configured.iter().find(|uri| uri.ends_with(&format!("/{archive}")));
     let uri = mirror.cloned().unwrap_or_else(|| format!("{DEFAULT_SITE}/{archive}"));
-    Ok(format!("Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: main\nSigned-By: {KEYRING}\n"))
+    format!("Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: main\nSigned-By: {KEYRING}\n")
 }
 
 /// The archives that this machine's own sources name, without a slash at the end.

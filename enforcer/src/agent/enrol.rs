@@ -173,9 +173,10 @@ impl Enrolment {
                 self.guard.enrol(&member.cgroup, *paths)?;
             }
         }
-        let is_new = |netns: &u64, post: &Post| match (was.posts.get(netns).map(|post| post.paths), post.paths) {
-            (Some(Paths::WithDirect), _) | (Some(Paths::Relay), Paths::Relay) => false,
-            (None, _) | (Some(Paths::Relay), _) => true,
+        let is_new = |netns: &u64, post: &Post| match was.posts.get(netns).map(|post| post.paths) {
+            None => true,
+            Some(Paths::Relay) => post.paths == Paths::WithDirect,
+            Some(Paths::WithDirect) => false,
         };
         let new = next.posts.iter().filter(|(netns, post)| is_new(netns, post));
         let new: Vec<_> = new.map(|(_, post)| (&*post.home.namespace, post.paths)).collect();

@@ -5,9 +5,10 @@
 //! `ktls` puts the record layer under it, and `restart` makes threads that wait in it notice; for the relay `ktls` moves
 //! a session's record layer into the kernel. `destroy` ends connections from outside; `probe` finds out what this
 //! kernel can do; `harden` keeps others from looking into a process that holds keys, `limits` and `memory` are this
-//! process's own; `changes` tells when a file may be another one, `addresses` which ones a namespace has, `connected` which connections (`sock_diag` is what all questions
-//! about sockets have in common). For `enforcer verify`, `inside` starts a program as one of a workload, and `packets`
-//! captures what a connection puts on the wire. Nothing here knows about policy or certificates.
+//! process's own; `changes` tells when a file may be another one, `addresses` which ones a namespace has, `connected` which
+//! connections (`sock_diag` is what all questions about sockets have in common). For `enforcer verify`, `inside` starts a
+//! program as one of a workload, and `packets` captures what a connection puts on the wire. Nothing here knows about policy
+//! or certificates.
 
 #![expect(unsafe_code, reason = "system calls that no library wraps; each block has its reason")]
 

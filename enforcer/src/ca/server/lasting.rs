@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinError;
 
 /// Does one work after the other, each to its end.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Lasting(Arc<Mutex<()>>);
 
 impl Lasting {

@@ -120,28 +120,20 @@ impl Figures {
 
     fn of_cost(&self, workload: Workload, path: Path, cost: Twice, clock: Clock) -> Vec<Row> {
         let row = |figure, value, unit| Row::new(workload, path, figure, value, unit);
-        let Cost { busy, idle, .. } = cost.mean();
-        let over = |own: f64, part: fn(Cost) -> f64| {
-            let others = [Path::Plain, Path::Floor].map(|base| self.costs.get(&(workload, base)));
-            others.map(|other| other.map(|other| own / part(other.mean())))
+        let mean = cost.mean();
+        let over = |part: &dyn Fn(Cost) -> f64| {
+            [Path::Plain, Path::Floor].map(|base| Some(part(mean) / part(self.costs.get(&(workload, base))?.mean())))
         };
-        let own = clock.of(cost.mean());
-        let first = row(clock.unit(), own, clock.unit());
-        let apart = row("apart", cost.difference(clock) * 100.0, PERCENT);
-        let mut rows = match clock {
-            Clock::Instructions => vec![Row { ratios: over(own, |cost| cost.busy), ..first }, apart],
-            Clock::Time => {
-                let work = row("work", busy, clock.unit());
-                vec![
-                    Row { ratios: over(own, |cost| cost.wall), ..first },
-                    Row { ratios: over(busy, |cost| cost.busy), ..work },
-                    apart,
-                ]
-            }
-        };
+        let compared =
+            |figure, part: &dyn Fn(Cost) -> f64| Row { ratios: over(part), ..row(figure, part(mean), clock.unit()) };
+        let mut rows = vec![compared(clock.unit(), &|cost| clock.of(cost))];
+        if clock == Clock::Time {
+            rows.push(compared("work", &|cost| cost.busy));
+        }
+        rows.push(row("apart", cost.difference(clock) * 100.0, PERCENT));
         rows.extend(self.splits.rows(workload, path));
-        if clock == Clock::Instructions && idle > busy * WORTH_SAYING {
-            rows.push(row("waiting", idle, "nanoseconds"));
+        if clock == Clock::Instructions && mean.idle > mean.busy * WORTH_SAYING {
+            rows.push(row("waiting", mean.idle, "nanoseconds"));
         }
         rows
     }
