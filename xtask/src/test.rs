@@ -47,8 +47,8 @@ enum Part {
 
 /// An emulated processor is this many times slower; what the suites wait for at most is stretched by it.
 const SLOWNESS: u32 = 10;
-/// Suites at the same time in a virtual machine with two processors.
-const THREADS: &str = "--test-threads=2";
+/// Suites at the same time in a virtual machine with two processors: most of them wait most of the time.
+const THREADS: &str = "--test-threads=3";
 /// MiB for all worlds of the suites at once, with what their programs write: 3,072 were too few for those of 6.12. Only what
 /// is used is taken from this machine.
 const SUITES_MEMORY: u32 = 6144;
@@ -85,7 +85,7 @@ struct Step {
     name: String,
     passed: bool,
     took: Duration,
-    /// The test runners' closing lines.
+    /// The test runners' closing lines, each after what failed in its run.
     closing: Vec<String>,
 }
 
@@ -163,26 +163,55 @@ fn succeeded(status: i32) -> Result<()> {
     Ok(())
 }
 
-/// Passes everything on to standard output and keeps the closing lines.
+/// Passes everything on to standard output, and keeps the closing lines and the beginning of what failing tests say: of a
+/// long output often only the end is kept, and the summary stands there.
 #[derive(Default)]
 struct Closing {
     line: Vec<u8>,
     lines: Vec<String>,
+    /// So many of the next lines belong to the failure that is being told.
+    telling: usize,
+    /// Lines that were kept of failures.
+    told: usize,
+}
+
+impl Closing {
+    /// Lines that are kept of one failure, with its name, and of all of them.
+    const OF_ONE: usize = 16;
+    const OF_ALL: usize = 64;
+
+    fn keep(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            if byte == b'\n' {
+                self.end_line();
+            } else {
+                self.line.push(byte);
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        let line = String::from_utf8_lossy(&std::mem::take(&mut self.line)).trim_end().to_owned();
+        if line.trim_start().starts_with("test result:") {
+            self.telling = 0;
+            self.lines.push(line.trim_start().to_owned());
+            return;
+        }
+        // So begins, with libtest as with libtest-mimic, what a failed test has said.
+        if line.starts_with("---- ") && line.ends_with(" ----") {
+            self.telling = Self::OF_ONE;
+        }
+        if self.telling > 0 && self.told < Self::OF_ALL {
+            self.telling -= 1;
+            self.told += 1;
+            self.lines.push(line);
+        }
+    }
 }
 
 impl Write for Closing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        for &byte in bytes {
-            if byte != b'\n' {
-                self.line.push(byte);
-                continue;
-            }
-            let line = String::from_utf8_lossy(&self.line).trim().to_owned();
-            if line.starts_with("test result:") {
-                self.lines.push(line);
-            }
-            self.line.clear();
-        }
+        self.keep(bytes);
         io::stdout().write_all(bytes)?;
         Ok(bytes.len())
     }
@@ -216,8 +245,18 @@ mod tests {
     fn closing_lines_are_kept_however_the_output_is_cut() {
         let mut sink = Closing::default();
         for part in ["running 2 tests\ntest re", "sult: ok. 2 passed\n", "\nmore\n"] {
-            sink.write_all(part.as_bytes()).unwrap();
+            sink.keep(part.as_bytes());
         }
         assert_eq!(sink.lines, ["test result: ok. 2 passed"]);
+    }
+
+    #[test]
+    fn the_beginning_of_each_failure_is_kept_with_its_name() {
+        let mut sink = Closing::default();
+        sink.keep(b"test a ... ok\nfailures:\n\n---- b ----\nrefused\n");
+        let long = "log\n".repeat(100);
+        sink.keep(format!("{long}---- c ----\nleft\ntest result: FAILED. 1 passed\nrest\n").as_bytes());
+        assert_eq!(sink.lines[..2], ["---- b ----", "refused"]);
+        assert_eq!(sink.lines[Closing::OF_ONE..], ["---- c ----", "left", "test result: FAILED. 1 passed"]);
     }
 }
