@@ -140,6 +140,10 @@ pub(super) fn watch(subject: &Subject, within: Duration) -> Result<Observation, 
     let all = ask::connections(subject.admin).map_err(Error::Agent)?;
     let mut open: Vec<&ConnectionReport> = all.iter().filter(|report| subject.is_about(report)).collect();
     let candidates = Some(open.len());
+    // One that is still being set up may end before the agent could be asked again, and nobody would know who that was.
+    if open.iter().any(|report| is_told_whole(report)) {
+        open.retain(|report| is_told_whole(report));
+    }
     // The youngest: those that are oldest are often idle.
     open.sort_unstable_by_key(|report| std::cmp::Reverse(report.id));
     open.truncate(MOST);
@@ -200,11 +204,15 @@ impl Told {
 
     /// Nothing more is to be learned.
     fn is_complete(&self) -> bool {
-        let is_complete = |report: &ConnectionReport| match report.path.as_deref() {
-            Some("direct" | "relay") => report.peer.is_some(),
-            path => path.is_some(),
-        };
-        self.report.as_ref().is_some_and(is_complete)
+        self.report.as_ref().is_some_and(is_told_whole)
+    }
+}
+
+/// The agent knows all of it that it ever will, but for what was carried.
+fn is_told_whole(report: &ConnectionReport) -> bool {
+    match report.path.as_deref() {
+        Some("direct" | "relay") => report.peer.is_some(),
+        path => path.is_some(),
     }
 }
 

@@ -197,12 +197,12 @@ impl Direct {
     /// Takes over what an earlier agent has left open, and judges it again. What is held too was not open yet when that
     /// one died: it is left to the hold table.
     pub(super) fn adopt(&self) {
-        let live = match self.holds.live() {
-            Ok(live) => live,
-            Err(error) => return tracing::error!(%error, "cannot read the table of direct connections"),
+        let tables = self.holds.live().and_then(|live| Ok((live, self.holds.held()?)));
+        let (live, held_too) = match tables {
+            Ok((live, held)) => (live, held.into_iter().map(|(cookie, _)| cookie).collect::<BTreeSet<_>>()),
+            Err(error) => return tracing::error!(%error, "cannot read the tables of direct connections"),
         };
-        let (unopened, live): (Vec<_>, Vec<_>) =
-            live.into_iter().partition(|(cookie, _)| self.holds.held_one(*cookie).is_some());
+        let (unopened, live): (Vec<_>, Vec<_>) = live.into_iter().partition(|(cookie, _)| held_too.contains(cookie));
         unopened.iter().for_each(|(cookie, _)| self.holds.forget_live(*cookie));
         let count = live.len();
         for (cookie, live) in live {
