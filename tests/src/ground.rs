@@ -130,27 +130,32 @@ impl Ground {
 
     /// Another place, on a wire of its own to `a`: whatever stands there is at [`BEYOND`], and reaches [`A`].
     pub fn beyond_a(&self, part: &str) -> Result<Place> {
-        let namespace = Namespace::create(&format!("{}-{part}", self.name))?;
+        let place = self.alone(part)?;
         Namespace::connect(
             &End { namespace: self.a.network()?, device: FAR, addresses: &A_BEYOND },
-            &End { namespace: &namespace, device: FAR, addresses: &BEYOND },
+            &End { namespace: place.network()?, device: FAR, addresses: &BEYOND },
         )?;
         let routes = A.iter().zip(A_BEYOND).map(|(to, via)| format!("route add {to} via {via} dev {FAR}\n"));
-        namespace.configure(&routes.collect::<String>())?;
+        place.network()?.configure(&routes.collect::<String>())?;
+        Ok(place)
+    }
+
+    /// Another place, in a network of its own that no wire leads to.
+    pub fn alone(&self, part: &str) -> Result<Place> {
+        let namespace = Namespace::create(&format!("{}-{part}", self.name))?;
         Ok(Place { namespace: Some(namespace), ..self.beside_a(part)? })
     }
 
     /// Two more places, each in a network of its own, with a wire between them that nobody else is on: the one at
     /// [`A_BEYOND`], and the one at [`BEYOND`].
     pub fn apart(&self, parts: [&str; 2]) -> Result<[Place; 2]> {
-        let [near, far] = parts.map(|part| Namespace::create(&format!("{}-{part}", self.name)));
+        let [near, far] = parts.map(|part| self.alone(part));
         let (near, far) = (near?, far?);
         Namespace::connect(
-            &End { namespace: &near, device: FAR, addresses: &A_BEYOND },
-            &End { namespace: &far, device: FAR, addresses: &BEYOND },
+            &End { namespace: near.network()?, device: FAR, addresses: &A_BEYOND },
+            &End { namespace: far.network()?, device: FAR, addresses: &BEYOND },
         )?;
-        let [near_place, far_place] = parts.map(|part| self.beside_a(part));
-        Ok([Place { namespace: Some(near), ..near_place? }, Place { namespace: Some(far), ..far_place? }])
+        Ok([near, far])
     }
 
     /// Both directions between the nodes in both families.

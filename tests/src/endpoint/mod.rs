@@ -18,7 +18,7 @@ mod svid;
 mod ktls;
 mod load;
 mod measured;
-mod stopwatch;
+pub mod stopwatch;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -10,19 +10,23 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 /// Runs from its start until it is read.
-pub(super) struct Stopwatch {
+#[derive(Debug)]
+pub struct Stopwatch {
     idle: u64,
     started: Instant,
 }
 
 impl Stopwatch {
-    pub(super) fn start() -> Stopwatch {
+    /// From now on.
+    #[must_use]
+    pub fn start() -> Stopwatch {
         // The list of timers is long: what it costs to read it belongs outside.
         Stopwatch { idle: idle(), started: Instant::now() }
     }
 
     /// Nanoseconds since the start, on how many processors, and those of all processors without work.
-    pub(super) fn read(&self) -> Value {
+    #[must_use]
+    pub fn read(&self) -> Value {
         let elapsed = self.started.elapsed();
         let idle = idle().saturating_sub(self.idle);
         let processors = available_parallelism().map_or(1, usize::from);

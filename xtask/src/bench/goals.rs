@@ -50,7 +50,7 @@ impl fmt::Display for Bound {
 /// Judges by the figures of one kernel; goals whose figures are not among them are left out.
 pub(crate) fn judge(rows: &[Row]) -> Vec<Goal> {
     let figures = Figures(rows);
-    let goals = [round_trips(&figures), requests(&figures), connections(&figures), streams(&figures), memory(&figures)];
+    let goals = [round_trips(&figures), requests(&figures), connections(&figures), streams(&figures), idle(&figures)];
     let judged = goals.into_iter().flatten().filter_map(|(what, figure, bound)| Some((what, figure?, bound)));
     judged.map(|(what, figure, bound)| Goal { what, figure, bound, is_met: bound.holds(figure) }).collect()
 }
@@ -102,17 +102,19 @@ fn streams(figures: &Figures<'_>) -> Judged {
     vec![("direct, stream, speed x floor", speed, Bound::AtLeast(0.98))]
 }
 
-/// Of the agent that needs more.
-fn memory(figures: &Figures<'_>) -> Judged {
+/// Memory of the agent that needs more, and what both do.
+fn idle(figures: &Figures<'_>) -> Judged {
     let heavier = |names: [&str; 2]| {
         let [client, server] = names.map(|figure| figures.of("idle", "direct", figure));
         client.zip(server).map(|(client, server)| client.max(server))
     };
     let each = heavier(["memory-client", "memory-server"]);
     let all = heavier(["memory-client-10000", "memory-server-10000"]).map(|bytes| bytes / f64::from(1 << 20));
+    let busy = figures.of("idle", "direct", "busy-10000");
     vec![
         ("direct, memory of an agent for an idle connection, bytes", each, Bound::Below(1024.0)),
         ("direct, memory of an agent with 10,000 idle connections, MiB", all, Bound::Below(32.0)),
+        ("direct, work of both agents with 10,000 idle connections, % of a processor", busy, Bound::Below(0.2)),
     ]
 }
 

@@ -18,7 +18,7 @@ pub(crate) const PATHS: [&str; 12] = [
 ];
 
 /// In the order of the report.
-pub(crate) const WORKLOADS: [&str; 12] = [
+pub(crate) const WORKLOADS: [&str; 13] = [
     "rt64",
     "rt1k",
     "rt64x32",
@@ -31,6 +31,7 @@ pub(crate) const WORKLOADS: [&str; 12] = [
     "redis1",
     "redis16",
     "idle",
+    "start",
 ];
 
 /// Ours: what `--check` judges.

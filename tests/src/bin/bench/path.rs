@@ -16,7 +16,7 @@ mod memory;
 mod needed;
 mod processor;
 mod proof;
-mod quiet;
+pub(crate) mod quiet;
 
 use std::fmt;
 

@@ -5,6 +5,7 @@ pub(crate) mod idle;
 mod redis;
 mod round_trip;
 pub(crate) mod split;
+mod start;
 mod stream;
 mod web;
 
@@ -48,6 +49,8 @@ pub(crate) enum Workload {
     Redis16,
     /// Memory of agents and sidecars for connections on which nothing happens.
     Idle,
+    /// An agent with a hundred workloads, from its start until it is ready.
+    Start,
 }
 
 impl Workload {
@@ -60,6 +63,7 @@ impl Workload {
             Workload::Stream | Workload::Bidi => stream::measure(self, site)?,
             Workload::Redis1 | Workload::Redis16 => redis::measure(self, site)?,
             Workload::Idle => return idle::measure(site, figures),
+            Workload::Start => return start::measure(site, figures),
         };
         figures.add(self, site.path, cost);
         figures.splits.add(self, site.path, split);
@@ -69,6 +73,9 @@ impl Workload {
     /// Whether it means something on this path, and can be done there.
     pub(crate) fn suits(self, path: Path) -> bool {
         let is_http = matches!(self, Workload::Http1 | Workload::Http64);
+        if self == Workload::Start {
+            return matches!(path, Path::Direct | Path::Relay);
+        }
         match path {
             Path::Plain | Path::Direct | Path::Relay | Path::RelayKernel => true,
             // What is wanted of it is that it costs nothing.
@@ -109,6 +116,7 @@ impl Workload {
             Workload::Redis1 => "redis GET, 64-byte value",
             Workload::Redis16 => "redis GET, 64-byte value, 16 in a pipeline",
             Workload::Idle => "Memory of an agent or sidecar for each idle connection",
+            Workload::Start => "An agent with 100 workloads, from its start until it is ready",
         }
     }
 }

@@ -15,7 +15,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 const QUIET: f64 = 0.025;
 
 /// Returns when the machine has nothing to do. Only where the processor is emulated: nobody else works on such a machine.
-pub(super) fn settle() -> Result<()> {
+pub(crate) fn settle() -> Result<()> {
     if settings::is_quick() {
         return Ok(());
     }

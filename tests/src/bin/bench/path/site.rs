@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use enforcer_tests::agent::Agent;
 use enforcer_tests::ground::{A_EDGE, Ground, Route, STRANGER};
 use enforcer_tests::peer::{self, Server};
-use enforcer_tests::world::World;
+use enforcer_tests::world::{Node, World};
 
 use super::application::{self, Application};
 use super::processor::Time;
@@ -78,6 +78,14 @@ impl Site {
         match &self.stage {
             Stage::Agents(world) if self.path != Path::Outside => vec![&world.a.agent, &world.b.agent],
             _ => Vec::new(),
+        }
+    }
+
+    /// What the node of the client stands on, and that node, where connections have agents.
+    pub(crate) fn node(&mut self) -> Result<(&Ground, &mut Node)> {
+        match &mut self.stage {
+            Stage::Agents(world) => Ok((&world.ground, &mut world.a)),
+            Stage::Bare(_) | Stage::Sidecars(..) => bail!("{} has no agents", self.path),
         }
     }
 
