@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
 
@@ -65,16 +66,18 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
     removed.with_context(|| format!("remove {}", path.display()))
 }
 
-/// A folder of one run, removed when dropped; those of runs that were killed are removed by the next run.
+/// A folder of one run, removed when dropped; those of processes that were killed are removed by the next run.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    /// Makes a folder that no other process uses.
+    /// Makes a folder that nobody else uses.
     pub(crate) fn new() -> Result<Self> {
+        static RUNS: AtomicU32 = AtomicU32::new(0);
         let runs = folder()?.join("runs");
         fs::create_dir_all(&runs).with_context(|| format!("create {}", runs.display()))?;
         sweep(&runs)?;
-        let path = runs.join(std::process::id().to_string());
+        let run = RUNS.fetch_add(1, Ordering::Relaxed);
+        let path = runs.join(format!("{}-{run}", std::process::id()));
         remove(&path)?;
         fs::create_dir(&path).with_context(|| format!("create {}", path.display()))?;
         Ok(Self(path))
@@ -94,11 +97,13 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes the folders of processes that are gone; their names are process ids.
+/// Removes the folders of processes that are gone; their names begin with process ids.
 fn sweep(runs: &Path) -> Result<()> {
     for run in fs::read_dir(runs).with_context(|| format!("read {}", runs.display()))? {
         let run = run?;
-        if !Path::new("/proc").join(run.file_name()).exists() {
+        let name = run.file_name().to_string_lossy().into_owned();
+        let process = name.split('-').next().unwrap_or_default();
+        if !Path::new("/proc").join(process).exists() {
             remove(&run.path())?;
         }
     }

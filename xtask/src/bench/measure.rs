@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::panic::resume_unwind;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -91,13 +93,27 @@ const TIME: Duration = Duration::from_secs(7200);
 /// MiB for a pair of sidecars with 10,000 connections each. Only what is used is taken from this machine.
 const MEMORY: u32 = 6144;
 
-/// Measures on one kernel after the other; progress goes to standard output.
+/// Measures on as many kernels at once as this machine has processors: each takes one, and its clock does not know how busy
+/// the others are. Progress goes to standard output.
 pub(crate) fn measure(wanted: &Wanted) -> Result<Vec<Measured>> {
     let mut files: Vec<_> = built(wanted.build)?.iter().map(|(name, host)| guest_file(name, host)).collect();
     if wanted.paths.is_empty() || wanted.paths.iter().any(|path| path.starts_with("envoy")) {
         files.push(guest_file("envoy", &envoy::program()?));
     }
-    wanted.kernels.iter().map(|kernel| on_kernel(*kernel, wanted, &files)).collect()
+    // Once, and not in turns.
+    setup::ensure(&[Need::Vm])?;
+    let places = thread::available_parallelism().map_or(1, usize::from);
+    let mut measured = Vec::new();
+    for kernels in wanted.kernels.chunks(places) {
+        let files = &files;
+        let of_each: Vec<Result<Measured>> = thread::scope(|scope| {
+            let begun: Vec<_> =
+                kernels.iter().map(|kernel| scope.spawn(move || on_kernel(*kernel, wanted, files))).collect();
+            begun.into_iter().map(|one| one.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        });
+        measured.extend(of_each.into_iter().collect::<Result<Vec<_>>>()?);
+    }
+    Ok(measured)
 }
 
 /// The same on this machine, as root.
@@ -139,7 +155,8 @@ fn on_kernel(kernel: Kernel, wanted: &Wanted, files: &[Put]) -> Result<Measured>
     let (clock, files) = (Clock::Instructions, files.to_vec());
     let packages = if wanted.what == Told::Profile { PROFILER } else { &[] };
     let vm = Vm { files, packages, clock, memory_mib: MEMORY, timeout: TIME, ..Vm::new(kernel, guest_command(wanted)) };
-    let mut output = Output::default();
+    let of_which = if wanted.kernels.len() > 1 { format!("{}: ", kernel.name()) } else { String::new() };
+    let mut output = Output { of_which, ..Output::default() };
     let status = vm.run(&mut output)?;
     measured(output, status, (wanted.build, kernel.name()))
 }
@@ -182,6 +199,8 @@ impl Wanted {
 /// Passes progress on to standard output, line by line, and keeps what is told in lines of their own.
 #[derive(Default)]
 struct Output {
+    /// Before each line that is passed on.
+    of_which: String,
     /// A line that has not ended yet.
     line: Vec<u8>,
     figures: Vec<String>,
@@ -198,7 +217,7 @@ impl Output {
         } else if let Some(about) = text.strip_prefix("about ") {
             self.about = Some(about.to_owned());
         } else {
-            writeln!(io::stdout(), "{text}")?;
+            writeln!(io::stdout(), "{}{text}", self.of_which)?;
         }
         Ok(())
     }
