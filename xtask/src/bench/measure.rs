@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::rows::Row;
 use crate::artifacts::{self, Profile};
@@ -64,7 +64,7 @@ impl Build {
 }
 
 /// What the program says of where it ran, and of what is compared.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct About {
     /// Its release.
     pub(crate) kernel: String,

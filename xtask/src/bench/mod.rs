@@ -85,8 +85,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "WORKLOAD", value_parser = WORKLOADS)]
     #[arg(conflicts_with_all = ["workload", "short", "check", "programs", "save"])]
     profile: Option<String>,
-    /// Keep the figures in tests/benches/: the report too, and those of the short form, or only those with `--short`. Figures
-    /// that are not measured stay as they were; the report is of this run alone.
+    /// Keep the figures in tests/benches/, those of the short form too, and make the report there of all that is kept; or keep
+    /// only those of the short form, with `--short`. What is not measured stays as it was.
     #[arg(long, conflicts_with_all = ["build", "check"])]
     save: bool,
     /// Write all figures to this file.
@@ -122,22 +122,21 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let wanted = args.wanted();
     let measured = if args.native { vec![measure::natively(&wanted)?] } else { measure::measure(&wanted)? };
     let emulator = if args.native { None } else { Some(Emulator::get(Clock::Instructions)?.version()?) };
-    let report = report::report(&measured, machine::facts(emulator)?, command_line());
-    write_report(&report)?;
-    let mut rows = all_rows(&measured);
+    let facts = machine::facts(emulator)?;
+    write_report(&report::report(&measured, facts.clone(), command_line()))?;
+    let rows: Vec<_> = measured.iter().flat_map(|one| one.rows.clone()).collect();
     let mut has_passed = is_steady(&measured);
     if args.check {
         has_passed &= is_as_cheap(&rows, &wanted)?;
     }
     if args.save {
         // One that is not steady says so in the report, and fails the run; the others are none the worse.
+        let mut measured = measured;
         if !args.short {
-            let short = measure::measure(&args.short_form())?;
-            has_passed &= is_steady(&short);
-            rows.extend(all_rows(&short));
-            save::report(&report)?;
+            measured.extend(measure::measure(&args.short_form())?);
+            has_passed &= is_steady(&measured);
         }
-        save::figures(&rows, args.is_of_all())?;
+        save::keep(&measured, args.is_of_all(), facts, command_line())?;
     }
     if let Some(file) = &args.json {
         fs::write(file, rows::text(&rows)?).with_context(|| format!("write {}", file.display()))?;
@@ -199,10 +198,6 @@ fn command_line() -> String {
 /// Whether each cost was the same twice.
 fn is_steady(measured: &[Measured]) -> bool {
     measured.iter().all(|one| one.is_steady)
-}
-
-fn all_rows(measured: &[Measured]) -> Vec<Row> {
-    measured.iter().flat_map(|one| one.rows.clone()).collect()
 }
 
 fn write_report(report: &Report) -> Result<()> {

@@ -47,6 +47,11 @@ impl Row {
         COSTS.contains(&self.figure.as_str())
     }
 
+    /// Whether both are of the same workload on the same path.
+    pub(crate) fn is_about(&self, other: &Row) -> bool {
+        self.key()[..4] == other.key()[..4]
+    }
+
     /// Whether both are of the same thing.
     pub(crate) fn is_as(&self, other: &Row) -> bool {
         self.key() == other.key()
