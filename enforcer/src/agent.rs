@@ -28,6 +28,7 @@ use crate::connection::bonds::Bonds;
 use crate::control::file::{LoadError, load};
 use crate::control::snapshot::Snapshot;
 use crate::identity::client;
+use crate::identity::request::blocking;
 use crate::identity::source::Source;
 use crate::identity::trust::Malformed;
 use crate::identity::workload_api::{self, Endpoint, Roll};
@@ -40,6 +41,7 @@ use crate::observe::ready::Readiness;
 use crate::{ca, identity, kernel};
 use direct::Pairing;
 use enrol::Opened;
+use identities::Identities;
 use reload::Occasions;
 use shutdown::Signals;
 
@@ -145,10 +147,9 @@ pub async fn run(config: &Path) -> Result<(), Error> {
     let abilities = probe();
     report(&abilities);
     let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
-    let mut identities = identities::start(&snapshot, &stop).await?;
+    let (mut identities, guard) = begin(&snapshot, &stop).await?;
     let (public, admin) = (public::open(&snapshot)?, admin::bind(snapshot.node().admin).await?);
     let workload_api = snapshot.node().workload_api.as_deref().map(Endpoint::bind).transpose()?;
-    let guard = Guard::open(&snapshot.node().bpf_directory)?;
     let certificates = (Arc::clone(&identities.store), public.names().cloned());
     let (enrolment, current, opened) = enrol::start(&snapshot, (guard, &abilities), certificates, &closing)?;
 
@@ -198,6 +199,14 @@ pub async fn run(config: &Path) -> Result<(), Error> {
     shutdown::drain(&path, &closing).await;
     let _ended = served.await;
     Ok(())
+}
+
+/// Certificates and programs, at once: the kernel takes as long for these as an authority for those.
+async fn begin(snapshot: &Snapshot, stop: &CancellationToken) -> Result<(Identities, Guard), Error> {
+    let directory = snapshot.node().bpf_directory.clone();
+    let guard = blocking(move || Guard::open(&directory));
+    let (identities, guard) = tokio::join!(identities::start(snapshot, stop), guard);
+    Ok((identities?, guard?))
 }
 
 /// Holds the state directory as long as the result lives.

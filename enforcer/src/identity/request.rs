@@ -1,5 +1,7 @@
 //! One certificate: a key made here, a request, and an answer that is checked before it is used.
 
+use std::future::pending;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, KeyPair};
@@ -120,6 +122,30 @@ pub(super) fn check(
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match spawn_blocking(work).await {
         Ok(result) => result,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // The runtime ends, and with it whoever waits.
+            Err(_cancelled) => pending().await,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    #[test]
+    fn what_a_runtime_that_has_ended_does_not_begin_is_no_panic() {
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let handle = runtime.handle().clone();
+        drop(runtime);
+        let _inside = handle.enter();
+        let waiting = pin!(blocking(|| ()));
+        assert!(waiting.poll(&mut Context::from_waker(Waker::noop())).is_pending());
     }
 }

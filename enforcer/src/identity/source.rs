@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 
+use super::request::blocking;
 use super::trust::{Malformed, Trust, Trusted};
 use crate::ca::{Authority, Issued, SigningRequest};
 
@@ -49,11 +50,7 @@ impl Source for Local {
     fn issue(&self, request: SigningRequest) -> Pending<'_> {
         let authority = Arc::clone(&self.authority);
         Box::pin(async move {
-            let issuing = move || authority.issue(&request, OffsetDateTime::now_utc());
-            match tokio::task::spawn_blocking(issuing).await {
-                Ok(issued) => issued.map_err(Into::into),
-                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-            }
+            blocking(move || authority.issue(&request, OffsetDateTime::now_utc())).await.map_err(Into::into)
         })
     }
 
