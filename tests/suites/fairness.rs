@@ -33,7 +33,7 @@ const FOR_EVER: &str = "1000000";
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = vec![alone("fairness::what_is_beyond_a_limit_is_refused_and_counted (relayed)", || {
-        let cases = [("connections: 3", "connections", 3), ("relayMemoryMiB: 1", "relay-memory", 10)];
+        let cases = [("connections: 3", "connections", 3), ("relayMemoryMiB: 1", "relay-memory", 6)];
         refuses_beyond_a_limit(Options::STRICT, &cases)
     })];
     // Times are measured where the processor is not emulated.

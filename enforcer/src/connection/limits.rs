@@ -9,9 +9,10 @@ use enforcer_ebpf::Reason;
 
 use crate::control::snapshot;
 
-/// Octets that a relayed connection takes in the agent at most: two buffers of 16 KiB, and what rustls keeps of records that
-/// are not whole and of those that a stalled peer does not take. What is in its sockets is the kernel's to bound.
-pub const RELAY: u64 = 100 * 1024;
+/// Octets that a relayed connection takes in the agent at most: buffers of 64 and 16 KiB, a record that is read ahead, and what
+/// rustls keeps of records that are not whole and of those that a stalled peer does not take. What is in its sockets is the
+/// kernel's to bound.
+pub const RELAY: u64 = 168 * 1024;
 
 /// What is bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

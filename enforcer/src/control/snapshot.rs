@@ -195,7 +195,7 @@ impl Default for Limits {
     /// Room for one workload with tens of thousands of connections, which takes a small part of what the tables in the kernel
     /// have room for: 65,536 held sockets and 1,048,576 open direct connections.
     fn default() -> Self {
-        Self { connections: 65_536, held: 16_384, handshakes: 8_192, relay_memory: 1_600 }
+        Self { connections: 65_536, held: 16_384, handshakes: 8_192, relay_memory: 2_688 }
     }
 }
 

@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes in flight per direction: the payload of one TLS record (RFC 8446 5.1).
 pub(super) const BUFFER: usize = 16 * 1024;
+/// The same where much comes at once.
+pub(super) const MUCH: usize = 4 * BUFFER;
 
 /// Which end of the relay failed, and how.
 #[derive(Debug)]
@@ -30,14 +32,17 @@ pub(super) struct Carried<'a> {
     pub(super) from_peer: &'a AtomicU64,
 }
 
-/// Copies until both directions have ended in order.
-pub(super) async fn both_ways<A, P>(application: &mut A, peer: &mut P, carried: Carried<'_>) -> Result<(), Failure>
+/// Copies until both directions have ended in order. At most `at_once` bytes come from the peer with one read.
+pub(super) async fn both_ways<A, P>(
+    application: &mut A,
+    (peer, at_once): (&mut P, usize),
+    carried: Carried<'_>,
+) -> Result<(), Failure>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     P: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut outward = Direction::new();
-    let mut inward = Direction::new();
+    let (mut outward, mut inward) = (Direction::new(MUCH), Direction::new(at_once));
     poll_fn(|cx| {
         let out = outward.poll(cx, application, peer, carried.to_peer).map_err(|error| match error {
             End::Read(error) => Failure::Application(error),
@@ -60,6 +65,8 @@ enum End {
 
 struct Direction {
     buffer: Box<[u8]>,
+    /// How large the buffer may become.
+    most: usize,
     start: usize,
     end: usize,
     state: State,
@@ -77,8 +84,22 @@ enum State {
 }
 
 impl Direction {
-    fn new() -> Self {
-        Self { buffer: vec![0; BUFFER].into_boxed_slice(), start: 0, end: 0, state: State::Copying }
+    fn new(most: usize) -> Self {
+        Self { buffer: vec![0; BUFFER].into_boxed_slice(), most, start: 0, end: 0, state: State::Copying }
+    }
+
+    /// Makes the buffer as large as the last read says that the next one needs.
+    fn fit(&mut self) {
+        let wanted = if self.end == self.buffer.len() {
+            self.most
+        } else if self.end < BUFFER / 2 {
+            BUFFER
+        } else {
+            return;
+        };
+        if wanted != self.buffer.len() {
+            self.buffer = vec![0; wanted].into_boxed_slice();
+        }
     }
 
     fn poll<R, W>(
@@ -118,6 +139,7 @@ impl Direction {
     }
 
     fn poll_fill<R: AsyncRead + Unpin>(&mut self, cx: &mut Context<'_>, reader: &mut R) -> Poll<Result<(), End>> {
+        self.fit();
         let mut buffer = ReadBuf::new(&mut self.buffer);
         ready!(Pin::new(reader).poll_read(cx, &mut buffer)).map_err(End::Read)?;
         (self.start, self.end) = (0, buffer.filled().len());
@@ -157,7 +179,7 @@ mod tests {
         let (to_peer, from_peer) = (AtomicU64::new(0), AtomicU64::new(0));
         let relay = async {
             let carried = Carried { to_peer: &to_peer, from_peer: &from_peer };
-            both_ways(&mut app_end, &mut peer_end, carried).await
+            both_ways(&mut app_end, (&mut peer_end, BUFFER), carried).await
         };
         let talk = async {
             app.write_all(&[7; 1000]).await.unwrap();

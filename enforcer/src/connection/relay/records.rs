@@ -3,7 +3,7 @@
 //! rustls reads ahead, and whoever drives it reads on until nothing comes. When the kernel is to take over the record
 //! layer, a byte that was read beyond the handshake would be lost. So until the handshake is over a read ends with its
 //! record (RFC 8446 5.1), and before the next record the reader is made to look whether it still wants one. Afterwards
-//! reads go straight through.
+//! reads go straight through; but where much comes, more is read at once than rustls asks for, which is 4 KiB.
 
 use std::io;
 use std::pin::Pin;
@@ -14,6 +14,9 @@ use tokio::net::TcpStream;
 
 /// Content type, legacy version, length.
 const HEADER: usize = 5;
+
+/// Octets that are read at once where much comes: a whole record, with what goes around it (RFC 8446 5.2).
+const MUCH: usize = 17 * 1024;
 
 /// A socket that is read record by record.
 pub(super) struct Records<S = TcpStream> {
@@ -26,6 +29,16 @@ pub(super) struct Records<S = TcpStream> {
     /// Bytes of the record's body that are still on the socket.
     body: usize,
     reading: Reading,
+    ahead: Ahead,
+}
+
+/// What was read beyond what was asked for.
+#[derive(Default)]
+struct Ahead {
+    /// Empty where little comes.
+    octets: Box<[u8]>,
+    start: usize,
+    end: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,7 +53,15 @@ enum Reading {
 
 impl<S: AsyncRead + Unpin> Records<S> {
     pub(super) fn new(stream: S) -> Self {
-        Self { stream, header: [0; HEADER], filled: 0, given: 0, body: 0, reading: Reading::RecordByRecord }
+        Self {
+            stream,
+            header: [0; HEADER],
+            filled: 0,
+            given: 0,
+            body: 0,
+            reading: Reading::RecordByRecord,
+            ahead: Ahead::default(),
+        }
     }
 
     /// From now on reads take what there is.
@@ -54,6 +75,30 @@ impl<S: AsyncRead + Unpin> Records<S> {
 
     pub(super) fn into_stream(self) -> S {
         self.stream
+    }
+
+    /// Reads ahead as long as each read finds more than its reader has asked for.
+    fn poll_freely(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let (ahead, wanted) = (&mut self.ahead, buffer.remaining());
+        if ahead.start == ahead.end {
+            if ahead.octets.len() <= wanted {
+                let before = buffer.filled().len();
+                ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+                let has_more = wanted < MUCH && buffer.filled().len() == before + wanted;
+                ahead.octets = if has_more { vec![0; MUCH].into_boxed_slice() } else { Box::default() };
+                return Poll::Ready(Ok(()));
+            }
+            let mut read = ReadBuf::new(&mut ahead.octets);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
+            (ahead.start, ahead.end) = (0, read.filled().len());
+        }
+        let count = wanted.min(ahead.end - ahead.start);
+        buffer.put_slice(&ahead.octets[ahead.start..ahead.start + count]);
+        ahead.start += count;
+        if ahead.end < wanted {
+            *ahead = Ahead::default();
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Reads the header of the next record. False at the end of the stream.
@@ -76,7 +121,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Records<S> {
         let this = self.get_mut();
         if this.body == 0 && this.given == this.filled {
             match this.reading {
-                Reading::Freely => return Pin::new(&mut this.stream).poll_read(cx, buffer),
+                Reading::Freely => return this.poll_freely(cx, buffer),
                 Reading::RecordByRecord if this.filled > 0 => {
                     this.reading = Reading::NextRecord;
                     cx.waker().wake_by_ref();
@@ -190,6 +235,31 @@ mod tests {
         let mut rest = vec![0; WIRE.len() - 8];
         stream.read_exact(&mut rest).await.unwrap();
         assert_eq!(rest, &WIRE[8..]);
+    }
+
+    #[tokio::test]
+    async fn where_much_comes_it_is_read_at_once_and_nothing_is_lost() {
+        let (mut records, mut far) = records().await;
+        read_on(&mut records);
+        records.read_freely();
+        assert_eq!(read_on(&mut records), &WIRE[8..]);
+        let much: Vec<u8> = (0..40_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+        let (sending, much_of_it) = (async { far.write_all(&much).await.unwrap() }, much.len());
+        let receiving = async {
+            let (mut read, mut most) = (Vec::new(), 0);
+            while read.len() < much_of_it {
+                let mut part = [0; 64];
+                let count = records.read(&mut part).await.unwrap();
+                read.extend_from_slice(&part[..count]);
+                most = most.max(records.ahead.end);
+            }
+            (read, most)
+        };
+        let ((), (read, most)) = tokio::join!(sending, receiving);
+        assert!(read == much && most > 64, "{most} at once");
+        drop(far);
+        assert_eq!(records.read(&mut [0; 64]).await.unwrap(), 0);
+        assert!(records.ahead.octets.is_empty());
     }
 
     #[tokio::test]
