@@ -14,6 +14,9 @@ use crate::kernel::netns::Namespace;
 /// The program attached to every namespace.
 pub(super) const NAMESPACE_PROGRAM: &str = "inbound";
 
+/// That load at once, at most: each has megabytes of types in memory meanwhile.
+const LOADERS: usize = 4;
+
 impl Guard {
     /// Hands connections that arrive in these namespaces to the agent's listeners there, and gates their sockets where some
     /// of their workloads have direct connections. Their cgroups must be enrolled before.
@@ -32,7 +35,8 @@ impl Guard {
         let wanted = wanted.collect::<Result<Vec<_>, Error>>()?;
         let is_gated = wanted.iter().any(|one| one.is_gated);
         let kernel = if is_gated { Some(Btf::from_sys_fs().map_err(Error::Btf)?) } else { None };
-        let (directory, loaders) = (self.directory.clone(), thread::available_parallelism().map_or(1, usize::from));
+        let directory = self.directory.clone();
+        let loaders = thread::available_parallelism().map_or(1, usize::from).min(LOADERS);
         thread::scope(|scope| {
             // Few wait for us at a time: each has many files open.
             let (give, loaded) = mpsc::sync_channel(loaders);
