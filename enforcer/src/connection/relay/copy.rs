@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes in flight per direction: the payload of one TLS record (RFC 8446 5.1).
 pub(super) const BUFFER: usize = 16 * 1024;
-/// The same where much comes at once.
-pub(super) const MUCH: usize = 4 * BUFFER;
+/// The same where an application writes much at once.
+const MUCH: usize = 4 * BUFFER;
 
 /// Which end of the relay failed, and how.
 #[derive(Debug)]
@@ -32,17 +32,14 @@ pub(super) struct Carried<'a> {
     pub(super) from_peer: &'a AtomicU64,
 }
 
-/// Copies until both directions have ended in order. At most `at_once` bytes come from the peer with one read.
-pub(super) async fn both_ways<A, P>(
-    application: &mut A,
-    (peer, at_once): (&mut P, usize),
-    carried: Carried<'_>,
-) -> Result<(), Failure>
+/// Copies until both directions have ended in order.
+pub(super) async fn both_ways<A, P>(application: &mut A, peer: &mut P, carried: Carried<'_>) -> Result<(), Failure>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     P: AsyncRead + AsyncWrite + Unpin,
 {
-    let (mut outward, mut inward) = (Direction::new(MUCH), Direction::new(at_once));
+    // A peer's bytes come a record at a time.
+    let (mut outward, mut inward) = (Direction::new(MUCH), Direction::new(BUFFER));
     poll_fn(|cx| {
         let out = outward.poll(cx, application, peer, carried.to_peer).map_err(|error| match error {
             End::Read(error) => Failure::Application(error),
@@ -179,7 +176,7 @@ mod tests {
         let (to_peer, from_peer) = (AtomicU64::new(0), AtomicU64::new(0));
         let relay = async {
             let carried = Carried { to_peer: &to_peer, from_peer: &from_peer };
-            both_ways(&mut app_end, (&mut peer_end, BUFFER), carried).await
+            both_ways(&mut app_end, &mut peer_end, carried).await
         };
         let talk = async {
             app.write_all(&[7; 1000]).await.unwrap();

@@ -30,8 +30,7 @@ use crate::observe::events::Entry;
 
 /// Carries bytes between the application and an authenticated peer.
 async fn carry_session(mut application: TcpStream, mut session: Session, record: &Entry) -> Reason {
-    let at_once = session.at_once();
-    match copy::both_ways(&mut application, (&mut session, at_once), carried(record)).await {
+    match copy::both_ways(&mut application, &mut session, carried(record)).await {
         Ok(()) => {
             close_in_order(&application);
             close_in_order(session.stream());
@@ -43,7 +42,7 @@ async fn carry_session(mut application: TcpStream, mut session: Session, record:
 
 /// Carries bytes between the application and a peer that the mode lets speak in the clear.
 async fn carry_plain(mut application: TcpStream, mut peer: TcpStream, record: &Entry) -> Reason {
-    match copy::both_ways(&mut application, (&mut peer, copy::MUCH), carried(record)).await {
+    match copy::both_ways(&mut application, &mut peer, carried(record)).await {
         Ok(()) => {
             close_in_order(&application);
             close_in_order(&peer);

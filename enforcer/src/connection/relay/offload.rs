@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use super::copy::{BUFFER, MUCH};
+use super::copy::BUFFER;
 use super::records::Records;
 use crate::kernel::ktls::{self, Control};
 
@@ -86,14 +86,6 @@ impl Session {
     /// The operating system's.
     pub(super) fn keyed(stream: TcpStream) -> io::Result<Self> {
         KernelSession::new(stream, (Vec::new(), 0), End::Fin).map(Self::Kernel)
-    }
-
-    /// Bytes that one read gives at most: rustls gives a record, and the kernel what there is.
-    pub(super) fn at_once(&self) -> usize {
-        match self {
-            Self::UserSpace(_) => BUFFER,
-            Self::Kernel(_) => MUCH,
-        }
     }
 
     /// The socket below.
