@@ -28,7 +28,6 @@ use crate::connection::bonds::Bonds;
 use crate::control::file::{LoadError, load};
 use crate::control::snapshot::Snapshot;
 use crate::identity::client;
-use crate::identity::request::blocking;
 use crate::identity::source::Source;
 use crate::identity::trust::Malformed;
 use crate::identity::workload_api::{self, Endpoint, Roll};
@@ -201,10 +200,10 @@ pub async fn run(config: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Certificates and programs, at once: the kernel takes as long for these as an authority for those.
+/// Certificates and programs, at once: other threads make keys while this one has the kernel take programs. What that needs
+/// for a while is memory of the main thread; that of others is locked, and so is never given back.
 async fn begin(snapshot: &Snapshot, stop: &CancellationToken) -> Result<(Identities, Guard), Error> {
-    let directory = snapshot.node().bpf_directory.clone();
-    let guard = blocking(move || Guard::open(&directory));
+    let guard = async { Guard::open(&snapshot.node().bpf_directory) };
     let (identities, guard) = tokio::join!(identities::start(snapshot, stop), guard);
     Ok((identities?, guard?))
 }

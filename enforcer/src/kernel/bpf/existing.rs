@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use aya::programs::{Iter, Program, ProgramError};
+use aya::programs::{Iter, Program};
 use aya::{Btf, Ebpf};
 
 use super::{Error, program};
@@ -10,32 +10,20 @@ use crate::kernel::netns::Namespace;
 
 const NAME: &str = "existing";
 
-/// Loads the program, against the kernel's types.
-pub(super) fn load(instance: &mut Ebpf, kernel: &Btf) -> Result<(), Error> {
-    walk(instance)?.load("tcp", kernel).map_err(failed)
-}
-
 /// Walks through the TCP sockets of the namespace. Those that are made meanwhile are opened by the programs of their
 /// cgroup.
-pub(super) fn open(instance: &mut Ebpf, namespace: &Namespace) -> Result<(), Error> {
-    let walk = walk(instance)?;
+pub(super) fn open((instance, kernel): (&mut Ebpf, &Btf), namespace: &Namespace) -> Result<(), Error> {
+    let failed = |cause| Error::Program { name: NAME, cause: Box::new(cause) };
+    let Program::Iter(walk) = program(instance, NAME)? else {
+        return Err(Error::Missing { kind: "program", name: NAME });
+    };
+    walk.load("tcp", kernel).map_err(failed)?;
     let id = walk.attach().map_err(failed)?;
-    let link = walk.take_link(id).map_err(failed)?;
+    let link = Iter::take_link(walk, id).map_err(failed)?;
     // The walk is through the namespace of the thread that begins it; the program prints nothing.
     let walked = namespace.enter(|| {
         let mut file = link.into_file().map_err(std::io::Error::other)?;
         file.read_to_end(&mut Vec::new())
     });
     walked.map(drop).map_err(Error::Gate)
-}
-
-fn walk(instance: &mut Ebpf) -> Result<&mut Iter, Error> {
-    match program(instance, NAME)? {
-        Program::Iter(walk) => Ok(walk),
-        _ => Err(Error::Missing { kind: "program", name: NAME }),
-    }
-}
-
-fn failed(cause: ProgramError) -> Error {
-    Error::Program { name: NAME, cause: Box::new(cause) }
 }

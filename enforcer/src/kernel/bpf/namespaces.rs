@@ -1,11 +1,7 @@
 //! Namespaces under the programs: what arrives goes to the agent, and sockets are shut until programs open them.
 
-use std::path::Path;
-use std::sync::mpsc::{self, SyncSender};
-use std::thread;
-
 use aya::programs::{Program, SkLookup};
-use aya::{Btf, Ebpf, EbpfLoader};
+use aya::{Btf, Ebpf};
 
 use super::release::Fresh;
 use super::{Error, Guard, Instance, Paths, existing, link, links, loader, pin_link, program};
@@ -13,9 +9,6 @@ use crate::kernel::netns::Namespace;
 
 /// The program attached to every namespace.
 pub(super) const NAMESPACE_PROGRAM: &str = "inbound";
-
-/// That load at once, at most: each has megabytes of types in memory meanwhile.
-const LOADERS: usize = 4;
 
 impl Guard {
     /// Hands connections that arrive in these namespaces to the agent's listeners there, and gates their sockets where some
@@ -28,33 +21,21 @@ impl Guard {
         if namespaces.is_empty() {
             return Ok(());
         }
-        let wanted = namespaces.iter().map(|&(namespace, path)| {
-            let instance = self.instance(namespace)?;
-            Ok(Wanted { namespace, instance, is_gated: path == Paths::WithDirect })
-        });
-        let wanted = wanted.collect::<Result<Vec<_>, Error>>()?;
-        let is_gated = wanted.iter().any(|one| one.is_gated);
+        let instances = namespaces.iter().map(|(namespace, _)| self.instance(namespace));
+        let instances = instances.collect::<Result<Vec<_>, Error>>()?;
+        let is_gated = namespaces.iter().any(|(_, path)| *path == Paths::WithDirect);
+        // Each of the two reads all that the kernel says of its types, so there is one of them for all namespaces.
         let kernel = if is_gated { Some(Btf::from_sys_fs().map_err(Error::Btf)?) } else { None };
-        let directory = self.directory.clone();
-        let loaders = thread::available_parallelism().map_or(1, usize::from).min(LOADERS);
-        thread::scope(|scope| {
-            // Few wait for us at a time: each has many files open.
-            let (give, loaded) = mpsc::sync_channel(loaders);
-            for first in 0..loaders.min(wanted.len()) {
-                let share = wanted.iter().skip(first).step_by(loaders);
-                let (directory, kernel, give) = (&directory, kernel.as_ref(), give.clone());
-                scope.spawn(move || load_each(share, (directory, kernel), &give));
+        let mut loader = loader(&self.directory);
+        for (&(namespace, path), instance) in namespaces.iter().zip(&instances) {
+            // An instance of its own, because the program must know its namespace and has no way to ask.
+            let mut programs = instance.load(&mut loader)?;
+            self.hand_over(namespace, &mut programs)?;
+            if let (Some(kernel), Paths::WithDirect) = (&kernel, path) {
+                self.gate(namespace, instance.usual_lowat, (&mut programs, kernel))?;
             }
-            drop(give);
-            for (Wanted { namespace, instance, is_gated }, programs) in loaded {
-                let mut programs = programs?;
-                self.hand_over(namespace, &mut programs)?;
-                if *is_gated {
-                    self.gate(namespace, instance.usual_lowat, &mut programs)?;
-                }
-            }
-            Ok(())
-        })
+        }
+        Ok(())
     }
 
     fn instance(&self, namespace: &Namespace) -> Result<Instance, Error> {
@@ -68,6 +49,8 @@ impl Guard {
         let name = NAMESPACE_PROGRAM;
         let program = program(instance, name)?;
         let failed = |cause| Error::Program { name, cause: Box::new(cause) };
+        let Program::SkLookup(inbound) = program else { return Err(Error::Missing { kind: "program", name }) };
+        inbound.load().map_err(failed)?;
         let pin = format!("{name}-{}", namespace.cookie());
         let pinned = links(&self.directory).join(&pin);
         if !link::replace(&pinned, program)? {
@@ -81,7 +64,7 @@ impl Guard {
     }
 
     /// Sockets are shut until programs open them, but for those that are there.
-    fn gate(&mut self, namespace: &Namespace, usual: u32, instance: &mut Ebpf) -> Result<(), Error> {
+    fn gate(&mut self, namespace: &Namespace, usual: u32, instance: (&mut Ebpf, &Btf)) -> Result<(), Error> {
         if self.maps.usual_lowat(namespace.cookie())?.is_none() {
             self.fresh.push(Fresh::Gate(namespace.try_clone().map_err(Error::Gate)?));
         }
@@ -89,41 +72,4 @@ impl Guard {
         existing::open(instance, namespace)?;
         namespace.set_notsent_lowat(0).map_err(Error::Gate)
     }
-}
-
-/// A namespace that programs are loaded for.
-struct Wanted<'a> {
-    namespace: &'a Namespace,
-    instance: Instance,
-    is_gated: bool,
-}
-
-type Loaded<'a> = (&'a Wanted<'a>, Result<Ebpf, Error>);
-
-/// Loads until nobody takes any more. A loader reads all that the kernel says of its types, so there is one for many.
-fn load_each<'a>(
-    share: impl Iterator<Item = &'a Wanted<'a>>,
-    (directory, kernel): (&Path, Option<&Btf>),
-    give: &SyncSender<Loaded<'a>>,
-) {
-    let mut loader = loader(directory);
-    for wanted in share {
-        let loaded = load(wanted, &mut loader, kernel);
-        if give.send((wanted, loaded)).is_err() {
-            return;
-        }
-    }
-}
-
-/// An instance of its own, because the program must know its namespace and has no way to ask.
-fn load<'a>(wanted: &'a Wanted<'_>, loader: &mut EbpfLoader<'a>, kernel: Option<&Btf>) -> Result<Ebpf, Error> {
-    let (name, mut programs) = (NAMESPACE_PROGRAM, wanted.instance.load(loader)?);
-    let Program::SkLookup(inbound) = program(&mut programs, name)? else {
-        return Err(Error::Missing { kind: "program", name });
-    };
-    inbound.load().map_err(|cause| Error::Program { name, cause: Box::new(cause) })?;
-    if let Some(kernel) = kernel.filter(|_| wanted.is_gated) {
-        existing::load(&mut programs, kernel)?;
-    }
-    Ok(programs)
 }
