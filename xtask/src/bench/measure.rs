@@ -90,7 +90,7 @@ pub(crate) struct Measured {
 /// For everything on one kernel, on a machine that is busy with other things too.
 const TIME: Duration = Duration::from_secs(7200);
 
-/// MiB for a pair of sidecars with 10,000 connections each. Only what is used is taken from this machine.
+/// MiB for 10,000 connections, and for what agents or sidecars take beside them. Only what is used is taken from this machine.
 const MEMORY: u32 = 6144;
 
 /// Measures on as many kernels at once as this machine has processors: each takes one, and its clock does not know how busy

@@ -87,8 +87,8 @@ fn merged(before: &[Row], measured: &[Row], are_all: bool) -> Vec<Row> {
 fn compared(mut rows: Vec<Row>) -> Vec<Row> {
     let costs: Vec<_> = rows.iter().filter(|row| row.is_cost()).cloned().collect();
     let over = |row: &Row, base: &str| {
-        let is_base = |other: &&Row| other.is_as(&Row { path: base.to_owned(), ..row.clone() });
-        costs.iter().find(is_base).map(|base| (row.value / base.value * 1e3).round() / 1e3)
+        let wanted = Row { path: base.to_owned(), ..row.clone() };
+        costs.iter().find(|other| other.is_as(&wanted)).map(|base| (row.value / base.value * 1e3).round() / 1e3)
     };
     for row in rows.iter_mut().filter(|row| row.is_cost()) {
         (row.x_plain, row.x_floor) = (over(row, "plain"), over(row, "floor"));
