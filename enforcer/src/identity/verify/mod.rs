@@ -4,7 +4,7 @@
 //! [`verify`] is the one judgement. It is a function of what it is given, the time too; both roles of a handshake
 //! (`handshake`), the check of our own certificates ([`verify_at`]) and `enforcer ca check` ask it. `certificate` judges
 //! one certificate by itself, with `key`; `path` has webpki look for a path and judges that; `anchors` is the bundle,
-//! `revocations` the revocation lists; `terms` and `expected` are the question, `rejection` the answer.
+//! `revocations` the revocation lists, `signatures` remembers which ones were good; `terms` and `expected` are the question, `rejection` the answer.
 //!
 //! webpki verifies signatures, name constraints, path lengths below the root and revocation. The rest is done here,
 //! because webpki takes much for permitted that RFC 5280 and the X509-SVID standard do not permit: it believes a root
@@ -23,6 +23,7 @@ mod key;
 mod path;
 mod rejection;
 mod revocations;
+mod signatures;
 mod terms;
 
 use rustls::Error;

@@ -10,9 +10,9 @@ use x509_parser::time::ASN1Time;
 
 use super::certificate::{self, Powers};
 use super::rejection::{Flaw, ListFlaw, Position, Rejection};
+use super::signatures;
 use super::terms::Terms;
 use crate::identity::name::Identity;
-use crate::identity::tls::crypto_provider;
 
 /// A path that is accepted.
 pub(super) struct Path {
@@ -53,7 +53,7 @@ pub(super) fn find(
         }
     };
     let searched = end_entity.verify_for_usage(
-        crypto_provider().signature_verification_algorithms.all,
+        signatures::algorithms(),
         terms.anchors.trusted(),
         &candidates.usable,
         terms.now,
