@@ -1,5 +1,5 @@
 //! Sockets that were there before their namespace was gated: each is opened once, with the value that was usual until
-//! then, so that it goes on as it was. One instance of this program walks through the sockets of each namespace.
+//! then, so that it goes on as it was. One walk through the sockets of each namespace.
 
 use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::{bpf_getsockopt, bpf_setsockopt, bpf_skc_to_tcp_sock};

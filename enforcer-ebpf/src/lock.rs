@@ -21,6 +21,8 @@ use crate::gate::storage;
 use crate::maps::HELD;
 use crate::verdict::Verdict;
 
+/// What [`Verdict::Pass`] is to the kernel.
+const PASS: i32 = 1;
 /// `BPF_TCP_LAST_ACK` and `BPF_TCP_LISTEN`.
 const LAST_ACK: u32 = 9;
 const LISTEN: u32 = 10;
@@ -31,22 +33,33 @@ const IP6: u32 = 0x86dd_u16.to_be() as u32;
 const FIN: u8 = 1;
 const RST: u8 = 4;
 
-/// A packet leaves a workload.
-pub(crate) fn outgoing(ctx: &SkBuffContext) -> Verdict {
-    let Some(common) = common(ctx) else { return Verdict::Pass };
-    let Some(gate) = storage(common, None) else { return Verdict::Pass };
+/// A packet leaves a workload. Behind an open gate this is all that is done for each packet, so it is short, and the rest is
+/// in functions of its own, for which the kernel saves registers only when they are called.
+pub(crate) fn outgoing(ctx: &SkBuffContext) -> i32 {
+    let Some(common) = common(ctx) else { return PASS };
+    let Some(gate) = storage(common, None) else { return PASS };
     // SAFETY: the storage lives as long as the socket.
-    match unsafe { (*gate).state } {
-        GATE_OPEN if unsafe { (*gate).seen } & SEEN_RECORD == 0 => first(ctx, gate),
-        GATE_OPEN => {
-            weigh(ctx, gate);
-            Verdict::Pass
+    if unsafe { (*gate).state } == GATE_OPEN && unsafe { (*gate).seen } & SEEN_RECORD != 0 {
+        if weigh(ctx, gate) {
+            much(ctx, gate);
         }
+        return PASS;
+    }
+    outgoing_shut(ctx, common, gate)
+}
+
+/// The same where the gate is not open, or nothing has left through it.
+#[inline(never)]
+fn outgoing_shut(ctx: &SkBuffContext, common: *mut bpf_sock, gate: *mut Gate) -> i32 {
+    // SAFETY: as above.
+    let verdict = match unsafe { (*gate).state } {
+        GATE_OPEN => first(ctx, gate),
         GATE_HELD | GATE_KEYED => judge(ctx, |segment| {
             segment.payload == 0 && (!segment.has(FIN) || state(common) == Some(LAST_ACK) || is_over(ctx))
         }),
         _ => judge(ctx, |segment| segment.has(RST)),
-    }
+    };
+    verdict.into()
 }
 
 /// The first payload must be a record of application data (RFC 8446 5.2): a second look at what [`crate::owner`] sees to,
@@ -75,8 +88,10 @@ pub(crate) fn refuse(gate: *mut Gate, cookie: u64) {
     tell(EVENT_REFUSED, cookie, None, (0, 0));
 }
 
-/// Counts what leaves: a key may not serve more records than RFC 8446 5.5 allows, and the kernel does not look.
-fn weigh(ctx: &SkBuffContext, gate: *mut Gate) {
+/// Counts what leaves: a key may not serve more records than RFC 8446 5.5 allows, and the kernel does not look. True when it
+/// is time to say so.
+#[inline(always)]
+fn weigh(ctx: &SkBuffContext, gate: *mut Gate) -> bool {
     let length = u64::from(read!((*ctx.skb.skb).len));
     // SAFETY: the storage lives as long as the socket; packets of one socket leave one at a time, and a count that is
     // off by a packet does no harm.
@@ -85,11 +100,14 @@ fn weigh(ctx: &SkBuffContext, gate: *mut Gate) {
         (*gate).octets = before + length;
         (before, before + length)
     };
-    if before / MANY_OCTETS != sent / MANY_OCTETS {
-        // SAFETY: the context is the kernel's own.
-        let cookie = unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) };
-        tell(EVENT_SENT_MUCH, cookie, None, (sent, 0));
-    }
+    before / MANY_OCTETS != sent / MANY_OCTETS
+}
+
+#[inline(never)]
+fn much(ctx: &SkBuffContext, gate: *mut Gate) {
+    // SAFETY: the context is the kernel's own, and the storage lives as long as the socket.
+    let (cookie, sent) = unsafe { (bpf_get_socket_cookie(ctx.skb.skb.cast()), (*gate).octets) };
+    tell(EVENT_SENT_MUCH, cookie, None, (sent, 0));
 }
 
 /// Whether the agent has found that the workload has closed this socket.
@@ -98,26 +116,35 @@ fn is_over(ctx: &SkBuffContext) -> bool {
     unsafe { HELD.get(bpf_get_socket_cookie(ctx.skb.skb.cast())) }.is_some_and(|held| held.stage == STAGE_ENDED)
 }
 
-/// A packet arrives at a workload.
-pub(crate) fn incoming(ctx: &SkBuffContext) -> Verdict {
-    let Some(common) = common(ctx) else { return Verdict::Pass };
+/// A packet arrives at a workload. As short as [`outgoing`].
+pub(crate) fn incoming(ctx: &SkBuffContext) -> i32 {
+    let Some(common) = common(ctx) else { return PASS };
     let Some(gate) = storage(common, None) else {
-        return if state(common) == Some(LISTEN) { answering(ctx) } else { Verdict::Pass };
+        return if state(common) == Some(LISTEN) { answering(ctx) } else { PASS };
     };
     // SAFETY: as above.
-    match unsafe { (*gate).state } {
-        GATE_OPEN | GATE_KEYED => Verdict::Pass,
+    let state = unsafe { (*gate).state };
+    if state == GATE_OPEN { PASS } else { incoming_shut(ctx, state) }
+}
+
+/// The same where the gate is not open.
+#[inline(never)]
+fn incoming_shut(ctx: &SkBuffContext, state: u32) -> i32 {
+    let verdict = match state {
+        GATE_KEYED => Verdict::Pass,
         GATE_HELD => judge(ctx, |segment| segment.payload == 0),
         _ => judge(ctx, |segment| segment.has(RST)),
-    }
+    };
+    verdict.into()
 }
 
 /// The last packet of a TCP handshake belongs to the listening socket; its payload would be there before the gate is.
 /// No agent lets a peer send any, and from anybody else it comes again.
-fn answering(ctx: &SkBuffContext) -> Verdict {
+#[inline(never)]
+fn answering(ctx: &SkBuffContext) -> i32 {
     match Segment::of(ctx) {
-        Some(segment) if segment.payload > 0 && !is_local(&segment.source) => Verdict::Deny(Reason::HeldPayload),
-        _ => Verdict::Pass,
+        Some(segment) if segment.payload > 0 && !is_local(&segment.source) => Verdict::Deny(Reason::HeldPayload).into(),
+        _ => PASS,
     }
 }
 

@@ -80,20 +80,26 @@ fn follow(ctx: SockOpsContext) -> u32 {
     if context::read!((*ctx.ops).op) == BPF_SOCK_OPS_HDR_OPT_LEN_CB {
         room::asked(&ctx);
     } else {
-        outbound::follow(&ctx);
-        gate::follow(&ctx);
+        follow_life(&ctx);
     }
     1
 }
 
+/// Apart from what is asked for each packet, which is short and shall save no registers for this.
+#[inline(never)]
+fn follow_life(ctx: &SockOpsContext) {
+    outbound::follow(ctx);
+    gate::follow(ctx);
+}
+
 #[cgroup_skb(egress)]
 fn egress(ctx: SkBuffContext) -> i32 {
-    lock::outgoing(&ctx).into()
+    lock::outgoing(&ctx)
 }
 
 #[cgroup_skb(ingress)]
 fn ingress(ctx: SkBuffContext) -> i32 {
-    lock::incoming(&ctx).into()
+    lock::incoming(&ctx)
 }
 
 #[cgroup_sockopt(setsockopt)]

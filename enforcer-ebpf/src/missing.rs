@@ -10,17 +10,11 @@ use enforcer_ebpf::Missed;
 
 use crate::context::{TCP, read};
 use crate::maps::MISSED;
-use crate::option::{SOL_SOCKET, value};
+use crate::option::value;
 use crate::outbound::workload;
 
-/// Option of [`SOL_SOCKET`].
-const SO_ZEROCOPY: i32 = 60;
-
-/// `setsockopt` of a workload.
-pub(crate) fn set(ctx: &SockoptContext) {
-    if read!((*ctx.sockopt).level) != SOL_SOCKET || read!((*ctx.sockopt).optname) != SO_ZEROCOPY {
-        return;
-    }
+/// A workload sets SO_ZEROCOPY.
+pub(crate) fn zero_copy(ctx: &SockoptContext) {
     let socket = read!((*ctx.sockopt).__bindgen_anon_1.sk);
     let Some(value) = value(ctx) else { return };
     // The kernel takes 0 and 1.

@@ -15,29 +15,43 @@ use crate::maps::NAMESPACES;
 use crate::missing;
 use crate::verdict::Verdict;
 
-/// Longest value that the kernel copies for a program; a longer one must be waved through.
-const LONGEST: i32 = 4096;
 /// `SOL_SOCKET` and `SO_SNDBUF`.
 pub(crate) const SOL_SOCKET: i32 = 1;
 const SO_SNDBUF: i32 = 7;
 /// The same beyond what the machine allows: only the agent and the like may.
 const SO_SNDBUFFORCE: i32 = 32;
+/// Who means to send with MSG_ZEROCOPY sets it before.
+const SO_ZEROCOPY: i32 = 60;
 /// Of the values that matter.
 const OPTION: usize = 4;
 
 /// `setsockopt` of a workload, and of the agent on its sockets.
 pub(crate) fn set(ctx: &SockoptContext) -> Verdict {
-    missing::set(ctx);
-    keep_buffer(ctx);
-    if let Some((buffer, gate)) = buffer(ctx) {
-        // What `getsockopt` answers is twice what was set (socket(7)).
-        // SAFETY: `buffer` has checked that the kernel holds as many bytes; the storage lives as long as the socket.
-        unsafe { (*gate).buffer = buffer.read_unaligned().saturating_mul(2) };
-        done(ctx);
-        return Verdict::Pass;
+    match option(ctx) {
+        (SOL_TCP, TCP_NOTSENT_LOWAT) => return set_gate(ctx),
+        (SOL_SOCKET, SO_SNDBUF) => {
+            if let Some((buffer, gate)) = buffer(ctx) {
+                // What `getsockopt` answers is twice what was set (socket(7)).
+                // SAFETY: `buffer` has checked that the kernel holds as many bytes; the storage lives as long as the socket.
+                unsafe { (*gate).buffer = buffer.read_unaligned().saturating_mul(2) };
+                done(ctx);
+                return Verdict::Pass;
+            }
+        }
+        (SOL_SOCKET, SO_SNDBUFFORCE) => keep_buffer(ctx),
+        (SOL_SOCKET, SO_ZEROCOPY) => missing::zero_copy(ctx),
+        _ => {}
     }
-    let Some(usual) = gated(ctx) else { return Verdict::Pass };
-    let Some(value) = value(ctx) else { return Verdict::Pass };
+    leave(ctx);
+    Verdict::Pass
+}
+
+/// The write gate: what the application wants is kept, and in force where the gate is open.
+fn set_gate(ctx: &SockoptContext) -> Verdict {
+    let (Some(usual), Some(value)) = (gated(ctx), value(ctx)) else {
+        leave(ctx);
+        return Verdict::Pass;
+    };
     let socket = read!((*ctx.sockopt).__bindgen_anon_1.sk);
     // SAFETY: `value` has checked that the kernel holds as many bytes.
     let chosen = unsafe { value.read_unaligned() };
@@ -56,10 +70,16 @@ pub(crate) fn set(ctx: &SockoptContext) -> Verdict {
             (*gate).limit = effective.min(UNSENT_LIMIT);
             value.write_unaligned((*gate).limit);
         },
-        Some(_) => done(ctx),
+        Some(_) => {
+            done(ctx);
+            return Verdict::Pass;
+        }
         // SAFETY: as above.
         None => unsafe { value.write_unaligned(effective) },
     }
+    // The kernel takes longer values too, of which it gives programs the beginning.
+    // SAFETY: the field is writable in this hook.
+    unsafe { (&raw mut (*ctx.sockopt).optlen).write_volatile(OPTION as i32) };
     Verdict::Pass
 }
 
@@ -82,9 +102,6 @@ fn keep(socket: *mut bpf_sock, mut value: u32) -> bool {
 
 /// The agent is about to enlarge the send buffer of a socket that it has just opened: what it was is kept.
 fn keep_buffer(ctx: &SockoptContext) {
-    if read!((*ctx.sockopt).level) != SOL_SOCKET || read!((*ctx.sockopt).optname) != SO_SNDBUFFORCE {
-        return;
-    }
     let socket = read!((*ctx.sockopt).__bindgen_anon_1.sk);
     let Some(gate) = storage(socket, None) else { return };
     // SAFETY: the storage lives as long as the socket.
@@ -98,38 +115,54 @@ fn keep_buffer(ctx: &SockoptContext) {
     }
 }
 
+/// Level and number of the option.
+fn option(ctx: &SockoptContext) -> (i32, i32) {
+    (read!((*ctx.sockopt).level), read!((*ctx.sockopt).optname))
+}
+
 /// The kernel is not to do it too.
 fn done(ctx: &SockoptContext) {
     // SAFETY: the field is writable in this hook.
     unsafe { (&raw mut (*ctx.sockopt).optlen).write_volatile(-1) };
 }
 
+/// The kernel does as if nobody had looked, with the application's own memory: of what a program has seen it makes a copy
+/// each time, and refuses it where that is longer than what it shows to programs.
+fn leave(ctx: &SockoptContext) {
+    // SAFETY: the field is writable in this hook.
+    unsafe { (&raw mut (*ctx.sockopt).optlen).write_volatile(0) };
+}
+
 /// `getsockopt` of a workload, after the kernel has answered.
 pub(crate) fn get(ctx: &SockoptContext) -> Verdict {
-    if let Some((buffer, gate)) = buffer(ctx) {
-        // SAFETY: the storage lives as long as the socket.
-        let seen = unsafe { (*gate).buffer };
-        if seen != 0 {
-            // SAFETY: `buffer` has checked that there are as many bytes.
-            unsafe { buffer.write_unaligned(seen) };
+    match option(ctx) {
+        (SOL_TCP, TCP_NOTSENT_LOWAT) => {
+            if let (Some(_), Some(value)) = (gated(ctx), value(ctx)) {
+                let socket = read!((*ctx.sockopt).__bindgen_anon_1.sk);
+                // SAFETY: `value` has checked that there are as many bytes.
+                unsafe { value.write_unaligned(kept(socket)) };
+                return Verdict::Pass;
+            }
         }
-        return Verdict::Pass;
+        (SOL_SOCKET, SO_SNDBUF) => {
+            if let Some((buffer, gate)) = buffer(ctx) {
+                // SAFETY: the storage lives as long as the socket.
+                let seen = unsafe { (*gate).buffer };
+                if seen != 0 {
+                    // SAFETY: `buffer` has checked that there are as many bytes.
+                    unsafe { buffer.write_unaligned(seen) };
+                    return Verdict::Pass;
+                }
+            }
+        }
+        _ => {}
     }
-    if gated(ctx).is_none() {
-        return Verdict::Pass;
-    }
-    let Some(value) = value(ctx) else { return Verdict::Pass };
-    let socket = read!((*ctx.sockopt).__bindgen_anon_1.sk);
-    // SAFETY: `value` has checked that there are as many bytes.
-    unsafe { value.write_unaligned(kept(socket)) };
+    leave(ctx);
     Verdict::Pass
 }
 
-/// The value and the gate, if the call is about the send buffer of a direct socket.
+/// The value and the gate of a direct socket.
 fn buffer(ctx: &SockoptContext) -> Option<(*mut u32, *mut Gate)> {
-    if read!((*ctx.sockopt).level) != SOL_SOCKET || read!((*ctx.sockopt).optname) != SO_SNDBUF {
-        return None;
-    }
     let gate = storage(read!((*ctx.sockopt).__bindgen_anon_1.sk), None)?;
     // SAFETY: the storage lives as long as the socket.
     if unsafe { (*gate).state } != GATE_OPEN {
@@ -138,16 +171,8 @@ fn buffer(ctx: &SockoptContext) -> Option<(*mut u32, *mut Gate)> {
     Some((value(ctx)?, gate))
 }
 
-/// The write gate that is usual in the socket's namespace, if the call is about the write gate at all.
+/// The write gate that is usual in the socket's namespace, if that is gated.
 fn gated(ctx: &SockoptContext) -> Option<u32> {
-    if read!((*ctx.sockopt).optlen) > LONGEST {
-        // SAFETY: the field is writable; 0 leaves the call to the kernel as it was.
-        unsafe { (&raw mut (*ctx.sockopt).optlen).write_volatile(0) };
-        return None;
-    }
-    if read!((*ctx.sockopt).level) != SOL_TCP || read!((*ctx.sockopt).optname) != TCP_NOTSENT_LOWAT {
-        return None;
-    }
     // SAFETY: the context is the kernel's own; entries are written once.
     unsafe { NAMESPACES.get(bpf_get_netns_cookie(ctx.sockopt.cast())) }.copied()
 }

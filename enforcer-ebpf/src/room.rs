@@ -23,6 +23,12 @@ use crate::gate::{set, storage};
 /// Where `struct tcp_sock` has `write_seq`, the number of the next octet to be written.
 #[unsafe(no_mangle)]
 static WRITE_SEQ: Global<u32> = Global::new(0);
+/// Where it has `snd_nxt`, the number of the next octet to be sent.
+#[unsafe(no_mangle)]
+static SND_NXT: Global<u32> = Global::new(0);
+/// Where it has `notsent_lowat`, which is the limit or what it was raised to.
+#[unsafe(no_mangle)]
+static NOTSENT_LOWAT: Global<u32> = Global::new(0);
 
 /// `tcp_sendmsg` asks, and not a packet.
 const BPF_WRITE_HDR_TCP_CURRENT_MSS: u32 = 1;
@@ -45,19 +51,37 @@ pub(crate) fn asked(ctx: &SockOpsContext) {
         return;
     }
     if is_packet {
-        // Something leaves, so something can be written again: under the usual limit.
-        if let Some(limit) = limit(socket) {
-            let _ = ctx.set_cb_flags(FLAGS as i32);
-            set(ctx, limit);
-        }
+        return lower(ctx, socket);
+    }
+    // SAFETY: the helper gives null for what is no whole TCP socket.
+    let tcp: *mut u8 = unsafe { bpf_skc_to_tcp_sock(socket.cast()) }.cast();
+    if tcp.is_null() {
         return;
     }
-    let next = read!((*ctx.ops).snd_nxt);
-    let Some(unsent) = written(socket).map(|written| written.wrapping_sub(next)) else { return };
-    if unsent > 0 && limit(socket).is_some_and(|limit| unsent >= limit) {
+    // SAFETY: a pointer that the verifier knows as `struct tcp_sock`; it checks that the offset is one of a member.
+    let member = |offset: &Global<u32>| unsafe { tcp.add(offset.load() as usize).cast::<u32>().read_volatile() };
+    let unsent = member(&WRITE_SEQ).wrapping_sub(member(&SND_NXT));
+    if unsent > 0 && unsent >= member(&NOTSENT_LOWAT) {
+        raise(ctx, socket, unsent);
+    }
+}
+
+/// A record has begun, and is at the limit.
+#[inline(never)]
+fn raise(ctx: &SockOpsContext, socket: *mut bpf_sock, unsent: u32) {
+    if limit(socket).is_some() {
         let _ = ctx.set_cb_flags((FLAGS | RAISED) as i32);
         // For one more buffer: if the record needs another one, the kernel asks again.
         set(ctx, unsent.saturating_add(1));
+    }
+}
+
+/// Something leaves, so something can be written again: under the usual limit.
+#[inline(never)]
+fn lower(ctx: &SockOpsContext, socket: *mut bpf_sock) {
+    if let Some(limit) = limit(socket) {
+        let _ = ctx.set_cb_flags(FLAGS as i32);
+        set(ctx, limit);
     }
 }
 
@@ -67,14 +91,4 @@ fn limit(socket: *mut bpf_sock) -> Option<u32> {
     // SAFETY: the storage lives as long as the socket, whose lock the kernel holds.
     let Gate { state, limit, .. } = unsafe { *gate };
     (state == GATE_OPEN).then_some(limit)
-}
-
-fn written(socket: *mut bpf_sock) -> Option<u32> {
-    // SAFETY: the helper gives null for what is no whole TCP socket.
-    let socket = unsafe { bpf_skc_to_tcp_sock(socket.cast()) };
-    if socket.is_null() {
-        return None;
-    }
-    // SAFETY: a pointer that the verifier knows as `struct tcp_sock`; it checks that the offset is one of a member.
-    Some(unsafe { socket.cast::<u8>().add(WRITE_SEQ.load() as usize).cast::<u32>().read_volatile() })
 }
