@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::{fs, io};
 
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::connection;
 use crate::connection::bonds::Bonds;
@@ -143,10 +143,8 @@ pub async fn run(config: &Path) -> Result<(), Error> {
     let (signals, occasions) = (Signals::watch().map_err(Error::Signals)?, Occasions::of(config)?);
     let snapshot = Arc::new(load(config)?);
     let _lock = lock(&snapshot.node().state_directory)?;
-    let abilities = probe();
-    report(&abilities);
     let (closing, stop) = (CancellationToken::new(), CancellationToken::new());
-    let (mut identities, guard) = begin(&snapshot, &stop).await?;
+    let (mut identities, abilities, guard) = begin(&snapshot, &stop).await?;
     let (public, admin) = (public::open(&snapshot)?, admin::bind(snapshot.node().admin).await?);
     let workload_api = snapshot.node().workload_api.as_deref().map(Endpoint::bind).transpose()?;
     let certificates = (Arc::clone(&identities.store), public.names().cloned());
@@ -202,10 +200,14 @@ pub async fn run(config: &Path) -> Result<(), Error> {
 
 /// Certificates and programs, at once: other threads make keys while this one has the kernel take programs. It is this one
 /// because memory that another thread has needed for that was not given back (59 MB resident with nothing open, not 23).
-async fn begin(snapshot: &Snapshot, stop: &CancellationToken) -> Result<(Identities, Guard), Error> {
-    let guard = async { Guard::open(&snapshot.node().bpf_directory) };
-    let (identities, guard) = tokio::join!(identities::start(snapshot, stop), guard);
-    Ok((identities?, guard?))
+async fn begin(snapshot: &Arc<Snapshot>, stop: &CancellationToken) -> Result<(Identities, Abilities, Guard), Error> {
+    let (wanted, stop) = (Arc::clone(snapshot), stop.clone());
+    let identities = AbortOnDropHandle::new(tokio::spawn(async move { identities::start(&wanted, &stop).await }));
+    let abilities = probe();
+    report(&abilities);
+    let guard = Guard::open(&snapshot.node().bpf_directory)?;
+    let identities = identities.await.unwrap_or_else(|ended| std::panic::resume_unwind(ended.into_panic()));
+    Ok((identities?, abilities, guard))
 }
 
 /// Holds the state directory as long as the result lives.
@@ -251,10 +253,6 @@ fn offer(
 }
 
 fn report(abilities: &Abilities) {
-    match kernel::limits::raise_descriptors() {
-        Ok(limit) => tracing::info!(limit, "descriptors"),
-        Err(error) => tracing::warn!(%error, "cannot raise the number of descriptors"),
-    }
     match abilities.ktls() {
         Ok(()) => tracing::info!("kernel TLS: usable"),
         Err(why) => tracing::info!(why, "kernel TLS: not usable, records stay in user space"),

@@ -36,7 +36,7 @@ use crate::identity::workload_api;
 use crate::kernel::bpf::{self, Events, Guard, Outside, Paths, Tables};
 use crate::kernel::memory;
 use crate::kernel::probe::Abilities;
-use member::{Member, open_cgroup};
+use member::{Member, open_cgroup, whereabouts};
 use plan::Plan;
 pub(super) use post::Listening;
 use post::Post;
@@ -115,8 +115,9 @@ pub(super) fn start(
         is_prepared: false,
         events: None,
     };
+    let here = whereabouts()?;
     for path in &snapshot.node().guard {
-        enrolment.guard.shut(&open_cgroup(path)?)?;
+        enrolment.guard.shut(&open_cgroup(path, &here)?)?;
     }
     let plan = enrolment.plan(snapshot)?;
     let current = Current::new(Arc::clone(&plan.picture));

@@ -7,6 +7,10 @@ use clap::Args as ClapArgs;
 use super::ExitCode;
 use crate::agent;
 use crate::connection::turns::threads;
+use crate::kernel::{limits, memory};
+
+/// A start with a hundred workloads needs some 900. It is 32 KiB of the kernel's memory.
+const DESCRIPTORS: i32 = 4096;
 
 /// Run the node agent in the foreground until SIGTERM or SIGINT.
 #[derive(Debug, ClapArgs)]
@@ -28,6 +32,7 @@ pub struct Args {
 ///
 /// When it cannot start.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    prepare();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads()).enable_all().build()?;
     match runtime.block_on(agent::run(&args.config)) {
         Ok(()) => Ok(ExitCode::Ok),
@@ -39,4 +44,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Err(error @ agent::Error::Guard(_)) => Ok(super::kernel_unable(error.into())),
         Err(error) => Err(error.into()),
     }
+}
+
+/// What is done before there are threads.
+fn prepare() {
+    match limits::raise_descriptors() {
+        Ok(limit) => tracing::info!(limit, "descriptors"),
+        Err(error) => tracing::warn!(%error, "cannot raise the number of descriptors"),
+    }
+    if let Err(error) = limits::make_room_for_descriptors(DESCRIPTORS) {
+        tracing::info!(%error, "no room for descriptors yet, so the start takes a moment longer");
+    }
+    memory::give_back_at_once();
 }

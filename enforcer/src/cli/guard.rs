@@ -11,7 +11,7 @@ use super::ExitCode;
 use crate::agent;
 use crate::control::file;
 use crate::kernel::bpf::Guard;
-use crate::kernel::cgroup::Cgroup;
+use crate::kernel::cgroup::{Cgroup, Whereabouts};
 
 /// Shut the cgroups of all workloads until the agent has enrolled them: no process in them gets a socket.
 ///
@@ -81,7 +81,8 @@ fn made(path: &Path) -> anyhow::Result<Cgroup> {
     );
     fs::create_dir_all(path).with_context(|| format!("make cgroup {}", path.display()))?;
     let cgroup = Cgroup::open(path).with_context(|| format!("open cgroup {}", path.display()))?;
-    let holds_us = cgroup.contains_this_process().with_context(|| format!("look at cgroup {}", path.display()))?;
+    let here = Whereabouts::of_this_process().context("look where this process is")?;
+    let holds_us = cgroup.contains(&here).with_context(|| format!("look at cgroup {}", path.display()))?;
     ensure!(!holds_us, "cgroup {} holds this process; an agent started there could reach nobody", path.display());
     Ok(cgroup)
 }

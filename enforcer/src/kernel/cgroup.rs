@@ -34,19 +34,39 @@ impl Cgroup {
         self.id
     }
 
-    /// True when this process belongs to the group or to one below it.
+    /// True when the process that is there belongs to the group or to one below it.
+    ///
+    /// # Errors
+    ///
+    /// When the path of the group cannot be followed.
+    pub fn contains(&self, whereabouts: &Whereabouts) -> io::Result<bool> {
+        let path = self.path.canonicalize()?;
+        let relative = whereabouts.mounts.iter().find_map(|point| path.strip_prefix(point).ok());
+        Ok(relative.is_some_and(|group| whereabouts.group.starts_with(Path::new("/").join(group))))
+    }
+}
+
+/// Where a process is among the control groups. Read once for many groups: a machine with many pods has many mounts.
+#[derive(Debug)]
+pub struct Whereabouts {
+    /// Its own group, from the root that it sees.
+    group: PathBuf,
+    /// Where cgroup2 file systems are mounted.
+    mounts: Vec<PathBuf>,
+}
+
+impl Whereabouts {
+    /// Of this process.
     ///
     /// # Errors
     ///
     /// When `/proc/self/cgroup` or `/proc/self/mountinfo` cannot be read.
-    pub fn contains_this_process(&self) -> io::Result<bool> {
+    pub fn of_this_process() -> io::Result<Self> {
         let groups = fs::read_to_string("/proc/self/cgroup")?;
-        let own = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+        let group = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").into();
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        let path = self.path.canonicalize()?;
-        let mounts = mounts.lines().filter_map(cgroup2_mount);
-        let relative = mounts.map(|(_, point)| point).find_map(|point| path.strip_prefix(point).ok());
-        Ok(relative.is_some_and(|group| Path::new(own).starts_with(Path::new("/").join(group))))
+        let mounts = mounts.lines().filter_map(cgroup2_mount).map(|(_, point)| point.to_owned()).collect();
+        Ok(Self { group, mounts })
     }
 }
 
@@ -141,7 +161,8 @@ mod tests {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let (_, point) = mounts.lines().find_map(cgroup2_mount).unwrap();
         assert_eq!(ids.last(), Some(&Cgroup::open(point).unwrap().id()));
-        assert!(Cgroup::open(point).unwrap().contains_this_process().unwrap());
+        let here = Whereabouts::of_this_process().unwrap();
+        assert!(Cgroup::open(point).unwrap().contains(&here).unwrap());
         assert!(ids_below(point).is_superset(&ids.into_iter().collect()));
     }
 }

@@ -7,3 +7,16 @@ pub fn give_back() {
     // SAFETY: takes a number; what goes back are pages in which nothing is allocated.
     let _any = unsafe { libc::malloc_trim(0) };
 }
+
+/// From now on the allocator has large pieces from the kernel and gives them back as soon as they are free. By itself glibc's
+/// takes the largest one that was ever given back for the measure of what it keeps (mallopt(3)), and it cannot give back what
+/// lies among other pieces, because memory is locked.
+pub fn give_back_at_once() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes two numbers.
+    let _any = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
+}
+
+/// Octets of a large piece: glibc's own measure, before it learns.
+#[cfg(target_env = "gnu")]
+const LARGE: libc::c_int = 128 << 10;

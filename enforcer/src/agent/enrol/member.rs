@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::agent::Error;
 use crate::connection::Workload;
 use crate::control::snapshot;
-use crate::kernel::cgroup::Cgroup;
+use crate::kernel::cgroup::{Cgroup, Whereabouts};
 use crate::kernel::netns::Id;
 use crate::observe::events::Offloaded;
 
@@ -44,11 +44,17 @@ impl Member {
     }
 }
 
+/// Where this process is.
+pub(super) fn whereabouts() -> Result<Whereabouts, Error> {
+    let failed = |cause| Error::Path { operation: "look for cgroup of", path: "/proc/self".into(), cause };
+    Whereabouts::of_this_process().map_err(failed)
+}
+
 /// Opens a cgroup that is to be guarded.
-pub(super) fn open_cgroup(path: &Path) -> Result<Cgroup, Error> {
+pub(super) fn open_cgroup(path: &Path, here: &Whereabouts) -> Result<Cgroup, Error> {
     let failed = |cause| Error::Path { operation: "open cgroup", path: path.to_owned(), cause };
     let cgroup = Cgroup::open(path).map_err(failed)?;
-    if cgroup.contains_this_process().map_err(failed)? {
+    if cgroup.contains(here).map_err(failed)? {
         return Err(Error::OwnCgroup { cgroup: path.to_owned() });
     }
     Ok(cgroup)

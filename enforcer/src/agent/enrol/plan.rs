@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use enforcer_ebpf::Reason;
 
-use super::member::{Member, open_cgroup};
+use super::member::{Member, open_cgroup, whereabouts};
 use super::post::{self, Listening};
 use super::{Enrolled, Enrolment, tables};
 use crate::agent::{Error, own_addresses};
 use crate::connection::{Home, Means, Picture, Programs, Seat, Workload, place_records};
 use crate::control::snapshot::{self, Snapshot};
 use crate::kernel::bpf::Paths;
+use crate::kernel::cgroup::Whereabouts;
 use crate::kernel::netns::Namespace;
 
 /// What there is to be.
@@ -29,7 +30,7 @@ impl Enrolment {
     /// Looks for what is enrolled already, and makes the rest.
     pub(in crate::agent) fn plan(&self, snapshot: &Arc<Snapshot>) -> Result<Plan, Error> {
         let (mut next, mut listeners) = (Enrolled::default(), Vec::new());
-        let (mut workloads, mut has_new) = (Vec::new(), false);
+        let (mut workloads, mut has_new, here) = (Vec::new(), false, whereabouts()?);
         for wanted in snapshot.workloads() {
             let offload = place_records(wanted.offload, if self.has_ktls { Ok(()) } else { Err(()) });
             let member = match self.enrolled.members.get(&wanted.name).filter(|member| member.is(wanted)) {
@@ -40,7 +41,7 @@ impl Enrolment {
                 }
                 None => {
                     has_new = true;
-                    self.open(wanted, (snapshot, &mut next, &mut listeners))?
+                    self.open(wanted, &here, (snapshot, &mut next, &mut listeners))?
                 }
             };
             workloads.push(Arc::clone(&member.workload));
@@ -55,6 +56,7 @@ impl Enrolment {
     fn open(
         &self,
         wanted: &snapshot::Workload,
+        here: &Whereabouts,
         (snapshot, next, listeners): (&Snapshot, &mut Enrolled, &mut Vec<Listening>),
     ) -> Result<Member, Error> {
         let path = wanted.network.path();
@@ -76,7 +78,7 @@ impl Enrolment {
                 Arc::clone(&vacant.insert(post).home)
             }
         };
-        let cgroup = open_cgroup(&wanted.cgroup)?;
+        let cgroup = open_cgroup(&wanted.cgroup, here)?;
         let workload = Arc::new(self.workload(wanted, (cgroup.id(), home)));
         announce(&workload, workload.means(snapshot.policy_of(wanted).path));
         Ok(Member { wanted: wanted.clone(), workload, cgroup: Arc::new(cgroup), has_direct: false })

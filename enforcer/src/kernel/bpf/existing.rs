@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use aya::programs::{Iter, Program};
+use aya::programs::{Iter, Program, ProgramError};
 use aya::{Btf, Ebpf};
 
 use super::{Error, program};
@@ -10,14 +10,15 @@ use crate::kernel::netns::Namespace;
 
 const NAME: &str = "existing";
 
-/// Walks through the TCP sockets of the namespace. Those that are made meanwhile are opened by the programs of their
-/// cgroup.
-pub(super) fn open((instance, kernel): (&mut Ebpf, &Btf), namespace: &Namespace) -> Result<(), Error> {
-    let failed = |cause| Error::Program { name: NAME, cause: Box::new(cause) };
-    let Program::Iter(walk) = program(instance, NAME)? else {
-        return Err(Error::Missing { kind: "program", name: NAME });
-    };
-    walk.load("tcp", kernel).map_err(failed)?;
+/// Loads the program.
+pub(super) fn load(programs: &mut Ebpf, kernel: &Btf) -> Result<(), Error> {
+    walk(programs)?.load("tcp", kernel).map_err(failed)
+}
+
+/// Has the loaded program walk through the TCP sockets of the namespace. Those that are made meanwhile are opened by the
+/// programs of their cgroup.
+pub(super) fn open(programs: &mut Ebpf, namespace: &Namespace) -> Result<(), Error> {
+    let walk = walk(programs)?;
     let id = walk.attach().map_err(failed)?;
     let link = Iter::take_link(walk, id).map_err(failed)?;
     // The walk is through the namespace of the thread that begins it; the program prints nothing.
@@ -26,4 +27,15 @@ pub(super) fn open((instance, kernel): (&mut Ebpf, &Btf), namespace: &Namespace)
         file.read_to_end(&mut Vec::new())
     });
     walked.map(drop).map_err(Error::Gate)
+}
+
+fn walk(programs: &mut Ebpf) -> Result<&mut Iter, Error> {
+    match program(programs, NAME)? {
+        Program::Iter(walk) => Ok(walk),
+        _ => Err(Error::Missing { kind: "program", name: NAME }),
+    }
+}
+
+fn failed(cause: ProgramError) -> Error {
+    Error::Program { name: NAME, cause: Box::new(cause) }
 }

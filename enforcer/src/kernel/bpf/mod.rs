@@ -8,6 +8,7 @@
 //! except that its listeners are gone: from then on the programs refuse what would be relayed, and hold the rest.
 
 mod btf;
+mod call;
 mod events;
 mod existing;
 mod hold;
@@ -18,6 +19,7 @@ mod namespaces;
 mod outside;
 mod release;
 mod remove;
+mod stencil;
 mod tables;
 mod taken;
 mod trace;
@@ -25,14 +27,13 @@ mod trace;
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aya::programs::links::FdLink;
 use aya::programs::{Program, ProgramError};
-use aya::{Ebpf, EbpfLoader};
+use aya::{Btf, Ebpf, EbpfLoader};
 
 use super::cgroup::Cgroup;
 pub use events::Events;
@@ -83,6 +84,12 @@ const MAPS: [&str; 24] = [
 /// The program that refuses sockets to whoever is in no enrolled cgroup.
 const SHUT: (&str, u32) = ("make_socket", 2);
 
+/// Constants that tell programs where the kernel has members of `struct tcp_sock`.
+const TCP_SOCK: [(&str, &str); 3] =
+    [("WRITE_SEQ", "write_seq"), ("SND_NXT", "snd_nxt"), ("NOTSENT_LOWAT", "notsent_lowat")];
+/// The constant that tells them what was usual in a namespace before it was gated.
+const USUAL_LOWAT: &str = "USUAL_LOWAT";
+
 /// Programs attached to the cgroup of every workload, and how (`enum bpf_attach_type` in linux/bpf.h).
 const CGROUP_PROGRAMS: [(&str, u32); 8] = [
     SHUT,
@@ -122,6 +129,15 @@ pub enum Error {
         #[source]
         cause: Box<ProgramError>,
     },
+    /// The program of a namespace cannot be loaded.
+    #[error("load eBPF program {name} for a namespace")]
+    Instance {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
     /// The object lacks a program or a map, or it has another type.
     #[error("eBPF object has no {kind} {name}")]
     Missing {
@@ -145,7 +161,9 @@ pub enum Error {
     #[error("read the kernel's BTF")]
     Btf(#[source] aya::BtfError),
     /// The kernel does not describe its structures.
-    #[error("find `write_seq` of `struct tcp_sock` in the kernel's BTF (/sys/kernel/btf/vmlinux)")]
+    #[error(
+        "find `write_seq`, `snd_nxt` and `notsent_lowat` of `struct tcp_sock` in the kernel's BTF (/sys/kernel/btf/vmlinux)"
+    )]
     Layout,
     /// The ring buffer cannot be waited for.
     #[error("wait for events of eBPF programs")]
@@ -206,9 +224,9 @@ impl Guard {
             .create(links(&directory))
             .map_err(|cause| Error::Directory { path: directory.clone(), cause })?;
         let kernel = btf::Description::of_kernel();
-        let write_seq = kernel.offset("tcp_sock", "write_seq");
-        let instance = Instance { write_seq: write_seq.unwrap_or_default(), ..Instance::default() };
-        let mut programs = instance.load(&mut loader(&directory))?;
+        let members = TCP_SOCK.map(|(constant, member)| (constant, kernel.offset("tcp_sock", member)));
+        let constants = members.map(|(constant, offset)| (constant, offset.unwrap_or_default()));
+        let mut programs = load(&directory, &constants)?;
         load_programs(&mut programs, &CGROUP_PROGRAMS)?;
         let maps = Maps::take(&mut programs)?;
         maps::set_offsets(&mut programs, &kernel)?;
@@ -220,7 +238,7 @@ impl Guard {
             holds,
             wanted: HashSet::new(),
             fresh: Vec::new(),
-            has_layout: write_seq.is_some(),
+            has_layout: members.iter().all(|(_, offset)| offset.is_some()),
         })
     }
 
@@ -235,7 +253,9 @@ impl Guard {
             return Err(Error::Layout);
         }
         load_programs(&mut self.programs, &DIRECT_PROGRAMS)?;
-        self.wanted.extend(trace::attach(&mut self.programs, &links(&self.directory))?);
+        let kernel = Btf::from_sys_fs().map_err(Error::Btf)?;
+        existing::load(&mut self.programs, &kernel)?;
+        self.wanted.extend(trace::attach((&mut self.programs, &kernel), &links(&self.directory))?);
         Events::take(&mut self.programs)
     }
 
@@ -262,9 +282,10 @@ impl Guard {
     fn attach(&mut self, cgroup: &Cgroup, (name, attach_type): (&'static str, u32)) -> Result<(), Error> {
         let pin = format!("{name}-{}", cgroup.id());
         let path = links(&self.directory).join(&pin);
-        let program = program(&mut self.programs, name)?;
+        let program = program(&mut self.programs, name)?.fd();
+        let program = program.map_err(|cause| Error::Program { name, cause: Box::new(cause) })?;
         if !link::replace(&path, program)? {
-            link::create(&path, program, (cgroup.as_fd(), attach_type))?;
+            link::create(&path, program, (cgroup, attach_type))?;
             self.fresh.push(Fresh::Pin(pin.clone()));
         }
         self.wanted.insert(pin);
@@ -289,40 +310,21 @@ impl Guard {
     }
 }
 
-/// What differs from one instance of the programs to the next.
-struct Instance {
-    netns: u64,
-    usual_lowat: u32,
-    write_seq: u32,
-}
-
-impl Default for Instance {
-    fn default() -> Self {
-        Self { netns: 0, usual_lowat: u32::MAX, write_seq: 0 }
-    }
-}
-
-/// Maps are those that are pinned in the directory.
-fn loader<'a>(directory: &Path) -> EbpfLoader<'a> {
+/// The object, with these of its constants. Maps are those that are pinned in the directory.
+fn load(directory: &Path, constants: &[(&str, u32)]) -> Result<Ebpf, Error> {
     let mut loader = EbpfLoader::new();
     for name in MAPS {
         loader.map_pin_path(name, directory.join(name));
     }
-    loader
-}
-
-impl Instance {
-    fn load<'a>(&'a self, loader: &mut EbpfLoader<'a>) -> Result<Ebpf, Error> {
-        loader.override_global("NETNS_COOKIE", &self.netns, true);
-        loader.override_global("WRITE_SEQ", &self.write_seq, true);
-        loader.override_global("USUAL_LOWAT", &self.usual_lowat, true);
-        let programs = loader.load(OBJECT)?;
-        debug_assert!(
-            programs.maps().all(|(name, _)| MAPS.contains(&name) || name.starts_with('.')),
-            "every map is pinned"
-        );
-        Ok(programs)
+    for (name, value) in constants {
+        loader.override_global(name, value, true);
     }
+    let programs = loader.load(OBJECT)?;
+    debug_assert!(
+        programs.maps().all(|(name, _)| MAPS.contains(&name) || name.starts_with('.')),
+        "every map is pinned"
+    );
+    Ok(programs)
 }
 
 fn load_programs(programs: &mut Ebpf, names: &[(&'static str, u32)]) -> Result<(), Error> {

@@ -1,14 +1,25 @@
 //! Namespaces under the programs: what arrives goes to the agent, and sockets are shut until programs open them.
 
-use aya::programs::{Program, SkLookup};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use aya::{Btf, Ebpf};
 
 use super::release::Fresh;
-use super::{Error, Guard, Instance, Paths, existing, link, links, loader, pin_link, program};
+use super::stencil::Stencil;
+use super::{Error, Guard, Paths, USUAL_LOWAT, existing, link, links, load};
 use crate::kernel::netns::Namespace;
 
 /// The program attached to every namespace.
 pub(super) const NAMESPACE_PROGRAM: &str = "inbound";
+/// What the program is, and how it is attached (`BPF_PROG_TYPE_SK_LOOKUP` and `BPF_SK_LOOKUP` of linux/bpf.h).
+const SK_LOOKUP: (u32, u32) = (30, ATTACH_SK_LOOKUP);
+const ATTACH_SK_LOOKUP: u32 = 36;
+/// The constant that tells it the cookie of its namespace.
+const COOKIE: &str = "NETNS_COOKIE";
+
+/// Programs that open what is there with another value than the kernel's own default, by that value.
+type Walks = HashMap<u32, Ebpf>;
 
 impl Guard {
     /// Hands connections that arrive in these namespaces to the agent's listeners there, and gates their sockets where some
@@ -21,42 +32,24 @@ impl Guard {
         if namespaces.is_empty() {
             return Ok(());
         }
-        let instances = namespaces.iter().map(|(namespace, _)| self.instance(namespace));
-        let instances = instances.collect::<Result<Vec<_>, Error>>()?;
-        let is_gated = namespaces.iter().any(|(_, path)| *path == Paths::WithDirect);
-        // Each of the two reads all that the kernel says of its types, so there is one of them for all namespaces.
-        let kernel = if is_gated { Some(Btf::from_sys_fs().map_err(Error::Btf)?) } else { None };
-        let mut loader = loader(&self.directory);
-        for (&(namespace, path), instance) in namespaces.iter().zip(&instances) {
-            // An instance of its own, because the program must know its namespace and has no way to ask.
-            let mut programs = instance.load(&mut loader)?;
-            self.hand_over(namespace, &mut programs)?;
-            if let (Some(kernel), Paths::WithDirect) = (&kernel, path) {
-                self.gate(namespace, instance.usual_lowat, (&mut programs, kernel))?;
+        let mut stencil = Stencil::of(NAMESPACE_PROGRAM, &self.directory)?;
+        let mut walks = Walks::new();
+        for &(namespace, path) in namespaces {
+            self.hand_over(namespace, &mut stencil)?;
+            if path == Paths::WithDirect {
+                self.gate(namespace, &mut walks)?;
             }
         }
         Ok(())
     }
 
-    fn instance(&self, namespace: &Namespace) -> Result<Instance, Error> {
-        let known = self.maps.usual_lowat(namespace.cookie())?;
-        let usual_lowat = known.map_or_else(|| namespace.notsent_lowat().map_err(Error::Gate), Ok)?;
-        Ok(Instance { netns: namespace.cookie(), usual_lowat, ..Instance::default() })
-    }
-
     /// Connections that arrive go to the agent.
-    fn hand_over(&mut self, namespace: &Namespace, instance: &mut Ebpf) -> Result<(), Error> {
-        let name = NAMESPACE_PROGRAM;
-        let program = program(instance, name)?;
-        let failed = |cause| Error::Program { name, cause: Box::new(cause) };
-        let Program::SkLookup(inbound) = program else { return Err(Error::Missing { kind: "program", name }) };
-        inbound.load().map_err(failed)?;
-        let pin = format!("{name}-{}", namespace.cookie());
+    fn hand_over(&mut self, namespace: &Namespace, stencil: &mut Stencil) -> Result<(), Error> {
+        let program = stencil.load(SK_LOOKUP, (COOKIE, namespace.cookie()))?;
+        let pin = format!("{NAMESPACE_PROGRAM}-{}", namespace.cookie());
         let pinned = links(&self.directory).join(&pin);
-        if !link::replace(&pinned, program)? {
-            let inbound: &mut SkLookup = program.try_into().map_err(failed)?;
-            let id = inbound.attach(namespace).map_err(failed)?;
-            pin_link(inbound.take_link(id).map_err(failed)?.into(), &pinned)?;
+        if !link::replace(&pinned, &program)? {
+            link::create(&pinned, &program, (namespace, ATTACH_SK_LOOKUP))?;
             self.fresh.push(Fresh::Pin(pin.clone()));
         }
         self.wanted.insert(pin);
@@ -64,12 +57,29 @@ impl Guard {
     }
 
     /// Sockets are shut until programs open them, but for those that are there.
-    fn gate(&mut self, namespace: &Namespace, usual: u32, instance: (&mut Ebpf, &Btf)) -> Result<(), Error> {
-        if self.maps.usual_lowat(namespace.cookie())?.is_none() {
+    fn gate(&mut self, namespace: &Namespace, walks: &mut Walks) -> Result<(), Error> {
+        let known = self.maps.usual_lowat(namespace.cookie())?;
+        if known.is_none() {
             self.fresh.push(Fresh::Gate(namespace.try_clone().map_err(Error::Gate)?));
         }
+        let usual = known.map_or_else(|| namespace.notsent_lowat().map_err(Error::Gate), Ok)?;
         self.maps.set_usual_lowat(namespace.cookie(), usual)?;
-        existing::open(instance, namespace)?;
+        existing::open(self.walk(usual, walks)?, namespace)?;
         namespace.set_notsent_lowat(0).map_err(Error::Gate)
+    }
+
+    /// Programs that open what is there with this value.
+    fn walk<'a>(&'a mut self, usual: u32, walks: &'a mut Walks) -> Result<&'a mut Ebpf, Error> {
+        if usual == u32::MAX {
+            return Ok(&mut self.programs);
+        }
+        match walks.entry(usual) {
+            Entry::Occupied(loaded) => Ok(loaded.into_mut()),
+            Entry::Vacant(vacant) => {
+                let programs = vacant.insert(load(&self.directory, &[(USUAL_LOWAT, usual)])?);
+                existing::load(programs, &Btf::from_sys_fs().map_err(Error::Btf)?)?;
+                Ok(programs)
+            }
+        }
     }
 }

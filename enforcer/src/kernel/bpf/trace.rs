@@ -38,12 +38,11 @@ const IO_URING: (&str, &str) = ("io_accept_returns", "io_accept");
 const UNREAD: (&str, [&str; 2]) = ("ioctl_returns", ["sk_ioctl", "tcp_ioctl"]);
 
 /// Attaches all of them, and pins the links in `directory`.
-pub(super) fn attach(programs: &mut Ebpf, directory: &Path) -> Result<Vec<String>, Error> {
-    let btf = Btf::from_sys_fs().map_err(Error::Btf)?;
+pub(super) fn attach((programs, btf): (&mut Ebpf, &Btf), directory: &Path) -> Result<Vec<String>, Error> {
     let links = Links { directory, loaded: loaded_programs().filter_map(Result::ok).collect() };
     let mut pins = Vec::new();
     for (name, function) in TRACED.into_iter().chain(PAGES) {
-        match load(program(programs, name)?, function, &btf) {
+        match load(program(programs, name)?, function, btf) {
             Ok(()) => pins.push(links.replace(program(programs, name)?, (name, function))?),
             Err(ProgramError::Btf(BtfError::UnknownBtfTypeName { .. })) if PAGES.contains(&(name, function)) => {}
             Err(cause) => return Err(Error::Program { name, cause: Box::new(cause) }),
@@ -51,11 +50,11 @@ pub(super) fn attach(programs: &mut Ebpf, directory: &Path) -> Result<Vec<String
     }
     let (name, function) = IO_URING;
     // Without it such a connection is found by searching, when its peer's offer comes.
-    if load(program(programs, name)?, function, &btf).is_ok() {
+    if load(program(programs, name)?, function, btf).is_ok() {
         pins.push(links.replace(program(programs, name)?, (name, function))?);
     }
     let (name, functions) = UNREAD;
-    if let Some(function) = functions.into_iter().find(|function| load_if_there(programs, name, (function, &btf))) {
+    if let Some(function) = functions.into_iter().find(|function| load_if_there(programs, name, (function, btf))) {
         pins.push(links.replace(program(programs, name)?, (name, function))?);
     } else {
         tracing::warn!("FIONREAD on direct sockets is not corrected: programs that trust it, such as nginx, may stall");
