@@ -9,7 +9,7 @@ mod workloads;
 use anyhow::{Context, Result, ensure};
 use enforcer_tests::config::Config;
 use enforcer_tests::program;
-use enforcer_tests::settings::kernel_has_tls;
+use enforcer_tests::settings::{is_quick, kernel_has_tls};
 use enforcer_tests::wait;
 use enforcer_tests::world::{Node, Options, World};
 use libtest_mimic::Trial;
@@ -17,8 +17,10 @@ use libtest_mimic::Trial;
 use crate::stage::{marker, page_comes_sealed};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let trials = [peers::trials(), workloads::trials(), paths::trials(), refused::trials()];
-    trials.into_iter().flatten().collect()
+    // What is not put in force is so on any path.
+    let refusals = is_quick().then(refused::trials);
+    let trials = [peers::trials(), workloads::trials(), paths::trials()];
+    trials.into_iter().chain(refusals).flatten().collect()
 }
 
 /// Direct where the kernel can, else relayed.

@@ -5,16 +5,17 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use enforcer_tests::agent::free_address;
 use enforcer_tests::config::Speaks;
+use enforcer_tests::ground::A;
 use enforcer_tests::program;
 use enforcer_tests::settings::kernel_has_tls;
 use enforcer_tests::wait;
-use enforcer_tests::world::World;
+use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
 
 use super::{ended_by_change, no_page_comes_from, pages_come_from, put_in_force, usual};
 use crate::control::dead;
 use crate::direct::Conversation;
-use crate::stage::promises;
+use crate::stage::{marker, promises};
 
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = promises![beside others;
@@ -23,7 +24,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_peer_that_is_said_to_have_no_tls_is_talked_to_no_more,
     ];
     if kernel_has_tls() {
-        trials.extend(promises![beside others; a_peer_whose_agent_has_moved_keeps_its_connections]);
+        trials.extend(promises![beside others;
+            a_peer_whose_agent_has_moved_keeps_its_connections,
+            a_relay_that_was_refused_offers_its_connections_as_soon_as_it_is_registered,
+        ]);
     }
     trials
 }
@@ -89,4 +93,23 @@ fn a_peer_whose_agent_has_moved_keeps_its_connections() -> Result<()> {
     conversation.ask("PING", "PONG")?;
     ensure!(agent != Some(elsewhere), "it has not moved");
     world.explain(pages_come_from(&world, "a"))
+}
+
+/// From one moment to the next the other agent takes by offers alone what it has refused.
+fn a_relay_that_was_refused_offers_its_connections_as_soon_as_it_is_registered() -> Result<()> {
+    let mut world = World::create(Options::MIXED)?;
+    let nginx = program::nginx(&world.ground.a, &marker())?;
+    let registered = world.a.config.peers.clone();
+    // Others of the same agent are left, so that there is somebody who refuses.
+    put_in_force(&mut world.a, |config| config.peers.retain(|peer| peer.account != "b"))?;
+    // It shall not remember how the other one took its connections.
+    world.b.agent.kill()?;
+    world.b.agent.restart()?;
+    let get = |world: &World| program::curl(&world.ground.b, nginx.at(A[0]))?.finish();
+    world.explain(get(&world)?.failure().map(drop))?;
+    let ended = "end=\"peer-refused\"";
+    ensure!(world.b.agent.log().contains(ended), "not ended with {ended}:\n{}", world.b.agent.log());
+    put_in_force(&mut world.a, |config| config.peers = registered)?;
+    let page = get(&world)?.success().map(drop);
+    world.explain(page)
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use enforcer_ebpf::Reason;
 use tokio::time::Instant;
 
 use super::Offers;
@@ -40,24 +41,38 @@ impl Offers {
 
     /// How the agent takes connections to `whose.remote`. One that is away takes them as it did when it was there; one
     /// that was never there is taken for one without pair sessions.
-    pub(in crate::connection) async fn takes(&self, whose: &Pair, agent: SocketAddr) -> Takes {
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::PeerRefused`]: it is there, and does not want this pair. It would not in the connection either, and is asked
+    /// anew for each: from one moment to the next it may want all of them offered.
+    pub(in crate::connection) async fn takes(&self, whose: &Pair, agent: SocketAddr) -> Result<Takes, Reason> {
         let before = self.known.get(whose, agent);
         let asked = Instant::now();
         if let Some(Heard::Silence(until)) = before
             && asked < until
         {
-            return Takes::Relayed;
+            return Ok(Takes::Relayed);
         }
-        let heard = match (self.sessions.get(whose, agent).await, before) {
-            (Ok(session), _) => Heard::Takes(session.facts().takes),
-            (Err(_), Some(Heard::Takes(takes))) => Heard::Takes(takes),
+        let heard = match (self.heard(whose, agent).await, before) {
+            (Err(Reason::PeerRefused), _) => return Err(Reason::PeerRefused),
+            (Ok(takes), _) | (Err(_), Some(Heard::Takes(takes))) => Heard::Takes(takes),
             (Err(_), _) => Heard::Silence(Instant::now() + silence(asked.elapsed())),
         };
         self.known.set(whose, agent, heard);
         match heard {
-            Heard::Takes(takes) => takes,
-            Heard::Silence(_) => Takes::Relayed,
+            Heard::Takes(takes) => Ok(takes),
+            Heard::Silence(_) => Ok(Takes::Relayed),
         }
+    }
+
+    /// What it says now. When it refuses it is asked once more: the first answer may be to somebody who asked before.
+    async fn heard(&self, whose: &Pair, agent: SocketAddr) -> Result<Takes, Reason> {
+        let session = match self.sessions.get(whose, agent).await {
+            Err(Reason::PeerRefused) => self.sessions.get(whose, agent).await,
+            answered => answered,
+        };
+        Ok(session?.facts().takes)
     }
 }
 

@@ -28,14 +28,19 @@ pub(super) struct Addressee<'a> {
 }
 
 /// The agent of the other end, if it wants connections offered.
+///
+/// # Errors
+///
+/// [`Reason::PeerRefused`], where that agent wants none.
 pub(super) async fn wants_offer<'a>(
     offers: &'a Offers,
     request: &Request,
     expected: &Expected,
-) -> Option<Addressee<'a>> {
-    let agent = expected.agent?;
+) -> Result<Option<Addressee<'a>>, Reason> {
+    let Some(agent) = expected.agent else { return Ok(None) };
     let whose = Pair { local: request.workload.identity.clone(), remote: expected.identity.clone() };
-    (offers.takes(&whose, agent).await == Takes::Direct).then_some(Addressee { offers, whose, agent })
+    let takes = offers.takes(&whose, agent).await?;
+    Ok((takes == Takes::Direct).then_some(Addressee { offers, whose, agent }))
 }
 
 /// Offers a connection that the relay has opened.

@@ -48,7 +48,7 @@ async fn relay(
     (expected, offers): (&Expected, &Offers),
     record: &Entry,
 ) -> Result<Reason, Reason> {
-    let wants_offer = keyed::wants_offer(offers, request, expected).await;
+    let wants_offer = keyed::wants_offer(offers, request, expected).await?;
     let (peer, turn) = connect_in_turn(request).await?;
     name_source(&peer, record);
     if stays_in_namespace(&peer, request.destination) {
