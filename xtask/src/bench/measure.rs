@@ -83,7 +83,7 @@ pub(crate) struct About {
 pub(crate) struct Measured {
     pub(crate) about: About,
     pub(crate) rows: Vec<Row>,
-    /// Whether each cost was the same twice.
+    /// Whether each cost was the same each time.
     pub(crate) is_steady: bool,
 }
 

@@ -18,7 +18,7 @@ pub(crate) const PATHS: [&str; 12] = [
 ];
 
 /// In the order of the report.
-pub(crate) const WORKLOADS: [&str; 13] = [
+pub(crate) const WORKLOADS: [&str; 14] = [
     "rt64",
     "rt1k",
     "rt64x32",
@@ -26,6 +26,7 @@ pub(crate) const WORKLOADS: [&str; 13] = [
     "http64",
     "connect",
     "connect500",
+    "rush",
     "stream",
     "bidi",
     "redis1",

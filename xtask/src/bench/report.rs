@@ -115,7 +115,7 @@ fn title(words: &BTreeMap<String, String>, name: &String) -> String {
 
 fn head(row: &Row) -> String {
     match row.figure.as_str() {
-        APART => "twice, apart by".to_owned(),
+        APART => "apart by".to_owned(),
         WAITING => format!("and {} of waiting", row.unit),
         WORK => format!("{} of work", row.unit),
         "work-applications" => "of applications".to_owned(),
@@ -278,7 +278,7 @@ pub(crate) mod tests {
         let sections = sections(rows());
         let titles: Vec<_> = sections.iter().map(|section| section.title.as_str()).collect();
         assert_eq!(titles, ["64-byte round trip", "idle", "Goals"]);
-        let heads = ["path", "instructions", "x plain", "x floor", "and nanoseconds of waiting", "twice, apart by"];
+        let heads = ["path", "instructions", "x plain", "x floor", "and nanoseconds of waiting", "apart by"];
         let expected = Table {
             heads: cells(heads),
             rows: vec![

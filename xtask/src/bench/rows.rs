@@ -31,7 +31,7 @@ pub(crate) struct Row {
 pub(crate) const COSTS: [&str; 2] = [INSTRUCTIONS, "nanoseconds"];
 /// The first of these.
 pub(crate) const INSTRUCTIONS: &str = "instructions";
-/// By how much the two measurements of a cost differ, in percent.
+/// By how much measurements of a cost differ, in percent.
 pub(crate) const APART: &str = "apart";
 /// Work of all processors for one unit of the workload, where its cost is a time.
 pub(crate) const WORK: &str = "work";

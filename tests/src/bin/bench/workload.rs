@@ -4,6 +4,7 @@ pub(crate) mod connect;
 pub(crate) mod idle;
 mod redis;
 mod round_trip;
+mod rush;
 pub(crate) mod split;
 mod start;
 mod stream;
@@ -17,7 +18,7 @@ use enforcer_tests::settings;
 use serde_json::Value;
 
 use self::split::Split;
-use crate::figures::{Cost, Figures, Twice};
+use crate::figures::{Cost, Figures, Repeated};
 use crate::path::{Path, Site};
 use crate::rows::name;
 
@@ -39,6 +40,8 @@ pub(crate) enum Workload {
     Connect,
     /// The same by a process with 500 threads.
     Connect500,
+    /// New connections as fast as both ends can, 128 at any moment.
+    Rush,
     /// Bytes one way, written 64 KiB at a time.
     Stream,
     /// Bytes both ways at once, written 64 KiB at a time.
@@ -60,6 +63,7 @@ impl Workload {
             Workload::Rt64 | Workload::Rt1k | Workload::Rt64x32 => round_trip::measure(self, site)?,
             Workload::Http1 | Workload::Http64 => web::measure(self, site)?,
             Workload::Connect | Workload::Connect500 => connect::measure(self, site)?,
+            Workload::Rush => rush::measure(self, site)?,
             Workload::Stream | Workload::Bidi => stream::measure(self, site)?,
             Workload::Redis1 | Workload::Redis16 => redis::measure(self, site)?,
             Workload::Idle => return idle::measure(site, figures),
@@ -82,15 +86,15 @@ impl Workload {
             Path::Outside => {
                 matches!(self, Workload::Rt64 | Workload::Connect | Workload::Connect500 | Workload::Stream)
             }
-            // Unmodified servers do not set up kernel TLS with fixed keys.
-            Path::Floor => !is_http && !matches!(self, Workload::Redis1 | Workload::Redis16),
+            // Unmodified servers do not set up kernel TLS with fixed keys, and ours does so with a thread for each connection.
+            Path::Floor => !is_http && !matches!(self, Workload::Redis1 | Workload::Redis16 | Workload::Rush),
             // Only agents look through the threads of a process.
             Path::Ipsec | Path::Wireguard | Path::Nginx | Path::Haproxy | Path::Envoy => self != Workload::Connect500,
             Path::EnvoyHttp => is_http,
         }
     }
 
-    /// A cost that differs by a greater part the second time is none.
+    /// A cost that differs by a greater part from one time to the next is none.
     pub(crate) fn tolerance(self) -> f64 {
         match self {
             Workload::Rt64 | Workload::Rt1k => 0.01,
@@ -99,6 +103,12 @@ impl Workload {
             // Nor is how much of a stream is on its way when its reader gets the processor, or who of many is served first.
             _ => 0.05,
         }
+    }
+
+    /// Whether it is chance what it costs there: a sidecar's workers take what connections they get, and of many the cost
+    /// is in how many one serves at a time. It is told how far apart that is; it says nothing against the run.
+    pub(crate) fn is_chance(self, path: Path) -> bool {
+        path.has_sidecars() && matches!(self, Workload::Rt64x32 | Workload::Http64 | Workload::Rush)
     }
 
     /// The title of its table.
@@ -111,6 +121,7 @@ impl Workload {
             Workload::Http64 => "HTTP/1.1 request, 1 KiB response, 64 kept connections",
             Workload::Connect => "New connection, 64-byte echo, close",
             Workload::Connect500 => "New connection by a process with 500 threads",
+            Workload::Rush => "New connections, 128 at any moment, 64-byte echo, close",
             Workload::Stream => "Stream one way, 64 KiB writes, for each MiB",
             Workload::Bidi => "Streams both ways, 64 KiB writes, for each MiB there and back",
             Workload::Redis1 => "redis GET, 64-byte value",
@@ -133,13 +144,17 @@ const QUICK_STRETCH: u32 = 4;
 
 /// What one unit costs, and who does it.
 struct Measured {
-    cost: Twice,
+    cost: Repeated,
     split: Split,
 }
 
-/// Measures what one unit costs on a path twice: what nothing has changed between must not differ. From runs of so many
+/// Measures what one unit costs on a path, and again: what nothing has changed between must not differ. From runs of so many
 /// units (more on paths that cost less), the shorter first; `play` gives what a client's stopwatch says.
-fn twice(site: &Site, units: [u32; 2], play: impl Fn(u32) -> Result<Value>) -> Result<Measured> {
+fn repeated(
+    (workload, site): (Workload, &Site),
+    units: [u32; 2],
+    play: impl Fn(u32) -> Result<Value>,
+) -> Result<Measured> {
     let stretch = site.path.stretch() * if settings::is_quick() { QUICK_STRETCH } else { 1 };
     let units = units.map(|units| units * stretch);
     let run = |units| {
@@ -147,10 +162,16 @@ fn twice(site: &Site, units: [u32; 2], play: impl Fn(u32) -> Result<Value>) -> R
         let cost = Cost::read(&play(units)?)?;
         Ok::<_, anyhow::Error>((cost, Split::between(before, site.processor_time()?, cost.busy)))
     };
-    let once = || {
+    let mut split = Split::default();
+    let cost = measure(workload, || {
         let [(less, short), (more, long)] = [run(units[0])?, run(units[1])?];
-        Ok::<_, anyhow::Error>((more.beyond(less, units[1] - units[0]), long - short))
-    };
-    let [(first, split), (second, again)] = [once()?, once()?];
-    Ok(Measured { cost: Twice([first, second]), split: split + again })
+        split = split + (long - short);
+        Ok(more.beyond(less, units[1] - units[0]))
+    })?;
+    Ok(Measured { cost, split })
+}
+
+/// Measures it as often as it needs. Times are never as steady as costs, and no steadier when they are taken again.
+fn measure(workload: Workload, once: impl FnMut() -> Result<Cost>) -> Result<Repeated> {
+    Repeated::measure(if settings::is_quick() { f64::INFINITY } else { workload.tolerance() }, once)
 }

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use serde_json::Value;
 
-use super::{Measured, Workload, twice};
+use super::{Measured, Workload, repeated};
 use crate::path::Site;
 
 /// Connections of the short and of the long run.
@@ -17,7 +17,7 @@ const MANY_THREADS: &str = "500";
 
 pub(super) fn measure(workload: Workload, site: &Site) -> Result<Measured> {
     let threads = if workload == Workload::Connect500 { MANY_THREADS } else { FEW_THREADS };
-    twice(site, CONNECTIONS, |connections| play(site, connections, threads))
+    repeated((workload, site), CONNECTIONS, |connections| play(site, connections, threads))
 }
 
 /// So many connections; gives what the client's stopwatch says.

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Measured, Workload, twice};
+use super::{Measured, Workload, repeated};
 use crate::path::Site;
 
 /// Round trips of the short and of the long run, on one connection and on many.
@@ -14,9 +14,9 @@ const CONNECTIONS: u32 = 32;
 
 pub(super) fn measure(workload: Workload, site: &Site) -> Result<Measured> {
     match workload {
-        Workload::Rt1k => twice(site, ROUND_TRIPS, |rounds| ping_pong(site, rounds, "1024")),
-        Workload::Rt64x32 => twice(site, ON_MANY, |round_trips| volley(site, round_trips / CONNECTIONS)),
-        _ => twice(site, ROUND_TRIPS, |rounds| ping_pong(site, rounds, "64")),
+        Workload::Rt1k => repeated((workload, site), ROUND_TRIPS, |rounds| ping_pong(site, rounds, "1024")),
+        Workload::Rt64x32 => repeated((workload, site), ON_MANY, |round_trips| volley(site, round_trips / CONNECTIONS)),
+        _ => repeated((workload, site), ROUND_TRIPS, |rounds| ping_pong(site, rounds, "64")),
     }
 }
 

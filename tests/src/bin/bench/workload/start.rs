@@ -7,7 +7,7 @@ use enforcer_tests::endpoint::stopwatch::Stopwatch;
 use enforcer_tests::ground::Ground;
 use enforcer_tests::world::Node;
 
-use crate::figures::{Cost, Figures, Twice};
+use crate::figures::{Cost, Figures};
 use crate::path::{Site, quiet};
 use crate::workload::Workload;
 
@@ -21,8 +21,8 @@ pub(super) fn measure(site: &Site, figures: &mut Figures) -> Result<()> {
     let enrolled = (1..WORKLOADS).map(|number| workload(ground, number)).collect::<Result<_>>()?;
     node.config.workloads = enrolled;
     node.agent.rewrite(&node.config)?;
-    let [first, second] = [start(node), start(node)];
-    let cost = site.explain(first.and_then(|first| Ok(Twice([first, second?]))))?;
+    let cost = super::measure(Workload::Start, || start(node));
+    let cost = site.explain(cost)?;
     figures.add(Workload::Start, site.path, cost);
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Measured, Workload, twice};
+use super::{Measured, Workload, repeated};
 use crate::path::Site;
 
 /// MiB of the short and of the long run; the short one is longer than all buffers on the way.
@@ -14,7 +14,7 @@ pub(super) fn measure(workload: Workload, site: &Site) -> Result<Measured> {
         Workload::Bidi => (BOTH_WAYS, "trade", "trade"),
         _ => (MEBIBYTES, "drain", "pour"),
     };
-    twice(site, mebibytes, |mebibytes| {
+    repeated((workload, site), mebibytes, |mebibytes| {
         let bytes = (u64::from(mebibytes) << 20).to_string();
         site.play(&[server, "--bytes", &bytes], &[client, "--bytes", &bytes])
     })

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Measured, Workload, twice};
+use super::{Measured, Workload, repeated};
 use crate::path::{Application, Site};
 
 /// Requests of the short and of the long run, on one connection and on many.
@@ -15,7 +15,7 @@ const CONNECTIONS: u32 = 64;
 pub(super) fn measure(workload: Workload, site: &Site) -> Result<Measured> {
     let server = Application::web(site)?;
     let (requests, connections) = if workload == Workload::Http64 { (ON_MANY, CONNECTIONS) } else { (REQUESTS, 1) };
-    twice(site, requests, |requests| {
+    repeated((workload, site), requests, |requests| {
         let (rounds, connections) = ((requests / connections).to_string(), connections.to_string());
         site.ask(server.port(), &["get", "--rounds", &rounds, "--connections", &connections])
     })
