@@ -158,11 +158,11 @@ impl Ground {
         Ok([near, far])
     }
 
-    /// Both directions between the nodes in both families.
-    pub fn routes(&self) -> Vec<Route<'_>> {
+    /// Both directions between the nodes in both families: there by IPv4, there by IPv6, back by IPv4, back by IPv6.
+    pub fn routes(&self) -> [Route<'_>; 4] {
         let there = |family: usize| Route { client: &self.a, server: &self.b, source: A[family], target: B[family] };
         let back = |family: usize| Route { client: &self.b, server: &self.a, source: B[family], target: A[family] };
-        vec![there(0), there(1), back(0), back(1)]
+        [there(0), there(1), back(0), back(1)]
     }
 
     /// Starts to record what crosses the wire between the nodes.

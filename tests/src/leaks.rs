@@ -3,6 +3,7 @@
 //! A program, map or link lives as long as a file descriptor, a pin or an attachment holds it; the kernel lists it
 //! for exactly that time, so a count that comes back to what it was says that nothing is held.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -29,10 +30,36 @@ pub struct KernelObjects {
 impl KernelObjects {
     /// Counts them. An object that disappears while it is looked at is not counted.
     pub fn count() -> Result<KernelObjects> {
+        Existing::default().others()
+    }
+}
+
+/// Programs, maps and links that there were at some time, by their ids. A socket that nobody has any more may hold some of
+/// them a while longer: what shall be as before is without these.
+#[derive(Debug, Default)]
+pub struct Existing {
+    programs: BTreeSet<u32>,
+    maps: BTreeSet<u32>,
+    links: BTreeSet<u32>,
+}
+
+impl Existing {
+    /// Those that there are now.
+    pub fn list() -> Existing {
+        Existing {
+            programs: loaded_programs().flatten().map(|program| program.id()).collect(),
+            maps: loaded_maps().flatten().map(|map| map.id()).collect(),
+            links: loaded_links().flatten().map(|link| link.id()).collect(),
+        }
+    }
+
+    /// Counts those that came later, and all namespaces.
+    pub fn others(&self) -> Result<KernelObjects> {
+        let now = Existing::list();
         Ok(KernelObjects {
-            programs: loaded_programs().filter(Result::is_ok).count(),
-            maps: loaded_maps().filter(Result::is_ok).count(),
-            links: loaded_links().filter(Result::is_ok).count(),
+            programs: now.programs.difference(&self.programs).count(),
+            maps: now.maps.difference(&self.maps).count(),
+            links: now.links.difference(&self.links).count(),
             namespaces: Namespace::with_prefix("")?.len(),
         })
     }

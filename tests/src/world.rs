@@ -163,7 +163,8 @@ fn start_node(ground: &Ground, config: Config) -> Result<Node> {
     Ok(Node { agent: Agent::start(&config, &ground.host)?, config })
 }
 
-/// Node `a` knows peers of every kind; two of them are where the agent of node `b` is.
+/// Node `a` knows peers of every kind; three of them are where the agent of node `b` is, which has one of them. Of the
+/// other two, one has no agent to ask.
 fn peers_of_a(pair_of_b: SocketAddr) -> Vec<Peer> {
     let others = |account, addresses: [IpAddr; 2], speaks| Peer {
         speaks,
@@ -172,7 +173,8 @@ fn peers_of_a(pair_of_b: SocketAddr) -> Vec<Peer> {
     };
     vec![
         enrolled("b", B, pair_of_b),
-        enrolled("someone-else", IMPOSTOR, pair_of_b),
+        Peer { addresses: vec![IMPOSTOR[0]], ..enrolled("someone-else", IMPOSTOR, pair_of_b) },
+        Peer { addresses: vec![IMPOSTOR[1]], ..others("another", IMPOSTOR, Speaks::Enforcer) },
         others("partner", PARTNER, Speaks::Mtls),
         others("legacy", LEGACY, Speaks::Plaintext),
     ]

@@ -55,13 +55,18 @@ fn main() -> ExitCode {
         addresses::trials(),
         outside::trials(),
         guard::trials(),
-        workload_api::trials(),
         lifecycle::trials(),
     ];
     // What has nothing to do with kernel TLS and is the same on every kernel is tried where it is quick, and the rest of what
     // is the same on every kernel on one with kernel TLS too.
     if is_quick() {
-        trials.extend([refuses::trials(), certificates::trials(), observed::trials()]);
+        trials.extend([
+            refuses::trials(),
+            certificates::trials(),
+            workload_api::trials(),
+            public::trials(),
+            observed::trials(),
+        ]);
     }
     if direct_depth() != Depth::Everyday {
         trials.extend([
@@ -70,7 +75,6 @@ fn main() -> ExitCode {
             clocks::trials(),
             control::trials(),
             policy::trials(),
-            public::trials(),
             memory::trials(),
             fairness::trials(),
             configuration::trials(),
@@ -79,7 +83,7 @@ fn main() -> ExitCode {
             verify::trials(),
         ]);
     }
-    let conclusion = run(&arguments, trials.into_iter().flatten().collect());
+    let conclusion = run(&arguments, stage::in_order(trials.into_iter().flatten()));
     stage::print_slowest();
     teardown::sweep();
     conclusion.exit_code()

@@ -118,15 +118,20 @@ fn silence_instead_of_a_handshake_ends_at_its_deadline(world: &World) -> Result<
 }
 
 fn a_server_with_another_identity_than_registered_gets_nothing(world: &World) -> Result<()> {
-    for address in IMPOSTOR {
+    let [asked, unasked] = IMPOSTOR.map(|address| -> Result<_> {
         let secret = marker();
         let server = program::nginx(&world.ground.b, &secret)?;
         let capture = world.ground.watch_mesh()?;
         let client = peer::connect(&world.ground.a, server.at(address), &["read", "--text", &secret])?;
         refused_soon(&client).with_context(|| address.to_string())?;
-        refused_in_handshake(&capture.stop()?, &secret, server.port)?;
-    }
-    Ok(())
+        Ok((capture.stop()?, secret, server.port))
+    });
+    // The agent says that it has no such workload, before there is a connection; the certificate says it where nobody can be asked.
+    let (recording, secret, port) = asked?;
+    recording.prove_absent(&secret)?;
+    ensure!(recording.packets_to(port) == 0, "connected to a workload that its agent does not have");
+    let (recording, secret, port) = unasked?;
+    refused_in_handshake(&recording, &secret, port)
 }
 
 fn a_client_without_a_certificate_is_not_served(world: &World) -> Result<()> {

@@ -13,21 +13,28 @@ use crate::process;
 use crate::setup::{self, Need};
 use crate::{Verb, dispatch};
 
-/// Format, lints, tidy, the eBPF object, a minute of fuzzing for each target, all tests, and what connections cost.
+/// Format, lints, tidy, the eBPF object, 10 seconds of fuzzing for each target, all tests, and what connections cost.
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
 /// Runs the verb. The cheap checks come first, and the first one that fails ends it.
 pub(crate) fn run(_args: &Args) -> Result<ExitCode> {
     let started = Instant::now();
+    let begin = |what: &str| eprintln!("ci: {what} (after {:.0} s)", started.elapsed().as_secs_f32());
     setup::ensure(&[Need::Build])?;
-    eprintln!("ci: format");
+    begin("format");
     process::run(process::command(env!("CARGO")).args(["fmt", "--all", "--check"]))?;
-    eprintln!("ci: lints");
+    begin("lints");
     let lints = ["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"];
     process::run(process::command(env!("CARGO")).args(lints))?;
-    for verb in [&["tidy"][..], &["build-ebpf", "--check"], &["fuzz"], &["test"], &["bench", "--short", "--check"]] {
-        eprintln!("ci: {}", verb.join(" "));
+    for verb in [
+        &["tidy"][..],
+        &["build-ebpf", "--check"],
+        &["fuzz", "--seconds", "10"],
+        &["test"],
+        &["bench", "--short", "--check"],
+    ] {
+        begin(&verb.join(" "));
         let code = dispatch(&Verb::try_parse_from(std::iter::once(&"xtask").chain(verb))?)?;
         if code != ExitCode::SUCCESS {
             return Ok(code);

@@ -44,8 +44,9 @@ pub(crate) fn trials() -> Vec<Trial> {
     };
     let full = kernel_keeps_whole_records().then(|| brief::full_in(Options::DIRECT, " (direct)"));
     let mixed = |trials: fn(Options, &str) -> Vec<Trial>| trials(Options::MIXED, " (direct at one end)");
+    // Once open they are relayed, and relays have their load elsewhere.
     let mixed = match direct_depth() {
-        Depth::Thorough => vec![mixed(light_in), mixed(brief::trials_in), mixed(heavy_in)],
+        Depth::Thorough => vec![mixed(light_in), mixed(brief::trials_in)],
         Depth::Everyday => vec![mixed(light_in)],
         Depth::Nothing => Vec::new(),
     };

@@ -21,8 +21,9 @@ use crate::stage::{marker, promises};
 const MEDDLER: &str = "
 import socket, sys
 s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
-for value in (1 << 30, 0, 7):
-    s.setsockopt(socket.IPPROTO_TCP, 25, value)
+# The kernel takes longer values than it shows to programs, and looks at the first four octets.
+for value, length in ((1 << 30, 4), (0, 4), (7, 4), (9, 5000)):
+    s.setsockopt(socket.IPPROTO_TCP, 25, value.to_bytes(length, 'little'))
     assert s.getsockopt(socket.IPPROTO_TCP, 25) == value, value
     try:
         s.send(sys.argv[3].encode(), socket.MSG_DONTWAIT)
