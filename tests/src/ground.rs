@@ -165,6 +165,12 @@ impl Ground {
         [there(0), there(1), back(0), back(1)]
     }
 
+    /// Both directions and both families with two routes: there by IPv4, back by IPv6.
+    pub fn there_and_back(&self) -> [Route<'_>; 2] {
+        let [there, _, _, back] = self.routes();
+        [there, back]
+    }
+
     /// Starts to record what crosses the wire between the nodes.
     pub fn watch_mesh(&self) -> Result<Capture> {
         Capture::start(&self.observer, MESH, B[0])

@@ -4,6 +4,7 @@
 //! for exactly that time, so a count that comes back to what it was says that nothing is held.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,6 +15,7 @@ use aya::programs::{loaded_links, loaded_programs};
 use enforcer_ebpf::{Endpoint, FlowKey, Held, Live, MissedKey, PortKey, Redirect, SourceKey, WorkloadValue};
 
 use crate::netns::Namespace;
+use crate::wait;
 
 /// Where agents of this version pin, below the directory that they are told.
 pub const LAYOUT: &str = "v6";
@@ -27,16 +29,9 @@ pub struct KernelObjects {
     namespaces: usize,
 }
 
-impl KernelObjects {
-    /// Counts them. An object that disappears while it is looked at is not counted.
-    pub fn count() -> Result<KernelObjects> {
-        Existing::default().others()
-    }
-}
-
 /// Programs, maps and links that there were at some time, by their ids. A socket that nobody has any more may hold some of
 /// them a while longer: what shall be as before is without these.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Existing {
     programs: BTreeSet<u32>,
     maps: BTreeSet<u32>,
@@ -53,7 +48,7 @@ impl Existing {
         }
     }
 
-    /// Counts those that came later, and all namespaces.
+    /// Counts those that came later, and all namespaces. An object that disappears while it is looked at is not counted.
     pub fn others(&self) -> Result<KernelObjects> {
         let now = Existing::list();
         Ok(KernelObjects {
@@ -63,6 +58,13 @@ impl Existing {
             namespaces: Namespace::with_prefix("")?.len(),
         })
     }
+}
+
+/// Waits until the count is what it was: the kernel frees its objects a little after the last holder let go of them.
+pub fn settles_at<T: PartialEq + Debug>(before: &T, count: impl Fn() -> Result<T>) -> Result<()> {
+    let settled =
+        wait::until("everything to be as before", wait::patience(), || Ok((count()? == *before).then_some(())));
+    settled.with_context(|| format!("before: {before:#?}\nnow: {:#?}", count()))
 }
 
 /// The paths below a directory of pins, sorted.

@@ -3,10 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use enforcer_tests::agent::Agent;
 use enforcer_tests::ground::Ground;
-use enforcer_tests::leaks::{Existing, KernelObjects, connection_entries, pins};
+use enforcer_tests::leaks::{Existing, KernelObjects, connection_entries, pins, settles_at};
 use enforcer_tests::program;
 use enforcer_tests::settings::{Depth, direct_depth, is_quick};
-use enforcer_tests::wait;
 use enforcer_tests::world::{Options, World};
 use libtest_mimic::Trial;
 
@@ -95,13 +94,6 @@ impl Holdings {
             open_files: world.a.agent.open_files()?,
         })
     }
-}
-
-/// The kernel frees its objects a little after the last holder let go of them.
-fn settles_at<T: PartialEq + std::fmt::Debug>(before: &T, count: impl Fn() -> Result<T>) -> Result<()> {
-    let settled =
-        wait::until("everything to be as before", wait::patience(), || Ok((count()? == *before).then_some(())));
-    settled.with_context(|| format!("before: {before:#?}\nnow: {:#?}", count()))
 }
 
 fn everything_works(ground: &Ground) -> Result<()> {

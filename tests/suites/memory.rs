@@ -36,7 +36,7 @@ fn a_stalled_reader_stops_its_sender_and_costs_little_memory() -> Result<()> {
     // Records in user space are the same on every kernel, so they are tried where it is quick.
     let offload = if kernel_has_tls() { Offload::On } else { Offload::Off };
     let world = World::create(Options { offload, ..Options::STRICT })?;
-    for route in [world.ground.routes()[0], world.ground.routes()[3]] {
+    for route in world.ground.there_and_back() {
         world.explain(stall(&world, route).with_context(|| format!("{route}, {offload:?}")))?;
     }
     Ok(())

@@ -163,8 +163,7 @@ pub(crate) fn sealed_on(ground: &Ground, secret: &str, ports: &[u16], work: impl
 /// Where the processor is emulated, on one way there and one back, each in one family: both agents are the same program,
 /// so that the other two are the same with their names exchanged.
 pub(crate) fn on_every_route(world: &World, promise: impl Fn(Route<'_>) -> Result<()>) -> Result<()> {
-    let [there, there_v6, back, back_v6] = world.ground.routes();
-    let ways = if is_quick() { vec![there, there_v6, back, back_v6] } else { vec![there, back_v6] };
+    let ways = if is_quick() { world.ground.routes().to_vec() } else { world.ground.there_and_back().to_vec() };
     ways.into_iter().try_for_each(|route| promise(route).with_context(|| route.to_string()))
 }
 

@@ -167,7 +167,7 @@ fn crowds_of_connections_keep_apart(world: &World) -> Result<()> {
     let relays = world.a.config.path == Path::Relay || world.b.config.path == Path::Relay;
     let connections = if is_quick() || !relays { 1000 } else { 300 };
     let number = connections.to_string();
-    for route in [world.ground.routes()[0], world.ground.routes()[3]] {
+    for route in world.ground.there_and_back() {
         let server = Server::start(route.server, &["echo", "--connections", &number])?;
         let at = server.at(route.target);
         let client = peer::connect(route.client, at, &["parallel", "--connections", &number])?;
@@ -183,7 +183,7 @@ fn crowds_of_connections_keep_apart(world: &World) -> Result<()> {
 fn sixty_four_mib_both_ways_at_once_arrive_unchanged(world: &World) -> Result<()> {
     const BYTES: usize = 64 * MIB;
     let bytes = BYTES.to_string();
-    for route in [world.ground.routes()[0], world.ground.routes()[3]] {
+    for route in world.ground.there_and_back() {
         let server = Server::start(route.server, &["bulk", "--bytes", &bytes])?;
         let client = peer::connect(route.client, server.at(route.target), &["bulk", "--bytes", &bytes])?;
         client.prove_exchanged(BYTES).with_context(|| route.to_string())?;

@@ -133,7 +133,7 @@ fn when_the_hold_table_is_full_connections_are_refused() -> Result<()> {
 /// them without ours.
 fn a_server_that_waits_is_known_after_another_agent_has_come() -> Result<()> {
     let world = World::create(Options::DIRECT)?;
-    for route in [world.ground.routes()[0], world.ground.routes()[3]] {
+    for route in world.ground.there_and_back() {
         let server = Server::start(route.server, &["hear"])?;
         drop(World::create(Options::DIRECT)?);
         tells(&server, route)?;

@@ -67,7 +67,7 @@ fn the_cipher_that_is_asked_for_is_the_kernel_s() -> Result<()> {
         [("aes-256-gcm", "TLS13_AES_256_GCM_SHA384"), ("chacha20-poly1305", "TLS13_CHACHA20_POLY1305_SHA256")]
     {
         let world = World::create(Options { cipher: Some(asked), ..Options::DIRECT })?;
-        for route in [world.ground.routes()[0], world.ground.routes()[3]] {
+        for route in world.ground.there_and_back() {
             let redis = program::redis(route.server)?;
             let _client = Conversation::start(route.client, &redis, route.target)?;
             for (place, node) in [(&world.ground.a, &world.a), (&world.ground.b, &world.b)] {

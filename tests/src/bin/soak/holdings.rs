@@ -1,7 +1,7 @@
 //! What is left over, and what agents hold: compared with what it was after the warm-up.
 
 use anyhow::{Context, Result, ensure};
-use enforcer_tests::leaks::{KernelObjects, connection_entries};
+use enforcer_tests::leaks::connection_entries;
 use enforcer_tests::wait;
 use enforcer_tests::world::World;
 
@@ -41,12 +41,4 @@ impl Holdings {
         }
         Ok(())
     }
-}
-
-/// The kernel frees its objects a little after the last holder let go of them.
-pub(crate) fn settles_at(before: &KernelObjects) -> Result<()> {
-    let settled = wait::until("everything to be as before", wait::patience(), || {
-        Ok((KernelObjects::count()? == *before).then_some(()))
-    });
-    settled.with_context(|| format!("before: {before:?}; now: {:?}", KernelObjects::count()))
 }

@@ -24,7 +24,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::Parser;
 use enforcer_tests::config::Path;
-use enforcer_tests::leaks::KernelObjects;
+use enforcer_tests::leaks::{Existing, settles_at};
 use enforcer_tests::onlooker::{Onlooker, Seen};
 use enforcer_tests::random::Random;
 use enforcer_tests::settings::kernel_has_tls;
@@ -70,7 +70,8 @@ fn main() -> ExitCode {
 }
 
 fn soak(args: &Args, claims: &mut Claims) -> Result<()> {
-    let objects = KernelObjects::count()?;
+    let existing = Existing::list();
+    let before = existing.others()?;
     let path = if kernel_has_tls() { Path::Direct } else { Path::Relay };
     say(&format!("soak: {} minutes, seed {}, path {path:?}", args.minutes, args.seed));
     let (world, wanderer, stage) = stage::build(path)?;
@@ -110,7 +111,7 @@ fn soak(args: &Args, claims: &mut Claims) -> Result<()> {
     claims.claim("the agents have no more memory and files than after the warm-up, and no connection is left", left);
     teardown::sweep();
     if !args.shared {
-        claims.claim("the kernel holds what it held before", holdings::settles_at(&objects));
+        claims.claim("the kernel holds what it held before", settles_at(&before, || existing.others()));
     }
     Ok(())
 }
