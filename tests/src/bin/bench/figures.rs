@@ -107,11 +107,12 @@ impl Repeated {
         Cost { wall: mean(|cost| cost.wall), busy: mean(|cost| cost.busy), idle: mean(|cost| cost.idle) }
     }
 
-    /// Between the least and the greatest of the majority, as a part of their mean.
+    /// Between the least and the greatest of the majority, as a part of their mean; all of it where one is no cost, because
+    /// what is longer did not cost more.
     fn difference(&self, clock: Clock) -> f64 {
         let costs = || self.majority().iter().map(|cost| clock.of(*cost));
         let (least, greatest) = (costs().fold(f64::INFINITY, f64::min), costs().fold(f64::NEG_INFINITY, f64::max));
-        (greatest - least) / clock.of(self.mean())
+        if least > 0.0 { (greatest - least) / clock.of(self.mean()) } else { 1.0 }
     }
 }
 
@@ -194,6 +195,7 @@ mod tests {
         assert_eq!(tells(&measured(0.05, &[98.0, 102.0])), (100.0, 0.04));
         assert_eq!(tells(&measured(0.05, &[100.0, 150.0, 99.0, 300.0, 101.0])), (100.0, 0.02));
         assert_eq!(tells(&measured(0.05, &[10.0, 150.0, 148.0, 11.0, 152.0])), (150.0, 4.0 / 150.0));
+        assert_eq!(tells(&measured(0.05, &[-300.0, 150.0, -100.0, 148.0, 152.0])), (150.0, 4.0 / 150.0));
     }
 
     #[test]
@@ -202,8 +204,12 @@ mod tests {
         figures.add(Workload::Rt64, Path::Plain, measured(0.01, &[100.0, 101.0]));
         assert_eq!(figures.unsteady(Clock::Instructions), []);
         figures.add(Workload::Rt64, Path::Relay, measured(0.01, &[100.0, 120.0, 140.0, 160.0, 80.0]));
-        figures.add(Workload::Rt64x32, Path::Nginx, measured(0.05, &[100.0, 120.0, 140.0, 160.0, 80.0]));
+        for (workload, path) in [(Workload::Rt64x32, Path::Nginx), (Workload::Bidi, Path::Ipsec)] {
+            figures.add(workload, path, measured(0.05, &[100.0, 120.0, 140.0, 160.0, 80.0]));
+        }
         assert_eq!(figures.unsteady(Clock::Instructions), [(Workload::Rt64, Path::Relay, 0.4)]);
+        figures.add(Workload::Rush, Path::Ipsec, measured(0.05, &[-100.0; 5]));
+        assert_eq!(figures.unsteady(Clock::Instructions)[1..], [(Workload::Rush, Path::Ipsec, 1.0)]);
         assert_eq!(figures.unsteady(Clock::Time), []);
     }
 

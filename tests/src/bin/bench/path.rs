@@ -75,6 +75,11 @@ impl Path {
         matches!(self, Path::Nginx | Path::Haproxy | Path::Envoy | Path::EnvoyHttp)
     }
 
+    /// Whether the kernel encrypts whole packets, whatever connection they are of.
+    pub(crate) fn encrypts_packets(self) -> bool {
+        matches!(self, Path::Ipsec | Path::Wireguard)
+    }
+
     /// How many times longer it is measured than the relay. Now and then a machine has something of its own to do; where
     /// a unit costs little, few units would not outweigh it.
     pub(crate) fn stretch(self) -> u32 {

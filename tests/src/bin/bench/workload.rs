@@ -106,9 +106,14 @@ impl Workload {
     }
 
     /// Whether it is chance what it costs there: a sidecar's workers take what connections they get, and of many the cost
-    /// is in how many one serves at a time. It is told how far apart that is; it says nothing against the run.
+    /// is in how many one serves at a time; and the packets of two streams share what IPsec and WireGuard encrypt with. It is
+    /// told how far apart that is; it says nothing against the run.
     pub(crate) fn is_chance(self, path: Path) -> bool {
-        path.has_sidecars() && matches!(self, Workload::Rt64x32 | Workload::Http64 | Workload::Rush)
+        match self {
+            Workload::Rt64x32 | Workload::Http64 | Workload::Rush => path.has_sidecars(),
+            Workload::Bidi => path.encrypts_packets(),
+            _ => false,
+        }
     }
 
     /// The title of its table.

@@ -31,7 +31,7 @@ pub(crate) fn require(paths: &[Path], workloads: &[Workload]) -> Result<()> {
         needed.filter(|(name, _)| !is_there(name)).map(|(name, how)| format!("{name}: {how}")).collect();
     if missing.is_empty() {
         // Whether a kernel has something is known when it is asked for it.
-        let tunnels = paths.iter().filter(|path| matches!(path, Path::Ipsec | Path::Wireguard));
+        let tunnels = paths.iter().filter(|path| path.encrypts_packets());
         let asked = tunnels.map(|path| Ground::create().and_then(|ground| tunnel::dig(*path, &ground)));
         missing.extend(asked.filter_map(Result::err).map(|error| error.to_string()));
     }
