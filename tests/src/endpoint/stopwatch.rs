@@ -36,18 +36,27 @@ impl Stopwatch {
 
 /// Nanoseconds that processors have been idle since the start of the machine; 0 where the kernel does not tell.
 fn idle() -> u64 {
-    // Other places tell it by the hundredth of a second.
-    idle_in(&fs::read_to_string("/proc/timer_list").unwrap_or_default())
+    let told = |file| fs::read_to_string(file).unwrap_or_default();
+    // Linux 7.2 does not tell it there any more, and elsewhere by the hundredth of a second.
+    idle_in(&told("/proc/timer_list")).or_else(|| idle_since(&told("/proc/stat"))).unwrap_or_default()
 }
 
 /// The sum of all processors in a `/proc/timer_list`; one that waits for a disk is idle too.
-fn idle_in(timers: &str) -> u64 {
+fn idle_in(timers: &str) -> Option<u64> {
     let nanoseconds = |line: &str| {
         let (name, value) = line.trim().split_once(':')?;
         let idle = matches!(name.trim(), ".idle_sleeptime" | ".iowait_sleeptime");
         value.trim().strip_suffix(" nsecs").filter(|_| idle)?.parse::<u64>().ok()
     };
-    timers.lines().filter_map(nanoseconds).sum()
+    timers.lines().filter_map(nanoseconds).reduce(u64::saturating_add)
+}
+
+/// The same in the first line of a `/proc/stat`, whose fourth and fifth number it is (proc(5)).
+fn idle_since(start: &str) -> Option<u64> {
+    const HUNDREDTH: u64 = 10_000_000;
+    let numbers = start.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
+    let idle: Option<u64> = numbers.skip(3).take(2).map(|number| number.parse::<u64>().ok()).sum();
+    Some(idle? * HUNDREDTH)
 }
 
 #[cfg(test)]
@@ -58,7 +67,14 @@ mod tests {
     fn idle_time_is_found_among_the_timers() {
         let timers = "cpu: 0\n  .idle_sleeps    : 3431\n  .idle_sleeptime : 999970856 nsecs\n\
                       \x20 .iowait_sleeptime: 144 nsecs\n  .last_jiffies   : 4295\n";
-        assert_eq!(idle_in(timers), 999_971_000);
-        assert_eq!(idle_in(""), 0);
+        assert_eq!(idle_in(timers), Some(999_971_000));
+        assert_eq!(idle_in("cpu: 0\n  .idle_sleeps    : 0\n"), None);
+    }
+
+    #[test]
+    fn idle_time_is_found_in_the_statistics() {
+        assert_eq!(idle_since("cpu  2 0 292 82 1 0 0 0 0 0\ncpu0 2 0 292 82 1 0 0 0 0 0\n"), Some(830_000_000));
+        assert_eq!(idle_since("cpu  2 0 292 82 x"), None);
+        assert_eq!(idle_since(""), None);
     }
 }
