@@ -208,8 +208,8 @@ mod tests {
             figures.add(workload, path, measured(0.05, &[100.0, 120.0, 140.0, 160.0, 80.0]));
         }
         assert_eq!(figures.unsteady(Clock::Instructions), [(Workload::Rt64, Path::Relay, 0.4)]);
-        figures.add(Workload::Rush, Path::Ipsec, measured(0.05, &[-100.0; 5]));
-        assert_eq!(figures.unsteady(Clock::Instructions)[1..], [(Workload::Rush, Path::Ipsec, 1.0)]);
+        figures.add(Workload::Rush, Path::Plain, measured(0.05, &[-100.0; 5]));
+        assert_eq!(figures.unsteady(Clock::Instructions)[1..], [(Workload::Rush, Path::Plain, 1.0)]);
         assert_eq!(figures.unsteady(Clock::Time), []);
     }
 

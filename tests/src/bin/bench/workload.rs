@@ -106,11 +106,12 @@ impl Workload {
     }
 
     /// Whether it is chance what it costs there: a sidecar's workers take what connections they get, and of many the cost
-    /// is in how many one serves at a time; and the packets of two streams share what IPsec and WireGuard encrypt with. It is
-    /// told how far apart that is; it says nothing against the run.
+    /// is in how many one serves at a time; and with many packets at once IPsec and WireGuard now and then wait. It is told how
+    /// far apart that is; it says nothing against the run.
     pub(crate) fn is_chance(self, path: Path) -> bool {
         match self {
-            Workload::Rt64x32 | Workload::Http64 | Workload::Rush => path.has_sidecars(),
+            Workload::Rt64x32 | Workload::Http64 => path.has_sidecars(),
+            Workload::Rush => path.has_sidecars() || path.encrypts_packets(),
             Workload::Bidi => path.encrypts_packets(),
             _ => false,
         }
