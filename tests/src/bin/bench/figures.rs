@@ -107,17 +107,19 @@ impl Repeated {
         Cost { wall: mean(|cost| cost.wall), busy: mean(|cost| cost.busy), idle: mean(|cost| cost.idle) }
     }
 
-    /// Between the least and the greatest of the majority, as a part of their mean; all of it where one is no cost, because
-    /// what is longer did not cost more.
+    /// Between the least and the greatest of the majority, as a part of their mean; [`NO_COST`] where what is longer did not
+    /// cost more.
     fn difference(&self, clock: Clock) -> f64 {
         let costs = || self.majority().iter().map(|cost| clock.of(*cost));
         let (least, greatest) = (costs().fold(f64::INFINITY, f64::min), costs().fold(f64::NEG_INFINITY, f64::max));
-        if least > 0.0 { (greatest - least) / clock.of(self.mean()) } else { 1.0 }
+        if least > 0.0 { (greatest - least) / clock.of(self.mean()) } else { NO_COST }
     }
 }
 
 /// How often what was not the same twice is measured in all.
 const OFTEN: usize = 5;
+/// The part by which differs what is no figure, wherever it was measured: all of it.
+const NO_COST: f64 = 1.0;
 
 impl Figures {
     pub(crate) fn add(&mut self, workload: Workload, path: Path, cost: Repeated) {
@@ -172,7 +174,10 @@ impl Figures {
             return Vec::new();
         }
         let parts = self.costs.iter().map(|((workload, path), cost)| (*workload, *path, cost.difference(clock)));
-        parts.filter(|(workload, path, part)| *part > workload.tolerance() && !workload.is_chance(*path)).collect()
+        let is_unsteady = |(workload, path, part): &(Workload, Path, f64)| {
+            *part >= NO_COST || (*part > workload.tolerance() && !workload.is_chance(*path))
+        };
+        parts.filter(is_unsteady).collect()
     }
 }
 
@@ -210,6 +215,8 @@ mod tests {
         assert_eq!(figures.unsteady(Clock::Instructions), [(Workload::Rt64, Path::Relay, 0.4)]);
         figures.add(Workload::Rush, Path::Plain, measured(0.05, &[-100.0; 5]));
         assert_eq!(figures.unsteady(Clock::Instructions)[1..], [(Workload::Rush, Path::Plain, 1.0)]);
+        figures.add(Workload::Rush, Path::Ipsec, measured(0.05, &[-100.0; 5]));
+        assert_eq!(figures.unsteady(Clock::Instructions)[2..], [(Workload::Rush, Path::Ipsec, 1.0)]);
         assert_eq!(figures.unsteady(Clock::Time), []);
     }
 
